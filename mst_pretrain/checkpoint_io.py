@@ -1,0 +1,194 @@
+"""The one safe loader and the one atomic writer. Everything that touches a checkpoint goes through here."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from mmengine.logging import HistoryBuffer
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from .errors import UserError
+
+POSITION_EMBEDDING = "pos_embed"
+
+
+def _history_statistic(owner: type, name: str) -> Any:
+    """Stand in for ``getattr`` in MMEngine's pickled loss histories: their four statistics, nothing else."""
+    if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
+        raise pickle.UnpicklingError(f"refused getattr({owner!r}, {name!r})")
+    return getattr(owner, name)
+
+
+def _safe_globals() -> list[Any]:
+    """What MMEngine checkpoints hold beside tensors: loss histories, which are numpy arrays with a name."""
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
+    numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+    return [HistoryBuffer, (_history_statistic, "builtins.getattr"), *numpy_globals]
+
+
+def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a ``.pth`` or ``.safetensors`` file without running code from it.
+
+    Args:
+        path: Local file. ``.safetensors`` yields ``{"state_dict": ...}``.
+        map_location: Device of the tensors.
+
+    Raises:
+        UserError: The file is missing, truncated, or holds objects other than weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint not found: {path}. Give the path of an existing .pth or .safetensors file.")
+    try:
+        if path.suffix == ".safetensors":
+            return {"state_dict": safetensors.torch.load_file(path, device=str(map_location))}
+        with torch.serialization.safe_globals(_safe_globals()):
+            loaded = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|Unsupported global:?)\s+(\S+)", str(error))
+        what = f"the object {found.group(1)}" if found else str(error).splitlines()[0]
+        raise UserError(
+            f"{path} holds more than weights ({what}) and was not opened further: loading it could run code. "
+            "Ask its author for a .safetensors file, or re-save only its state_dict where you trust it."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, safetensors.SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({reason}). It is probably truncated: copy it again, "
+            "or use the previous checkpoint of the run."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Use a .pth file.")
+    return loaded
+
+
+def load_state_dict(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of a checkpoint whose keys start with ``prefix``, the prefix removed.
+
+    Raises:
+        UserError: The file cannot be read, or no key starts with ``prefix``.
+    """
+    loaded = load_checkpoint(path)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(loaded.get(wrapper), Mapping):
+            loaded = dict(loaded[wrapper])
+            break
+    tensors = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+    state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+    if not state:
+        heads = sorted({key.split(".")[0] for key in tensors})[:8]
+        raise UserError(
+            f"{path} has no weight whose name starts with '{prefix}' (found: {', '.join(heads) or 'no tensors'}). "
+            "Give a checkpoint of tools/pretrain.sh, or the prefix under which this file keeps its backbone."
+        )
+    return state
+
+
+@dataclass
+class LoadReport:
+    """What a load did, by key of the receiving module."""
+
+    matched: int = 0
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if not self.missing and not self.mismatched:
+            extras = [f"resized: {', '.join(self.resized)}"] if self.resized else []
+            extras += [f"not used: {_some(self.unexpected)}"] if self.unexpected else []
+            return f"all {self.matched} keys matched" + (f" ({'; '.join(extras)})" if extras else "")
+        parts = [f"{self.matched} keys matched"]
+        parts += [f"{len(self.missing)} missing ({_some(self.missing)})"] if self.missing else []
+        parts += [f"{len(self.mismatched)} of another shape ({_some(self.mismatched)})"] if self.mismatched else []
+        parts += [f"{len(self.unexpected)} not used ({_some(self.unexpected)})"] if self.unexpected else []
+        return ", ".join(parts)
+
+
+def load_backbone(module: nn.Module, path: str | Path, prefix: str = "", skip: Sequence[str] = ()) -> LoadReport:
+    """Load every weight of ``module`` from a checkpoint, or fail.
+
+    A position embedding of another grid is resized in float32 to the module's explicit (height, width).
+
+    Args:
+        module: Receives the weights; a timm trunk when the checkpoint is ours.
+        path: Checkpoint file.
+        prefix: Part of the source keys before the module's own names, e.g. ``teacher.backbone.``.
+        skip: Patterns (``re.match``) of module keys that need no source, e.g. ``head\\.``.
+
+    Raises:
+        UserError: A weight has no source or another shape; the module is then unchanged.
+    """
+    source = load_state_dict(path, prefix)
+    target = {key: value for key, value in module.state_dict().items() if not any(re.match(p, key) for p in skip)}
+    report = LoadReport(unexpected=sorted(set(source) - set(target)))
+    state: dict[str, Tensor] = {}
+    for key, value in target.items():
+        if key not in source:
+            report.missing.append(key)
+            continue
+        weight = source[key]
+        if weight.shape != value.shape and key == POSITION_EMBEDDING and weight.shape[-1] == value.shape[-1]:
+            weight = _resize_position_embedding(module, weight)
+            report.resized.append(key)
+        if weight.shape != value.shape:
+            report.mismatched.append(f"{key} {tuple(weight.shape)} for {tuple(value.shape)}")
+            continue
+        state[key] = weight
+    report.matched = len(state)
+    if report.missing or report.mismatched:
+        raise UserError(
+            f"{path} does not fit this backbone: {report}. It is a checkpoint of another architecture or was cut; "
+            "use the config that belongs to it, or convert it with tools/convert_checkpoint.py."
+        )
+    module.load_state_dict(state, strict=False)
+    return report
+
+
+def save_atomic(obj: Any, path: str | Path) -> None:
+    """Write with ``torch.save`` so that ``path`` is at every moment the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as stream:
+        torch.save(obj, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(part, path)
+
+
+def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as ``.safetensors``, atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    safetensors.torch.save_file(tensors, part, metadata=metadata)
+    os.replace(part, path)
+
+
+def _resize_position_embedding(module: nn.Module, weight: Tensor) -> Tensor:
+    """``weight`` [1, prefix + h * w, D], square grid, for the module's own grid."""
+    height, width = module.patch_embed.grid_size  # type: ignore[union-attr, misc]
+    prefix_tokens = int(getattr(module, "num_prefix_tokens", 0))
+    resized = resample_abs_pos_embed(weight.float(), new_size=[height, width], num_prefix_tokens=prefix_tokens)
+    return resized.to(weight.dtype)
+
+
+def _some(keys: Sequence[str], limit: int = 3) -> str:
+    """The first few names and how many more there are."""
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more
