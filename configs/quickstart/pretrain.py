@@ -1,0 +1,61 @@
+# MST at toy size for the quickstart: a ViT of width 128 and depth 4 on 96-px views, minutes on a CPU. All [ours].
+_base_ = "../_base_/mst_pretrain.py"
+
+data_root = "quickstart_out/data/coco/train2017"
+model = dict(
+    backbone=dict(
+        name="vit_tiny_patch16_224",
+        img_size=96,
+        patch_size=8,
+        embed_dim=128,
+        depth=4,
+        num_heads=4,
+        drop_path_rate=0.0,
+    ),
+    head=dict(prototypes=1024, hidden_dim=256, bottleneck_dim=64),
+    masking=dict(mode="attention", num=4, prob=0.5),
+    decoder=dict(width=64, min_width=16),
+)
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=2,
+    pin_memory=False,
+    dataset=dict(
+        data_root=data_root,
+        crops=dict(
+            global_crops=[
+                dict(size=96, scale=(0.3, 1.0), blur_probability=0.5, blur_sigma=(0.1, 1.0)),
+                dict(
+                    size=96,
+                    scale=(0.3, 1.0),
+                    blur_probability=0.1,
+                    blur_sigma=(0.1, 1.0),
+                    solarize_probability=0.1,
+                ),
+            ],
+            local_crop=dict(size=48, scale=(0.05, 0.3), blur_probability=0.2, blur_sigma=(0.1, 1.0)),
+            local_count=4,
+        ),
+    ),
+)
+train_cfg = dict(max_epochs=12)
+custom_hooks = [
+    dict(
+        type="ScheduleHook",
+        base_lr=2e-3,
+        base_batch=32,
+        final_lr=1e-5,
+        warmup_epochs=1,
+        weight_decay=(0.04, 0.1),
+        momentum=(0.99, 1.0),
+        teacher_temperature=(0.04, 0.04),
+        teacher_temperature_epochs=0,
+        freeze_last_layer_epochs=0,
+    ),
+    dict(type="TeacherHook"),
+    dict(type="ExactResumeHook"),
+]
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=200, max_keep_ckpts=2),
+)

@@ -1,0 +1,1 @@
+"""The data path: image files, crops on the CPU, colours on the device."""

@@ -1,0 +1,165 @@
+"""Colour augmentation for a whole batch on its device; every sample has its own parameters.
+
+Equal, sample by sample, to torchvision's float functions with the same factors. The parameters are drawn with
+the crops (multicrop.py) and arrive on the CPU, so choosing samples costs no device synchronisation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import MODELS
+from torch import Tensor
+from torch.nn import functional as F
+
+from .multicrop import PARAMETERS
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_COLUMN = {name: index for index, name in enumerate(PARAMETERS)}
+_ORDERS = torch.tensor(list(itertools.permutations(range(4))))
+_JITTER = ("brightness", "contrast", "saturation", "hue")
+
+
+@MODELS.register_module()
+class MultiCropPreprocessor(BaseDataPreprocessor):
+    """Batches of uint8 crops to augmented, normalised float32 views.
+
+    Args:
+        mean: Per channel, of values in [0, 1].
+        std: Per channel, of values in [0, 1].
+    """
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, data: dict[str, Any], training: bool = True) -> dict[str, Tensor]:
+        """Collated samples of the training data set to the arguments of ``MST.loss``.
+
+        Args:
+            data: ``global_crops`` [B, V, 3, H, W] uint8, ``local_crops`` [B, L, 3, h, w] uint8, their
+                ``*_parameters`` [B, ., P] on the CPU, ``seed`` [B] int64.
+            training: False skips the augmentation.
+        """
+        views = {}
+        for kind in ("global", "local"):
+            crops, parameters = data[f"{kind}_crops"].transpose(0, 1), data[f"{kind}_parameters"].transpose(0, 1)
+            pixels = self.cast_data(crops.flatten(0, 1)).float() / 255
+            if training and len(pixels):
+                pixels = augment(pixels, parameters.flatten(0, 1).cpu())
+            views[f"{kind}_views"] = ((pixels - self.mean) / self.std).unflatten(0, crops.shape[:2])
+        return {**views, "seeds": self.cast_data(data["seed"])}
+
+
+def augment(images: Tensor, parameters: Tensor) -> Tensor:
+    """DINO's colour pipeline: jitter, grey, blur, solarize [code: DINO].
+
+    Args:
+        images: [B, 3, H, W] float32 in [0, 1]; changed in place.
+        parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.draw_parameters``.
+
+    Returns:
+        [B, 3, H, W] float32 in [0, 1].
+    """
+    images = _color_jitter(images, parameters)
+    grey = _chosen(parameters, "grey", images)
+    if len(grey):
+        images[grey] = rgb_to_grey(images[grey]).expand(-1, 3, -1, -1)
+    blurred = _chosen(parameters, "sigma", images)
+    if len(blurred):
+        sigmas = parameters[:, _COLUMN["sigma"]].to(images.device)[blurred]
+        images[blurred] = gaussian_blur(images[blurred], sigmas)
+    inverted = _chosen(parameters, "solarize", images)
+    if len(inverted):
+        chosen = images[inverted]
+        images[inverted] = torch.where(chosen >= 128 / 255, 1 - chosen, chosen)
+    return images
+
+
+def _color_jitter(images: Tensor, parameters: Tensor) -> Tensor:
+    orders = _ORDERS[parameters[:, _COLUMN["order"]].long()]
+    jittered = parameters[:, _COLUMN["jitter"]] > 0
+    for place in range(4):
+        for operation, name in enumerate(_JITTER):
+            rows = torch.nonzero(jittered & (orders[:, place] == operation)).flatten()
+            if len(rows):
+                factor = parameters[rows, _COLUMN[name]].to(images.device).view(-1, 1, 1, 1)
+                rows = rows.to(images.device)
+                images[rows] = _ADJUST[name](images[rows], factor)
+    return images
+
+
+def _chosen(parameters: Tensor, name: str, images: Tensor) -> Tensor:
+    return torch.nonzero(parameters[:, _COLUMN[name]] > 0).flatten().to(images.device)
+
+
+def rgb_to_grey(images: Tensor) -> Tensor:
+    """[B, 3, H, W] to luma [B, 1, H, W] (ITU-R 601, torchvision's weights)."""
+    red, green, blue = images.unbind(1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+
+
+def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Scale values by ``factor`` [B, 1, 1, 1], clamped to [0, 1]."""
+    return (images * factor).clamp_(0, 1)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with each image's mean luma."""
+    mean = rgb_to_grey(images).mean((1, 2, 3), keepdim=True)
+    return (factor * images + (1 - factor) * mean).clamp_(0, 1)
+
+
+def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the luma."""
+    return (factor * images + (1 - factor) * rgb_to_grey(images)).clamp_(0, 1)
+
+
+def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
+    """Turn the hue by ``factor`` in [-0.5, 0.5] turns, saturation and value kept (HSV)."""
+    value, _ = images.max(1)
+    chroma = value - images.min(1)[0]
+    red, green, blue = images.unbind(1)
+    safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
+    hue = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = (hue / 6 + factor[:, 0]) % 1.0
+    # Channel n of HSV to RGB: value - chroma * clamp(min(k, 4 - k), 0, 1) with k = (n + 6 hue) mod 6
+    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    k = (offsets + 6 * hue.unsqueeze(1)) % 6
+    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def gaussian_blur(images: Tensor, sigmas: Tensor, truncate: float = 3.0) -> Tensor:
+    """Separable Gaussian blur, reflected borders.
+
+    Args:
+        images: [B, C, H, W] float32.
+        sigmas: [B] standard deviations in pixels, > 0.
+        truncate: Kernel radius in the largest sigma.
+    """
+    batch, channels, height, width = images.shape
+    radius = max(1, int(truncate * float(sigmas.max()) + 0.5)) if images.device.type == "cpu" else 6
+    radius = min(radius, height - 1, width - 1)
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
+    kernels = torch.exp(-0.5 * (offsets / sigmas.unsqueeze(1)) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    x = F.pad(images, (radius, radius, radius, radius), mode="reflect").reshape(
+        1, batch * channels, height + 2 * radius, width + 2 * radius
+    )
+    x = F.conv2d(x, kernels[:, None, :, None], groups=batch * channels)
+    x = F.conv2d(x, kernels[:, None, None, :], groups=batch * channels)
+    return x.view(batch, channels, height, width)
+
+
+_ADJUST = dict(zip(_JITTER, (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue), strict=True))

@@ -1,0 +1,70 @@
+"""An endless, shuffled stream of samples whose position can be saved and restored exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import Sampler
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableSampler(Sampler):
+    """Position p of the stream is element ``p mod n`` of the permutation of epoch ``p div n``.
+
+    Ranks take turns (p mod world size), so R ranks with batch B see together what one rank sees with batch R * B.
+    Yields (epoch, index) pairs.
+
+    Args:
+        dataset: Only its length n matters.
+        shuffle: False keeps every epoch in order.
+        seed: The same on all ranks; None draws one and shares it.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
+        self.rank, self.world_size = get_dist_info()
+        self.size = len(dataset)
+        self.shuffle = shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        self.position = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        position = self.position + self.rank
+        epoch, order = -1, list(range(self.size))
+        while True:
+            if position // self.size != epoch:
+                epoch = position // self.size
+                order = self._order(epoch)
+            yield epoch, order[position % self.size]
+            position += self.world_size
+
+    def __len__(self) -> int:
+        """Samples of one epoch on this rank."""
+        return self.size // self.world_size
+
+    def advance(self, samples: int) -> None:
+        """Count samples consumed by training on all ranks together; prefetched ones do not count."""
+        self.position += samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs."""
+        return {"position": self.position, "seed": self.seed, "size": self.size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue a stream, also with another number of ranks or another batch size.
+
+        Raises:
+            ValueError: The data set has another length than the saved one.
+        """
+        if state["size"] != self.size:
+            raise ValueError(f"the checkpoint was made on {state['size']} samples, the data set has {self.size}")
+        self.position, self.seed = state["position"], state["seed"]
+
+    def _order(self, epoch: int) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.size))
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.size, generator=generator).tolist()

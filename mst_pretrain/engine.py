@@ -1,0 +1,176 @@
+"""MMEngine's Runner with safe checkpoints, and the pretraining loop: iterations, resumable to the bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.registry import LOOPS, RUNNERS
+from mmengine.runner import BaseLoop, Runner
+from mmengine.utils import apply_to
+
+from .checkpoint_io import load_checkpoint
+from .errors import UserError
+from .hooks import random_state, set_random_state
+
+LATEST = "latest.pth"
+
+
+@RUNNERS.register_module()
+class MSTRunner(Runner):
+    """Loads weights only, fails on a partial load, writes atomically, and keeps ``latest.pth`` current."""
+
+    gathered_random_states: list[Any]
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment."""
+        self.gathered_random_states = all_gather_object(random_state())
+        super().save_checkpoint(out_dir, filename + ".part", *args, **kwargs)
+        if is_main_process():
+            whole, latest = Path(out_dir, filename), Path(out_dir, LATEST)
+            os.replace(f"{whole}.part", whole)
+            link = latest.with_name(LATEST + ".part")
+            link.unlink(missing_ok=True)
+            try:
+                os.link(whole, link)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(whole, link)
+            os.replace(link, latest)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable | torch.device = "cpu",
+        strict: bool = True,
+        revise_keys: list[tuple[str, str]] | None = None,
+    ) -> dict[str, Any]:
+        """Read with ``weights_only=True`` and require every weight.
+
+        Raises:
+            UserError: The file cannot be read, or its weights are not this model's.
+        """
+        # Random states and histories stay on the CPU; the weights go to the model's device when copied in.
+        checkpoint = load_checkpoint(filename)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        model = getattr(self.model, "module", self.model)
+        report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+        if strict and (report.missing_keys or report.unexpected_keys):
+            raise UserError(
+                f"{filename} is not a checkpoint of this config's model: {len(report.missing_keys)} weights missing "
+                f"(first: {report.missing_keys[:2]}), {len(report.unexpected_keys)} unknown "
+                f"(first: {report.unexpected_keys[:2]}). Use the config it was trained with."
+            )
+        self._has_loaded = True
+        self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
+        return checkpoint
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config, ``MSTRunner`` unless it names another."""
+    return RUNNERS.get(cfg.get("runner_type", "MSTRunner")).from_cfg(cfg)
+
+
+@LOOPS.register_module()
+class PretrainLoop(BaseLoop):
+    """One iteration is one optimizer step, over ``accumulate`` micro-batches.
+
+    Args:
+        runner: The runner.
+        dataloader: Its sampler must be a :class:`ResumableSampler`.
+        max_epochs: Length of every schedule. An epoch is ``floor(images / global batch)`` iterations.
+        max_iters: Stop after so many iterations although the schedules span ``max_epochs``; without
+            ``max_epochs`` it is the length of the schedules too.
+        accumulate: Micro-batches per iteration.
+
+    Raises:
+        UserError: Neither length is given, or the data set is smaller than one global batch.
+    """
+
+    def __init__(
+        self,
+        runner: MSTRunner,
+        dataloader: Any,
+        max_epochs: float | None = None,
+        max_iters: int | None = None,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__(runner, dataloader)
+        self.sampler = self.dataloader.sampler
+        self.accumulate = accumulate
+        self.global_batch = self.dataloader.batch_size * get_world_size() * accumulate
+        images = len(self.dataloader.dataset)
+        self.iters_per_epoch = images // self.global_batch
+        if self.iters_per_epoch == 0:
+            raise UserError(
+                f"{images} images are fewer than one global batch of {self.global_batch}. Add images to the data "
+                "root or lower train_dataloader.batch_size."
+            )
+        if max_epochs is None and max_iters is None:
+            raise UserError("train_cfg has neither max_epochs nor max_iters. Set one of them.")
+        self.schedule_iters = max_iters if max_epochs is None else int(max_epochs * self.iters_per_epoch)
+        assert self.schedule_iters is not None
+        self._max_iters = min(self.schedule_iters, max_iters or self.schedule_iters)
+        self._max_epochs = 1  # MMEngine: one long epoch
+        self._epoch, self._iter = 0, 0
+        self.resumed_random_state: dict[str, Any] | None = None
+
+    @property
+    def iter(self) -> int:
+        """Finished iterations."""
+        return self._iter
+
+    @property
+    def epoch(self) -> int:
+        """Always 0: MMEngine counts an iteration loop as one epoch."""
+        return self._epoch
+
+    @property
+    def max_iters(self) -> int:
+        """Where the loop stops."""
+        return self._max_iters
+
+    @property
+    def max_epochs(self) -> int:
+        """Always 1."""
+        return self._max_epochs
+
+    def run(self) -> Any:
+        """Train from the current iteration to the last."""
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        wrapper = self.runner.optim_wrapper
+        wrapper._accumulative_counts = self.accumulate
+        wrapper.initialize_count_status(
+            self.runner.model, self._iter * self.accumulate, self._max_iters * self.accumulate
+        )
+        if self._iter < self._max_iters:
+            batches = iter(self.dataloader)  # takes a random number for its workers; restore states after it
+            if self.resumed_random_state is not None:
+                set_random_state(self.resumed_random_state)
+            while self._iter < self._max_iters:
+                self.run_iter(batches)
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_iter(self, batches: Iterator[Any]) -> None:
+        """One optimizer step."""
+        self.runner.model.train()
+        data = next(batches)
+        self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data)
+        outputs: list[dict[str, Any]] = []
+        for micro in range(self.accumulate):
+            if micro:
+                data = next(batches)
+            outputs.append(self.runner.model.train_step(data, optim_wrapper=self.runner.optim_wrapper))
+        self.sampler.advance(self.global_batch)
+        mean = {key: sum(output[key] for output in outputs) / self.accumulate for key in outputs[0]}
+        mean = apply_to(mean, lambda value: isinstance(value, torch.Tensor), lambda value: value.detach())
+        self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=data, outputs=mean)
+        self._iter += 1

@@ -1,0 +1,176 @@
+"""What happens around an iteration: schedules, the teacher's step, health, exact resume."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from .errors import UserError
+from .schedules import CosineSchedule, WarmupThenConstant
+
+
+def _unwrap(runner: Runner) -> Any:
+    """The MST model itself, whether or not it is wrapped for several processes."""
+    return getattr(runner.model, "module", runner.model)
+
+
+@HOOKS.register_module()
+class ScheduleHook(Hook):
+    """Sets every scheduled value from the iteration, before it runs [code: DINO]. Durations are in epochs.
+
+    Args:
+        base_lr: Learning rate for ``base_batch`` images; scaled linearly to the actual global batch.
+        base_batch: Images per step that ``base_lr`` is meant for.
+        final_lr: Learning rate at the end (not scaled).
+        warmup_epochs: Learning rate warm-up from 0.
+        weight_decay: (start, end), cosine; groups without decay stay at 0.
+        momentum: (start, end) of the teacher, cosine.
+        teacher_temperature: (start, end), linear over ``teacher_temperature_epochs``.
+        teacher_temperature_epochs: Length of that warm-up.
+        freeze_last_layer_epochs: The student's prototypes do not move for so long.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(
+        self,
+        base_lr: float = 5e-4,
+        base_batch: int = 256,
+        final_lr: float = 1e-6,
+        warmup_epochs: float = 10,
+        weight_decay: tuple[float, float] = (0.04, 0.4),
+        momentum: tuple[float, float] = (0.996, 1.0),
+        teacher_temperature: tuple[float, float] = (0.04, 0.04),
+        teacher_temperature_epochs: float = 0,
+        freeze_last_layer_epochs: float = 1,
+    ) -> None:
+        self.base_lr, self.base_batch, self.final_lr = base_lr, base_batch, final_lr
+        self.warmup_epochs = warmup_epochs
+        self.weight_decay, self.momentum = weight_decay, momentum
+        self.teacher_temperature = teacher_temperature
+        self.teacher_temperature_epochs = teacher_temperature_epochs
+        self.freeze_last_layer_epochs = freeze_last_layer_epochs
+
+    def before_train(self, runner: Runner) -> None:
+        """Fix all schedules once the loop's length and the global batch are known."""
+        loop: Any = runner.train_loop
+        total, per_epoch = loop.schedule_iters, loop.iters_per_epoch
+
+        def iterations(epochs: float) -> int:
+            return min(int(epochs * per_epoch), total)
+
+        lr = self.base_lr * loop.global_batch / self.base_batch
+        self.lr_schedule = CosineSchedule(lr, self.final_lr, total, iterations(self.warmup_epochs))
+        self.weight_decay_schedule = CosineSchedule(*self.weight_decay, total)
+        self.momentum_schedule = CosineSchedule(*self.momentum, total)
+        warmup = iterations(self.teacher_temperature_epochs)
+        self.temperature_schedule = WarmupThenConstant(*self.teacher_temperature, warmup)
+        self.frozen_iters = iterations(self.freeze_last_layer_epochs)
+        runner.logger.info(
+            f"Schedules span {total} iterations ({per_epoch} per epoch); learning rate {lr:.3g} = "
+            f"{self.base_lr:.3g} x {loop.global_batch} / {self.base_batch}."
+        )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Apply the values of this iteration."""
+        iteration, model, wrapper = runner.iter, _unwrap(runner), runner.optim_wrapper
+        for group in wrapper.optimizer.param_groups:
+            group["lr"] = self.lr_schedule(iteration)
+            group["weight_decay"] = self.weight_decay_schedule(iteration) if group["decays"] else 0.0
+        model.teacher_temperature = self.temperature_schedule(iteration)
+        last_layer = model.student.head.last_layer
+        wrapper.frozen = list(last_layer.parameters()) if iteration < self.frozen_iters else []
+
+
+@HOOKS.register_module()
+class TeacherHook(Hook):
+    """Teacher and centre follow once per optimizer step; stops on a loss that is not finite."""
+
+    priority = "HIGH"
+
+    def __init__(self) -> None:
+        self.schedule: ScheduleHook | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the schedule of the momentum."""
+        found = [hook for hook in runner.hooks if isinstance(hook, ScheduleHook)]
+        if not found:
+            raise UserError("TeacherHook needs a ScheduleHook: add dict(type='ScheduleHook') to custom_hooks.")
+        self.schedule = found[0]
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Move the teacher; log what the model itself does not know."""
+        assert self.schedule is not None
+        loss = float(outputs["loss"])
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} at iteration {runner.iter}. The last good checkpoint is in "
+                f"{runner.work_dir}. Lower ScheduleHook.base_lr, or train without --amp, then --resume."
+            )
+        momentum = self.schedule.momentum_schedule(runner.iter)
+        _unwrap(runner).update_teacher(momentum)
+        scalars = {
+            "grad_norm": runner.optim_wrapper.grad_norm,
+            "momentum": momentum,
+            "teacher_temperature": _unwrap(runner).teacher_temperature,
+        }
+        runner.message_hub.update_scalars({f"train/{name}": value for name, value in scalars.items()})
+
+
+def random_state() -> dict[str, Any]:
+    """This process's random states as tensors and plain numbers."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "python": [version, torch.tensor(internal, dtype=torch.int64), gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo of :func:`random_state`."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Keeps the sampler's position and every rank's random states in the checkpoint."""
+
+    priority = "VERY_LOW"
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Only rank 0 comes here; :class:`MSTRunner` gathered the random states of all ranks before."""
+        checkpoint["sampler"] = runner.train_loop.sampler.state_dict()
+        checkpoint["random_states"] = runner.gathered_random_states
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Hand the saved position to the loop, which applies it once its workers exist."""
+        if "sampler" not in checkpoint or not hasattr(runner.train_loop, "sampler"):
+            return
+        try:
+            runner.train_loop.sampler.load_state_dict(checkpoint["sampler"])
+        except ValueError as error:
+            raise UserError(f"cannot resume: {error}. Point data_root at the images of the first run.") from error
+        states = checkpoint["random_states"]
+        if get_rank() < len(states):
+            runner.train_loop.resumed_random_state = states[get_rank()]

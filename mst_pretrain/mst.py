@@ -1,0 +1,169 @@
+"""MST: Masked Self-supervised Transformer (Li et al., NeurIPS 2021, arXiv 2106.05656). Read this first.
+
+A student and a teacher of one architecture see crops of an image. The teacher sees the global views whole; the
+tokens its last block attends to least are hidden from the student; the student matches the teacher's output
+(self-distillation) while a CNN decoder restores the whole image from the student's tokens.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
+from .decoder import ImageDecoder
+from .errors import UserError
+from .head import ProjectionHead
+from .losses import SelfDistillationLoss, restoration_loss
+from .masking import make_mask
+
+
+class Network(nn.Module):
+    """One of the two networks: a timm trunk and a projection head."""
+
+    def __init__(self, backbone: dict[str, Any], head: dict[str, Any]) -> None:
+        super().__init__()
+        self.backbone = build_trunk(**backbone)
+        self.head = ProjectionHead(self.backbone.num_features, **head)
+
+
+@MODELS.register_module()
+class MST(BaseModel):
+    """The method.
+
+    Args:
+        backbone: ``name`` of a timm model and its arguments; ``drop_path_rate`` acts in the student only.
+        head: Arguments of :class:`ProjectionHead`.
+        masking: ``mode`` and the arguments of :func:`make_mask`.
+        decoder: Arguments of :class:`ImageDecoder`; None trains without restoration.
+        distillation: Arguments of :class:`SelfDistillationLoss` beside the number of prototypes.
+        lambda_ce: Weight of the self-distillation loss.
+        lambda_rec: Weight of the restoration loss.
+        data_preprocessor: MMEngine config; moves crops to the device and augments their colours.
+    """
+
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        head: dict[str, Any] | None = None,
+        masking: dict[str, Any] | None = None,
+        decoder: dict[str, Any] | None = None,
+        distillation: dict[str, Any] | None = None,
+        lambda_ce: float = 1.0,
+        lambda_rec: float = 1.0,
+        data_preprocessor: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+        head = dict(head or {})
+        self.student = Network(backbone, head)
+        self.teacher = Network({**backbone, "drop_path_rate": 0.0}, head)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        self.distillation = SelfDistillationLoss(head.get("prototypes", 65536), **(distillation or {}))
+        self.masking = dict(masking or {"mode": "none"})
+        self.lambda_ce, self.lambda_rec = lambda_ce, lambda_rec
+        self.teacher_temperature = 0.04  # the schedule hook sets it at every iteration
+        trunk = self.student.backbone
+        masks = self.masking.get("mode", "none") != "none"
+        self.mask_token = nn.Parameter(torch.zeros(embed_width(trunk))) if masks else None
+        stride = output_stride(trunk)
+        self.decoder = None if decoder is None else ImageDecoder(trunk.num_features, stride, **decoder)
+        if self.decoder is None and lambda_ce == 0:
+            raise UserError("model.lambda_ce is 0 and model.decoder is None: nothing is left to train. Set one.")
+
+    def forward(  # type: ignore[override]
+        self, global_views: Tensor, local_views: Tensor, seeds: Tensor, mode: str = "loss"
+    ) -> dict[str, Tensor]:
+        """MMEngine's entry: ``mode='loss'`` only; use the exported backbone for features."""
+        if mode != "loss":
+            raise ValueError(f"MST.forward knows mode='loss' only, got '{mode}'")
+        return self.loss(global_views, local_views, seeds)
+
+    def loss(self, global_views: Tensor, local_views: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+        """One training step's losses.
+
+        Args:
+            global_views: [V, B, 3, H, W] float32, normalised.
+            local_views: [L, B, 3, h, w] float32, normalised; L may be 0.
+            seeds: [B] int64, one per image; they decide the Bernoulli draws of the masks.
+
+        Returns:
+            Named scalars; those with ``loss`` in the name are summed for the backward pass.
+        """
+        images = global_views.flatten(0, 1)
+        teacher_logits, attention = self.forward_teacher(images)
+        mask = make_mask(attention=attention, seeds=_view_seeds(seeds, len(global_views)), **self.masking)
+
+        features = forward_trunk(self.student.backbone, images, mask, self.mask_token)
+        pooled = [features.pooled]
+        if len(local_views):
+            pooled.append(forward_trunk(self.student.backbone, local_views.flatten(0, 1)).pooled)
+        student_logits = self.student.head(torch.cat(pooled))
+
+        batch = global_views.shape[1]
+        student_logits = student_logits.unflatten(0, (-1, batch))
+        teacher_logits = teacher_logits.unflatten(0, (-1, batch))
+        ce, watched = self.distillation(student_logits, teacher_logits, self.teacher_temperature)
+        self.distillation.collect(teacher_logits)
+        losses = {"loss_ce": self.lambda_ce * ce}
+        if self.decoder is not None:
+            losses["loss_rec"] = self.lambda_rec * restoration_loss(self.decoder(features.grid), images)
+        return losses | watched | _mask_statistics(features, attention, mask)
+
+    @torch.no_grad()
+    def forward_teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's view: logits [B, K] and attention map [B, h, w], in an autocast region of its own."""
+        with _own_autocast(images.device.type):
+            features = forward_trunk(self.teacher.backbone, images, with_attention=True)
+            logits = self.teacher.head(features.pooled)
+        assert features.attention is not None
+        return logits, features.attention
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """``teacher <- m teacher + (1 - m) student``, buffers copied; then the centre moves. Once per step."""
+        for teacher, student in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            teacher.mul_(momentum).add_(student.detach(), alpha=1 - momentum)
+        for teacher, student in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            teacher.copy_(student)
+        self.distillation.update_center()
+
+    @torch.no_grad()
+    def restore(self, images: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """For pictures: attention [B, h, w], mask [B, h, w] or None, restored images [B, 3, H, W] or None."""
+        _, attention = self.forward_teacher(images)
+        mask = make_mask(attention=attention, seeds=seeds, **self.masking)
+        features = forward_trunk(self.student.backbone, images, mask, self.mask_token)
+        return attention, mask, None if self.decoder is None else self.decoder(features.grid)
+
+
+def _view_seeds(seeds: Tensor, views: int) -> Tensor:
+    """[B] image seeds to [V * B] view seeds, view after view."""
+    return torch.cat([seeds * views + view for view in range(views)])
+
+
+@torch.no_grad()
+def _mask_statistics(features: Features, attention: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """What health looks like: spread of the features, hidden tokens per view, attention on them."""
+    directions = nn.functional.normalize(features.pooled.detach().float(), dim=-1)
+    statistics = {"feature_std": directions.std(0).mean()}
+    if mask is not None:
+        hidden = mask.sum()
+        statistics["masked_tokens"] = hidden / len(mask)
+        statistics["attention_masked"] = (attention * mask).sum() / hidden.clamp(min=1)
+        statistics["attention_visible"] = (attention * ~mask).sum() / (~mask).sum().clamp(min=1)
+    return statistics
+
+
+@contextmanager
+def _own_autocast(device_type: str) -> Iterator[None]:
+    """Autocast as outside, but weights cast here are not cached for the student, whose gradients they would cut."""
+    enabled = torch.is_autocast_enabled(device_type)
+    dtype = torch.get_autocast_dtype(device_type)
+    with torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False):
+        yield

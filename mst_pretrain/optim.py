@@ -1,0 +1,101 @@
+"""Parameter groups, per-tensor clipping and the frozen last layer of DINO's recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from torch import Tensor, nn
+
+
+class _DINOSteps:
+    """What both wrappers add: clip each tensor by itself, and keep chosen parameters still for a while."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, *args: Any, clip_grad_per_tensor: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clip_grad_per_tensor = clip_grad_per_tensor
+        self.frozen: list[nn.Parameter] = []
+        self.grad_norm = float("nan")
+
+    def before_optimizer_step(self) -> None:
+        """Gradients are whole and unscaled here."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.grad_norm = float(torch.nn.utils.get_total_norm(p.grad for p in parameters))
+        if self.clip_grad_per_tensor is not None:
+            clip_each_tensor(parameters, self.clip_grad_per_tensor)
+        for parameter in self.frozen:
+            parameter.grad = None
+
+
+@OPTIM_WRAPPERS.register_module()
+class MSTOptimWrapper(_DINOSteps, OptimWrapper):
+    """MMEngine's wrapper with ``clip_grad_per_tensor`` [code: DINO]; ``clip_grad`` stays the global norm."""
+
+    def step(self, **kwargs: Any) -> None:
+        """Clip, keep the frozen parameters still, step."""
+        if self.clip_grad_kwargs:
+            self._clip_grad()
+        self.before_optimizer_step()
+        self.optimizer.step(**kwargs)
+
+
+@OPTIM_WRAPPERS.register_module()
+class MSTAmpOptimWrapper(_DINOSteps, AmpOptimWrapper):
+    """The same under automatic mixed precision; ``dtype`` is ``float16`` or ``bfloat16``."""
+
+    def step(self, **kwargs: Any) -> None:
+        """Unscale, clip, keep the frozen parameters still, step unless the gradients overflowed."""
+        self.loss_scaler.unscale_(self.optimizer)
+        if self.clip_grad_kwargs:
+            self._clip_grad()
+        self.before_optimizer_step()
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update(self._scale_update_param)
+
+
+def clip_each_tensor(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale every gradient whose own L2 norm exceeds ``max_norm`` down to it [code: DINO]."""
+    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    norms = torch._foreach_norm(gradients)
+    factors = [(max_norm / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
+    torch._foreach_mul_(gradients, factors)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class MSTOptimWrapperConstructor:
+    """Two parameter groups: weights with decay; biases and 1-D parameters without [code: DINO].
+
+    Args:
+        optim_wrapper_cfg: MMEngine's ``optim_wrapper`` config.
+        paramwise_cfg: Must be empty.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        if paramwise_cfg:
+            raise ValueError(f"MSTOptimWrapperConstructor takes no paramwise_cfg, got {paramwise_cfg}")
+        self.wrapper_cfg = {**optim_wrapper_cfg}
+        self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """The optimizer wrapper of a model, maybe wrapped for distribution."""
+        model = getattr(model, "module", model)
+        decayed, plain = split_parameters(model)
+        groups = [{"params": decayed, "decays": True}, {"params": plain, "weight_decay": 0.0, "decays": False}]
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
+        return OPTIM_WRAPPERS.build({"type": "MSTOptimWrapper", **self.wrapper_cfg}, default_args={"optimizer": optimizer})
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters with and without weight decay."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
+    return decayed, plain

@@ -1,0 +1,59 @@
+"""Everything that changes during training, as a pure function of the iteration [code: DINO]."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Linear warm-up from ``warmup_start`` to ``base``, then half a cosine to ``final``.
+
+    Args:
+        base: Value after the warm-up.
+        final: Value approached at the end; reached to within one step.
+        total: Iterations of the whole run.
+        warmup: Iterations of the warm-up; its last one already has the value ``base``.
+        warmup_start: Value of iteration 0 when there is a warm-up.
+
+    Raises:
+        ValueError: ``total`` or ``warmup`` is impossible.
+    """
+
+    base: float
+    final: float
+    total: int
+    warmup: int = 0
+    warmup_start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.total < 1 or not 0 <= self.warmup <= self.total:
+            raise ValueError(f"a schedule needs 0 <= warmup <= total >= 1, got {self.warmup} and {self.total}")
+
+    def __call__(self, iteration: int) -> float:
+        """Value at an iteration, 0 <= iteration < total."""
+        if iteration < self.warmup:
+            return _linear(self.warmup_start, self.base, iteration, self.warmup)
+        progress = (iteration - self.warmup) / max(self.total - self.warmup, 1)
+        return self.final + 0.5 * (self.base - self.final) * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class WarmupThenConstant:
+    """Linear from ``start`` to ``final`` over ``warmup`` iterations, then constant: the teacher temperature."""
+
+    start: float
+    final: float
+    warmup: int = 0
+
+    def __call__(self, iteration: int) -> float:
+        """Value at an iteration >= 0."""
+        if iteration >= self.warmup:
+            return self.final
+        return _linear(self.start, self.final, iteration, self.warmup)
+
+
+def _linear(start: float, stop: float, index: int, count: int) -> float:
+    """Element ``index`` of ``numpy.linspace(start, stop, count)``."""
+    return start if count == 1 else start + (stop - start) * index / (count - 1)
