@@ -20,6 +20,7 @@ from .errors import UserError
 from .hooks import random_state, set_random_state
 
 LATEST = "latest.pth"
+INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
 
 
 @RUNNERS.register_module()
@@ -83,7 +84,8 @@ class PretrainLoop(BaseLoop):
     Args:
         runner: The runner.
         dataloader: Its sampler must be a :class:`ResumableSampler`.
-        max_epochs: Length of every schedule. An epoch is ``floor(images / global batch)`` iterations.
+        max_epochs: Length of every schedule. An epoch is ``floor(images / global batch)`` iterations;
+            0 leaves the initial weights as the checkpoint.
         max_iters: Stop after so many iterations although the schedules span ``max_epochs``; without
             ``max_epochs`` it is the length of the schedules too.
         accumulate: Micro-batches per iteration.
@@ -113,9 +115,10 @@ class PretrainLoop(BaseLoop):
             )
         if max_epochs is None and max_iters is None:
             raise UserError("train_cfg has neither max_epochs nor max_iters. Set one of them.")
-        self.schedule_iters = max_iters if max_epochs is None else int(max_epochs * self.iters_per_epoch)
-        assert self.schedule_iters is not None
-        self._max_iters = min(self.schedule_iters, max_iters or self.schedule_iters)
+        spans = [int(max_epochs * self.iters_per_epoch)] if max_epochs is not None else []
+        limits = [max_iters] if max_iters is not None else []
+        self.schedule_iters = (spans + limits)[0]
+        self._max_iters = min(spans + limits)
         self._max_epochs = 1  # MMEngine: one long epoch
         self._epoch, self._iter = 0, 0
         self.resumed_random_state: dict[str, Any] | None = None
@@ -149,6 +152,8 @@ class PretrainLoop(BaseLoop):
         wrapper.initialize_count_status(
             self.runner.model, self._iter * self.accumulate, self._max_iters * self.accumulate
         )
+        if self._iter == 0:
+            self.runner.save_checkpoint(self.runner.work_dir, INITIAL, meta={"epoch": 0, "iter": 0}, by_epoch=False)
         if self._iter < self._max_iters:
             batches = iter(self.dataloader)  # takes a random number for its workers; restore states after it
             if self.resumed_random_state is not None:

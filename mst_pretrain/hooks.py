@@ -62,7 +62,7 @@ class ScheduleHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Fix all schedules once the loop's length and the global batch are known."""
         loop: Any = runner.train_loop
-        total, per_epoch = loop.schedule_iters, loop.iters_per_epoch
+        total, per_epoch = max(loop.schedule_iters, 1), loop.iters_per_epoch
 
         def iterations(epochs: float) -> int:
             return min(int(epochs * per_epoch), total)

@@ -1,0 +1,1 @@
+"""From images to mAP and mIoU in one command, at toy size."""

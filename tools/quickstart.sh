@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# From a fresh machine to mAP and mIoU: set-up, data, MST pretraining, probe, Mask R-CNN, UperNet, table, picture.
+# Usage: bash tools/quickstart.sh [--out DIR] [--seed N] [--pretrain-epochs E] [--images DIR] [--coco DIR] [--cityscapes DIR]
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+for argument in "$@"; do
+  case "$argument" in -h|--help) sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
+done
+bash "$root/tools/setup_env.sh"
+if [[ "${MST_NO_VENV:-0}" == 1 ]]; then python=python; else python="$root/.venv/bin/python"; fi
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" "$root/tools/quickstart.py" "$@"
