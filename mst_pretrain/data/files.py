@@ -1,0 +1,117 @@
+"""Finding image files and telling a whole one from a truncated one, before the first step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+TAIL_BYTES = 1024
+SHOWN = 3
+
+
+def list_images(root: str | Path) -> list[Path]:
+    """All image files below ``root``, by suffix in any case, links followed, hidden files left out.
+
+    Returns:
+        Paths in sorted order: the same on every machine.
+
+    Raises:
+        UserError: ``root`` is missing, is not a folder, or holds no image.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"Image folder {root} does not exist. Check the path, or put the images there.")
+    if not root.is_dir():
+        raise UserError(
+            f"{root} is a file, but a folder of images is expected. Give the folder that holds it."
+        )
+    paths: list[Path] = []
+    for folder, children, names in os.walk(root, followlinks=True):
+        children.sort()
+        visible = (name for name in names if not name.startswith("."))
+        paths += [Path(folder, name) for name in visible if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not paths:
+        wanted = " ".join(IMAGE_SUFFIXES)
+        raise UserError(f"Image folder {root} holds no image ({wanted}, any depth). Check the path.")
+    return sorted(paths)
+
+
+def check_image_files(paths: Sequence[Path]) -> None:
+    """Look at the head and tail bytes of every file; decode only where these cannot tell.
+
+    A JPEG must end with its end marker, a PNG with its IEND chunk, a WebP must be as long as its header says.
+    A JPEG with something else behind its end, and every other format, is decoded whole.
+
+    Raises:
+        UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
+    """
+    with ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1))) as pool:
+        faults = [
+            f"{path} ({fault})"
+            for path, fault in zip(paths, pool.map(find_fault, paths), strict=True)
+            if fault
+        ]
+    if faults:
+        shown = ", ".join(faults[:SHOWN]) + (", ..." if len(faults) > SHOWN else "")
+        raise UserError(
+            f"{len(faults)} of {len(paths)} images cannot be used: {shown}. Copy them again from the source, "
+            "or remove them (and their labels)."
+        )
+
+
+def check_image_folder(root: str | Path) -> int:
+    """List and check every image below ``root``.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: As :func:`list_images` and :func:`check_image_files`.
+    """
+    paths = list_images(root)
+    check_image_files(paths)
+    return len(paths)
+
+
+def find_fault(path: str | Path) -> str:
+    """What is wrong with one image file, or an empty string."""
+    try:
+        size = os.stat(path).st_size
+        with open(path, "rb") as file:
+            head = file.read(12)
+            file.seek(max(0, size - TAIL_BYTES))
+            tail = file.read()
+    except OSError as error:
+        return error.strerror or str(error)
+    if size == 0:
+        return "empty file"
+    if head.startswith(b"\xff\xd8"):
+        if tail.rstrip(b"\0").endswith(b"\xff\xd9"):
+            return ""
+        return _decoding_fault(path) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
+    if head.startswith(b"\x89PNG"):
+        return "" if b"IEND\xaeB`\x82" in tail else "truncated PNG: no IEND chunk"
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return (
+            ""
+            if int.from_bytes(head[4:8], "little") + 8 <= size
+            else "truncated WebP: shorter than its header says"
+        )
+    return _decoding_fault(path)
+
+
+def _decoding_fault(path: str | Path) -> str:
+    """Decode the whole file with Pillow; the error's text, or an empty string."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # Pillow's readers raise many types on broken files
+        return f"not decodable: {error}".replace(f" {str(path)!r}", "")
+    return ""
