@@ -33,7 +33,7 @@ def position_prior_miou(
     the classes with a union. Maps of another size are resized by nearest neighbour.
 
     Args:
-        train_labels: Label maps of train ids, at least one; the first one's size (at most 512) is the prior's.
+        train_labels: Label maps of train ids, at least one; the first one's size, at most 512, is the prior's.
         val_labels: Label maps to be predicted.
         train_ids: The classes; every other id counts as 255.
 
@@ -68,7 +68,7 @@ def position_prior_miou(
 
 
 def _read_maps(paths: Sequence[Path], size: tuple[int, int] | None) -> Iterator[np.ndarray]:
-    """uint8 (height, width) maps in order, resized to ``size`` by nearest neighbour; 32 at a time in memory."""
+    """uint8 (height, width) maps in order, resized to ``size`` by nearest neighbour, few at a time."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         for start in range(0, len(paths), 32):
             yield from pool.map(partial(_read_map, size=size), paths[start : start + 32])

@@ -74,8 +74,8 @@ def check_coco(
         root: Data root, which ``ann_file`` and ``img_prefix`` are relative to.
         ann_file: Instance JSON, e.g. ``annotations/instances_train2017.json``.
         img_prefix: Image folder, e.g. ``train2017``.
-        classes: Names by label, as :func:`coco_classes` gives them for the training split. mmdet numbers labels
-            in each file's own order: another order in the validation file would swap classes silently.
+        classes: Names by label, as :func:`coco_classes` gives them for the training split. mmdet numbers
+            labels in each file's own order: another one in the validation file would swap classes silently.
 
     Returns:
         The number of images.
@@ -238,7 +238,7 @@ def cityscapes_present_classes(root: str | Path, split: str) -> tuple[str, ...]:
     Raises:
         UserError: As :func:`cityscapes_label_maps`, or not one labelled pixel.
     """
-    counts = sum(_parallel(_id_counts, _sample(cityscapes_label_maps(root, split))))
+    counts = np.sum(_parallel(_id_counts, _sample(cityscapes_label_maps(root, split))), axis=0)
     present = tuple(name for name, count in zip(CITYSCAPES_CLASSES, counts, strict=False) if count)
     if not present:
         raise UserError(f"{Path(root, 'gtFine', split)} has no pixel of a known class. Check the label maps.")
