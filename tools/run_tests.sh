@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# All tests, on the environment of tools/setup_env.sh (made first if need be). Arguments go to pytest.
+# MST_REAL_DATA=DIR lets the tests on real photographs run too.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+bash "$root/tools/setup_env.sh"
+if [[ "${MST_NO_VENV:-0}" == 1 ]]; then python="${MST_PYTHON:-python}"; else python="${MST_VENV:-$root/.venv}/bin/python"; fi
+cd "$root"
+exec "$python" -m pytest "$@"
