@@ -12,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop
 class CappedEpochLoop(EpochBasedTrainLoop):
     """MMEngine's epoch loop that can stop early: after ``max_iters`` iterations, in the middle of an epoch.
 
-    The epoch in which it stops is the last: its hooks run (the checkpoint is written), and so does validation.
+    The epoch in which it stops is the last: its hooks run (a checkpoint is written), and validation does.
 
     Args:
         runner: The runner.

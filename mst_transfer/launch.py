@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from mst_pretrain.config import import_custom_modules
 from mst_pretrain.errors import UserError
-from mst_pretrain.launch import import_custom_modules
 
 from .data import layouts
 

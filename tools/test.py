@@ -7,8 +7,9 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
+from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError, run_cli
-from mst_pretrain.launch import add_arguments, load_config, on_first_rank, prepare, run, write_metrics
+from mst_pretrain.launch import add_arguments, on_first_rank, prepare, run, write_metrics
 
 
 def main(argv: list[str] | None = None) -> None:

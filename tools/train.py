@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from mst_pretrain.config import load_config
 from mst_pretrain.errors import run_cli
-from mst_pretrain.launch import add_arguments, load_config, on_first_rank, prepare, run
+from mst_pretrain.launch import add_arguments, on_first_rank, prepare, run
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -27,6 +27,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),  # [code: iBOT]
-    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=1500, end=40000),  # [code: iBOT]
+    dict(type="PolyLR", power=1.0, by_epoch=False, begin=1500, end=40000),  # [code: iBOT]
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -1,6 +1,7 @@
-# Mask R-CNN, MST Swin-T of 300 epochs, 1x schedule, 8 GPUs x 2 images. Recipe [code: Swin detection, MoBY]: the
-# same file for every initialisation. The paper's 42.7 / 38.8 [paper, summary] is after 100-epoch pretraining: take
-# model.backbone.init_cfg.checkpoint=work_dirs/mst_swin-t_8xb64-100e_in1k/latest.pth for that setting.
+# Mask R-CNN, MST Swin-T of 300 epochs, 1x schedule, 8 GPUs x 2 images. Recipe [code: Swin detection, MoBY]:
+# the same file for every initialisation. The paper's 42.7 / 38.8 [paper, summary] is after 100 epochs of
+# pretraining; for that setting: --cfg-options
+# model.backbone.init_cfg.checkpoint=work_dirs/mst_swin-t_8xb64-100e_in1k/latest.pth
 _base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
 
 model = dict(
@@ -30,8 +31,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),  # [code: Swin detection]
-    dict(
-        type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1
-    ),  # [code: Swin detection]
+    dict(type="MultiStepLR", milestones=[8, 11], gamma=0.1, begin=0, end=12),  # [code: Swin detection], 1x
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)  # [code: Swin detection]

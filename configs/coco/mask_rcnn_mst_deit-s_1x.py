@@ -1,5 +1,5 @@
-# Mask R-CNN, MST DeiT-S/16 of 300 epochs, 1x schedule, 16 GPUs x 2 images. Pyramid and optimiser [code: iBOT],
-# there with Cascade Mask R-CNN; the plain Mask R-CNN and the data pipeline are those of mask_rcnn_mst.py (ours).
+# Mask R-CNN, MST DeiT-S/16 of 300 epochs, 1x schedule, 16 GPUs x 2 images. Pyramid and optimiser
+# [code: iBOT], there with Cascade Mask R-CNN; plain Mask R-CNN and the data pipeline of mask_rcnn_mst.py: ours.
 _base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
 
 model = dict(
@@ -24,8 +24,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),  # [code: iBOT]
-    dict(
-        type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1
-    ),  # [code: iBOT], 1x
+    dict(type="MultiStepLR", milestones=[8, 11], gamma=0.1, begin=0, end=12),  # [code: iBOT], 1x
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=32)  # [code: iBOT]

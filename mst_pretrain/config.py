@@ -1,0 +1,167 @@
+"""Reading a config: overrides whose keys must exist, one data root for all paths, errors that name the key."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.utils import import_modules_from_strings
+
+from .errors import UserError
+
+ADD = "+"
+BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
+NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
+
+
+class ConfigOptions(DictAction):
+    """MMEngine's ``--cfg-options KEY=VALUE ...``, with a message where ``=`` is missing."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        """Parse the pairs."""
+        bare = [value for value in values if "=" not in value]
+        if bare:
+            parser.error(f"--cfg-options takes KEY=VALUE pairs, got '{bare[0]}'")
+        super().__call__(parser, namespace, values, option)
+
+
+def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Read a config and override keys of it; nothing it names is imported yet.
+
+    Args:
+        path: Config file.
+        options: Dotted key to value. ``data_root`` moves every path; a leading ``+`` adds a key.
+
+    Raises:
+        UserError: The file is missing or not Python, or a key is not in it.
+    """
+    try:
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
+    except FileNotFoundError as error:
+        raise UserError(f"config {path} cannot be read: {error}. The configs are under configs/.") from error
+    except SyntaxError as error:
+        raise UserError(f"config {path} is not valid Python: {error}. Correct that line.") from error
+    options = dict(options or {})
+    check_option_keys(cfg, options, path)
+    if "data_root" in options:
+        rebase_data_root(cfg, str(options.pop("data_root")))
+    cfg.merge_from_dict({key.removeprefix(ADD): value for key, value in options.items()})
+    return cfg
+
+
+def check_option_keys(cfg: Config, options: dict[str, Any], path: str | Path) -> None:
+    """Every key of ``--cfg-options`` must be in the config already, unless it is added with ``+``.
+
+    Raises:
+        UserError: It is not; the message has the nearest key that is.
+    """
+    for key in options:
+        if key.startswith(ADD) or _has_key(cfg, key):
+            continue
+        known = [known for known, _ in _walk(cfg._cfg_dict)]
+        parent = key.rpartition(".")[0]
+        siblings = [name for name in known if parent and name.startswith(f"{parent}.")]
+        close = difflib.get_close_matches(key, siblings, 1) or difflib.get_close_matches(key, known, 1)
+        nearest = f" Did you mean '{close[0]}'?" if close else ""
+        raise UserError(
+            f"{path} has no key '{key}' (--cfg-options).{nearest} To add a new key write {ADD}{key}=..."
+        )
+
+
+def rebase_data_root(cfg: Config, new: str) -> None:
+    """Replace the config's data root by ``new`` in every string that is it or starts below it, in place."""
+    old = str(cfg.data_root).rstrip("/")
+    new = new.rstrip("/") or "/"
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = moved(value[key])
+        elif isinstance(value, (list, tuple)):
+            return type(value)(moved(item) for item in value)
+        elif isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+            return new + value[len(old) :]
+        return value
+
+    moved(cfg._cfg_dict)
+
+
+def import_custom_modules(cfg: Config) -> None:
+    """Import the modules in which the config's types are registered.
+
+    Raises:
+        UserError: One of them, or something it needs, is not installed.
+    """
+    imports = cfg.get("custom_imports")
+    if not imports:
+        return
+    try:
+        import_modules_from_strings(imports["imports"])
+    except ImportError as error:
+        cause: BaseException = error
+        while cause.__context__ is not None:
+            cause = cause.__context__
+        raise UserError(
+            f"{cfg.filename} needs {', '.join(imports['imports'])}, which cannot be imported: {cause}. "
+            "Install what is missing: bash tools/setup_env.sh, or pip install 'mst-toolkit[transfer]'."
+        ) from error
+
+
+def explain(cfg: Config, error: Exception) -> UserError | None:
+    """A config value no class takes, or a type nobody registered; None when the config has no part in it."""
+    message = str(error.args[0]) if error.args else ""
+    unknown = NOT_REGISTERED.match(message)
+    if unknown:
+        places = [key for key, value in _walk(cfg._cfg_dict) if key.endswith("type") and value == unknown[1]]
+        if places:
+            return UserError(
+                f"{cfg.filename}: {places[0]}='{unknown[1]}' is not a registered type. Correct its spelling, "
+                "or add the module that defines it to custom_imports.imports."
+            )
+    bad = BAD_ARGUMENT.search(message)
+    if bad is None:
+        return None
+    owner, argument = bad[1] or bad[2], bad[3]
+    types = dict(_walk(cfg._cfg_dict))
+    places = [key for key in types if key.rpartition(".")[2] == argument]
+    exact = [key for key in places if types.get(f"{key.rpartition('.')[0]}.type") == owner]
+    untyped = [key for key in places if f"{key.rpartition('.')[0]}.type" not in types]
+    if not exact and not untyped:
+        return None
+    return UserError(
+        f"{cfg.filename}: {owner} does not take '{argument}', which the config sets at "
+        f"{(exact or untyped)[0]}. Remove the key or correct its spelling."
+    )
+
+
+def _has_key(cfg: Config, key: str) -> bool:
+    node: Any = cfg._cfg_dict
+    for part in key.split("."):
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return False
+    return True
+
+
+def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a config and its value."""
+    items = (
+        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    )
+    for key, value in items:
+        yield f"{prefix}{key}", value
+        yield from _walk(value, f"{prefix}{key}.")
