@@ -18,10 +18,22 @@ from pycocotools.cocoeval import COCOeval
 
 from mst_pretrain.errors import UserError
 
-from .layouts import read_coco
+from .layouts import CITYSCAPES_CLASSES, cityscapes_label_maps, read_coco
 
 MAX_SIDE = 512  # of the prior; larger maps vote and are predicted through nearest neighbour
 MAX_BOXES = 3000  # per class; beyond this many, evenly spaced ones stand for all
+
+
+def cityscapes_position_prior(root: str | Path, classes: Sequence[str]) -> float:
+    """:func:`position_prior_miou` of the train and val splits below ``root``, over classes given by name."""
+    train, val = (cityscapes_label_maps(root, split) for split in ("train", "val"))
+    return position_prior_miou(train, val, [CITYSCAPES_CLASSES.index(name) for name in classes])
+
+
+def coco_frequent_box(root: str | Path) -> float:
+    """:func:`frequent_box_map` of the train2017 and val2017 instances below ``root``."""
+    folder = Path(root, "annotations")
+    return frequent_box_map(folder / "instances_train2017.json", folder / "instances_val2017.json")
 
 
 def position_prior_miou(
@@ -81,7 +93,7 @@ def _read_map(path: Path, size: tuple[int, int] | None) -> np.ndarray:
         return np.asarray(image)
 
 
-def frequent_box_map(train_json: Path, val_json: Path) -> float:
+def frequent_box_map(train_json: str | Path, val_json: str | Path) -> float:
     """bbox mAP in per cent (COCO's, IoU 0.50:0.95) of each class's most frequent training box in every image.
 
     The most frequent box of a class is that of its relative training boxes which overlaps most others with

@@ -74,8 +74,8 @@ def check_coco(
         root: Data root, which ``ann_file`` and ``img_prefix`` are relative to.
         ann_file: Instance JSON, e.g. ``annotations/instances_train2017.json``.
         img_prefix: Image folder, e.g. ``train2017``.
-        classes: Names by label, as :func:`coco_classes` gives them for the training split. mmdet numbers
-            labels in each file's own order: another one in the validation file would swap classes silently.
+        classes: Names by label, a subset of the categories. mmdet numbers labels in each file's own order:
+            another order, or a missing category, in the validation file would swap classes silently.
 
     Returns:
         The number of images.
@@ -99,10 +99,11 @@ def check_coco(
             f"{path} names {len(absent)} images of {len(names)} that are not in {folder}: {_first(absent)}. "
             "Copy them there, or remove their entries from the JSON."
         )
-    if classes is not None and tuple(classes) != coco_classes(path, content):
+    own = coco_classes(path, content)
+    if classes is not None and [name for name in own if name in classes] != list(classes):
         raise UserError(
-            f"{path} lists its categories as {list(coco_classes(path, content))}, but the training classes "
-            f"are {list(classes)}. Write the same categories in the same order into both files."
+            f"{path} lists its categories as {list(own)}, but the classes trained are {list(classes)}. "
+            "It must have them all, in the same order: correct the file, or the classes."
         )
     check_image_files([folder / name for name in names])
     return len(names)

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -101,7 +102,8 @@ def _draw_all(jobs: list[tuple[Path, Plan, str, int]]) -> list[dict[str, Any]]:
         "fork" if sys.platform == "linux" else None
     )  # children draw only; importing all again would cost more
     start, records = time.monotonic(), []
-    with multiprocessing.get_context(method).Pool(workers) as pool:
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    with multiprocessing.get_context(method).Pool(workers, signal.signal, ignore) as pool:
         for done, record in enumerate(pool.imap(draw_scene, jobs, chunksize=4), start=1):
             records.append(record)
             if done % max(1, len(jobs) // 10) == 0 or done == len(jobs):

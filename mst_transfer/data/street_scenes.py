@@ -17,6 +17,7 @@ ROAD, SIDEWALK, BUILDING, VEGETATION, SKY = 0, 1, 2, 8, 10  # train ids of Citys
 Array = np.ndarray
 Range = tuple[float, float]
 ANY_HUE: tuple[Range, ...] = ((0.0, 1.0),)
+SKYLINE = 90.0  # metres
 PIECES = 24  # houses or trees on each side of a street
 
 
@@ -121,7 +122,7 @@ class Canvas:
             0.75 + 0.3 * noise(rng, self.shape, rng.uniform(*look.leaf)) + 0.25 * clumps, 0.1, 1.6
         )
 
-    def paint(self, mask: Array, colour: Array, label: int, depth: Array) -> None:
+    def paint(self, mask: Array, colour: Array, label: int, depth: Array | float) -> None:
         """``colour`` (height, width, 3) and ``depth`` (broadcast) where ``mask`` (height, width)."""
         np.copyto(self.rgb, colour, where=mask[..., None])
         np.copyto(self.depth, depth, where=mask)
@@ -181,9 +182,9 @@ def paint_skyline(canvas: Canvas) -> None:
     )
     scale = np.float32(rng.uniform(0.2, 0.45))
     wall = facade(canvas, canvas.x * scale, np.broadcast_to(canvas.y * scale, canvas.shape), block)
-    canvas.paint(mask & ~woods, wall, BUILDING, np.float32(90))
+    canvas.paint(mask & ~woods, wall, BUILDING, SKYLINE)
     base = hue_colour(rng, canvas.look.foliage, (0.2, 0.8), (0.2, 0.8))
-    canvas.paint(mask & woods, base * canvas.leaves[..., None], VEGETATION, np.float32(90))
+    canvas.paint(mask & woods, base * canvas.leaves[..., None], VEGETATION, SKYLINE)
 
 
 def paint_ground(canvas: Canvas) -> None:
