@@ -103,6 +103,7 @@ def _set_up_devices(cfg: Config) -> None:
     cfg.sync_bn = None
     cfg.model_wrapper_cfg = dict(
         type="MMDistributedDataParallel",
+        device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )

@@ -130,8 +130,7 @@ def test_cpu_processes_use_gloo(config: Path, monkeypatch: pytest.MonkeyPatch) -
     launch.prepare(cfg, arguments(config, launcher="pytorch"))
     assert cfg.env_cfg.dist_cfg.backend == "gloo" and cfg.sync_bn is None
     assert (
-        cfg.model_wrapper_cfg.type == "MMDistributedDataParallel"
-        and "device_ids" not in cfg.model_wrapper_cfg
+        cfg.model_wrapper_cfg.type == "MMDistributedDataParallel" and cfg.model_wrapper_cfg.device_ids is None
     )
 
 
