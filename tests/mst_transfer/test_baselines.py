@@ -112,6 +112,17 @@ def test_frequent_box_by_hand(tmp_path: Path) -> None:
     assert frequent_box_map(train, second) == pytest.approx(50)
 
 
+def test_frequent_box_is_the_one_met_most_often(tmp_path: Path) -> None:
+    """A box in the middle of many that it misses would be taken for the frequent one."""
+    star = [
+        [30 + x, 30 + y, 20, 20] for x, y in ((0, 0), (7.6, 0), (-7.6, 0), (0, 7.6), (0, -7.6))
+    ]  # IoU 0.45
+    twice = [[70, 70, 20, 20]] * 2
+    train = write_coco(tmp_path / "train.json", 1, [(1, "car", box) for box in star + twice], ["car"])
+    val = write_coco(tmp_path / "val.json", 1, [(1, "car", [70, 70, 20, 20])], ["car"])
+    assert frequent_box_map(train, val) == pytest.approx(100)
+
+
 def test_frequent_box_matches_classes_by_name(tmp_path: Path) -> None:
     """Category ids numbered differently in train and val would score one class with another's box."""
     boxes = {"bus": [0.0, 0.0, 90.0, 90.0], "person": [50.0, 50.0, 10.0, 30.0]}
