@@ -1,0 +1,24 @@
+# Dense probe at toy size: the frozen backbone of quickstart/pretrain.py and one linear 1x1 layer. All [ours].
+_base_ = "./segmentation.py"
+
+model = dict(
+    backbone=dict(pyramid=False, out_indices=(3,), frozen_stages=4),
+    decode_head=dict(
+        type="FCNHead",
+        in_channels=128,
+        in_index=0,
+        channels=128,
+        num_convs=0,
+        concat_input=False,
+        dropout_ratio=0.0,
+        num_classes=10,
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss"),
+    ),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-2, weight_decay=0.0))
+train_cfg = dict(max_iters=300)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=False, begin=30, end=300),
+]

@@ -1,0 +1,14 @@
+"""Pretrained backbones in mmdet and mmseg. Importing it registers everything with MMEngine."""
+
+from .compat import check_distributions
+
+check_distributions()
+
+from .ops import use_torchvision_ops  # noqa: E402
+
+use_torchvision_ops()
+
+from . import backbones, optim  # noqa: E402
+from .data import datasets  # noqa: E402
+
+__all__ = ["backbones", "datasets", "optim"]

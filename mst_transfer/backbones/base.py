@@ -1,0 +1,60 @@
+"""What both backbones share: a timm trunk, its checkpoint, padding to whole patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mst_pretrain.checkpoint_io import load_backbone
+from mst_pretrain.errors import UserError
+
+
+class TrunkBackbone(BaseModule):
+    """A backbone around ``self.trunk``, a timm model without classifier.
+
+    Args:
+        init_cfg: None keeps timm's initialisation; ``dict(type='Pretrained', checkpoint=FILE, prefix=...)`` loads
+            every weight of the trunk or fails.
+    """
+
+    trunk: Any
+
+    def init_weights(self) -> None:
+        """Load the trunk. Nothing is loaded in part.
+
+        Raises:
+            UserError: The file is missing or does not fit, or ``init_cfg`` is of another type.
+        """
+        if self._is_init or not self.init_cfg:
+            return
+        init = self.init_cfg
+        if init.get("type") != "Pretrained":
+            raise UserError(f"{type(self).__name__}: init_cfg.type must be 'Pretrained' or init_cfg None, got {init}.")
+        path = Path(init["checkpoint"])
+        if not path.is_file():
+            config = f"configs/pretrain/{path.parent.name}.py"
+            raise UserError(f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}")
+        report = load_backbone(self.trunk, path, init.get("prefix", ""))
+        print_log(f"{type(self).__name__} from {path}: {report}", logger="current")
+        self._is_init = True
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Zeros to the right and below until [B, 3, H, W] divides into patches."""
+    height, width = images.shape[-2:]
+    if height % multiple or width % multiple:
+        images = F.pad(images, (0, -width % multiple, 0, -height % multiple))
+    return images
+
+
+def freeze(modules: Sequence[nn.Module]) -> None:
+    """Evaluation mode and no gradients."""
+    for module in modules:
+        module.eval()
+        module.requires_grad_(False)

@@ -1,0 +1,125 @@
+"""A plain ViT as a backbone of four scales (or one), any image size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from mmengine.registry import MODELS
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .base import TrunkBackbone, freeze, pad_to_multiple
+
+
+@MODELS.register_module()
+class MSTVisionTransformer(TrunkBackbone):
+    """timm's ViT; tokens of chosen blocks as feature maps.
+
+    With ``pyramid`` the four taps become strides p/4, p/2, p and 2p by two deconvolutions, one, none and a max-pool
+    [code: iBOT]; without it every tap keeps stride p. Images are padded to the right and below to whole patches, and
+    position embeddings are resized in float32 to the image's own grid.
+
+    Args:
+        model: timm name, or None to build ``VisionTransformer(**model_args)``.
+        model_args: Arguments that differ from the named model's.
+        out_indices: Blocks tapped, counted from 0; later blocks are not built.
+        frozen_stages: -1 trains all; 0 freezes the embeddings, i > 0 also the first i blocks.
+        drop_path_rate: Stochastic depth.
+        with_cp: Gradient checkpointing, block by block.
+        pyramid: Four scales; needs four taps.
+        final_norm: Apply the trunk's last norm to the last tap. Default: only without ``pyramid``.
+        init_cfg: See :class:`TrunkBackbone`.
+
+    Raises:
+        ValueError: ``out_indices`` are out of range, or not four with ``pyramid``.
+    """
+
+    def __init__(
+        self,
+        model: str | None = "vit_small_patch16_224",
+        model_args: dict[str, Any] | None = None,
+        out_indices: Sequence[int] = (3, 5, 7, 11),
+        frozen_stages: int = -1,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        pyramid: bool = True,
+        final_norm: bool | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        options = dict(num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {}))
+        trunk: Any = VisionTransformer(**options) if model is None else timm.create_model(model, **options)
+        self.out_indices = tuple(out_indices)
+        if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices)):
+            raise ValueError(f"out_indices must rise, got {self.out_indices}")
+        if self.out_indices[-1] >= len(trunk.blocks) or self.out_indices[0] < 0:
+            raise ValueError(f"out_indices {self.out_indices} do not fit {len(trunk.blocks)} blocks")
+        if pyramid and len(self.out_indices) != 4:
+            raise ValueError(f"the pyramid needs four out_indices, got {self.out_indices}")
+        self.final_norm = not pyramid if final_norm is None else final_norm
+        if not self.final_norm:
+            trunk.norm = nn.Identity()
+        trunk.blocks = trunk.blocks[: self.out_indices[-1] + 1]
+        self.trunk = trunk
+        self.patch_size = trunk.patch_embed.patch_size[0]
+        self.with_cp, self.frozen_stages = with_cp, frozen_stages
+        self.pyramid = _pyramid(trunk.embed_dim) if pyramid else None
+        self._freeze()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] float to one [B, D, h, w] map per tap; at stride s, h = ceil(H / p) * p / s."""
+        trunk = self.trunk
+        tokens = trunk.patch_embed(pad_to_multiple(images, self.patch_size))
+        height, width = tokens.shape[1:3]
+        x = trunk.norm_pre(trunk._pos_embed(tokens))
+        taps = []
+        for index, block in enumerate(trunk.blocks):
+            if self.with_cp and x.requires_grad:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+            if index in self.out_indices:
+                y = trunk.norm(x) if index == self.out_indices[-1] else x
+                taps.append(y[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width)))
+        if self.pyramid is None:
+            return tuple(tap.contiguous() for tap in taps)
+        return tuple(step(tap.contiguous()) for step, tap in zip(self.pyramid, taps, strict=True))
+
+    def train(self, mode: bool = True) -> MSTVisionTransformer:
+        """Frozen parts stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        trunk = self.trunk
+        freeze([trunk.patch_embed, trunk.pos_drop, trunk.norm_pre, *trunk.blocks[: self.frozen_stages]])
+        for name in ("cls_token", "pos_embed", "reg_token"):
+            parameter = getattr(trunk, name, None)
+            if isinstance(parameter, torch.nn.Parameter):
+                parameter.requires_grad_(False)
+        if self.frozen_stages >= len(trunk.blocks):
+            freeze([trunk.norm])
+
+
+def _pyramid(dim: int) -> nn.ModuleList:
+    """Two deconvolutions, one, identity, max-pool [code: iBOT]."""
+    return nn.ModuleList(
+        [
+            nn.Sequential(
+                nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+                nn.BatchNorm2d(dim),
+                nn.GELU(),
+                nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+            ),
+            nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+            nn.Identity(),
+            nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True),
+        ]
+    )
