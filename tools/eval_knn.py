@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="pretraining checkpoint; without it: random weights")
     parser.add_argument("--prefix", default="teacher.backbone.", help="'' for an exported timm-keyed file")
     parser.add_argument("--model", default="vit_small_patch16_224", help="timm name of the backbone")
-    parser.add_argument("--model-args", type=json.loads, default={}, help='JSON, e.g. \'{"patch_size": 8}\'')
+    parser.add_argument("--model-args", type=json.loads, default={}, help="JSON, e.g. '{\"patch_size\": 8}'")
     parser.add_argument("--resize", type=int, default=256)
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("-k", type=int, nargs="+", default=[10, 20, 100, 200])
@@ -34,14 +34,21 @@ def main() -> None:
     train_paths, train_labels, names = class_folders(args.train)
     val_paths, val_labels, val_names = class_folders(args.val)
     if set(val_names) - set(names):
-        raise UserError(f"{args.val} has classes that {args.train} lacks: {sorted(set(val_names) - set(names))[:5]}.")
+        raise UserError(
+            f"{args.val} has classes that {args.train} lacks: {sorted(set(val_names) - set(names))[:5]}."
+        )
     to_train = [names.index(name) for name in val_names]
     torch.manual_seed(0)
     trunk = build_trunk(args.model, **args.model_args)
     if args.checkpoint:
         print(f"{args.checkpoint}: {load_backbone(trunk, args.checkpoint, args.prefix)}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {"resize": args.resize, "crop": args.crop, "batch_size": args.batch_size, "workers": args.workers}
+    options = {
+        "resize": args.resize,
+        "crop": args.crop,
+        "batch_size": args.batch_size,
+        "workers": args.workers,
+    }
     train = extract_features(trunk, train_paths, device=device, **options)
     val = extract_features(trunk, val_paths, device=device, **options)
     ks = [k for k in args.k if k <= len(train)] or [len(train)]

@@ -27,7 +27,11 @@ def main() -> None:
     from mst_transfer.quickstart.sheet import draw_sheet
 
     root = Path(__file__).resolve().parent.parent
-    own = {name: value and value.resolve() for name, value in vars(args).items() if name in ("images", "coco", "cityscapes")}
+    own = {
+        name: value and value.resolve()
+        for name, value in vars(args).items()
+        if name in ("images", "coco", "cityscapes")
+    }
     quickstart = Quickstart(root, args.out.resolve(), args.seed, args.pretrain_epochs, **own)
     results = quickstart.run()
     sheet = draw_sheet(quickstart.out)
