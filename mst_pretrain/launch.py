@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import numbers
 import os
 import sys
 import time
@@ -142,7 +143,7 @@ def on_first_rank(check: Callable[[], None]) -> None:
 def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
     """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
     path = Path(work_dir, "test_metrics.json")
-    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))}
+    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain, indent=2) + "\n")
     titles = {
