@@ -74,8 +74,8 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
         images[grey] = rgb_to_grey(images[grey]).expand(-1, 3, -1, -1)
     blurred = _chosen(parameters, "sigma", images)
     if len(blurred):
-        sigmas = parameters[:, _COLUMN["sigma"]].to(images.device)[blurred]
-        images[blurred] = gaussian_blur(images[blurred], sigmas)
+        sigmas = parameters[:, _COLUMN["sigma"]]
+        images[blurred] = gaussian_blur(images[blurred], sigmas[sigmas > 0])
     inverted = _chosen(parameters, "solarize", images)
     if len(inverted):
         chosen = images[inverted]
@@ -141,19 +141,19 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigmas: Tensor, truncate: float = 3.0) -> Tensor:
-    """Separable Gaussian blur, reflected borders.
+    """Separable Gaussian blur, reflected borders. An image's kernel depends on its own sigma only.
 
     Args:
         images: [B, C, H, W] float32.
-        sigmas: [B] standard deviations in pixels, > 0.
-        truncate: Kernel radius in the largest sigma.
+        sigmas: [B] standard deviations in pixels, > 0, on the CPU.
+        truncate: Kernel radius in sigmas, rounded, at least one pixel.
     """
     batch, channels, height, width = images.shape
-    radius = max(1, int(truncate * float(sigmas.max()) + 0.5)) if images.device.type == "cpu" else 6
-    radius = min(radius, height - 1, width - 1)
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
-    kernels = torch.exp(-0.5 * (offsets / sigmas.unsqueeze(1)) ** 2)
-    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    radii = (truncate * sigmas + 0.5).long().clamp(min=1).clamp(max=min(height, width) - 1)
+    radius = int(radii.max())
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernels = torch.exp(-0.5 * (offsets / sigmas.unsqueeze(1)) ** 2) * (offsets.abs() <= radii.unsqueeze(1))
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.device)
     x = F.pad(images, (radius, radius, radius, radius), mode="reflect").reshape(
         1, batch * channels, height + 2 * radius, width + 2 * radius
     )
