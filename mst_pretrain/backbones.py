@@ -102,18 +102,20 @@ def forward_trunk(
     if mask is not None:
         if mask_token is None:
             raise ValueError("a mask needs a mask_token")
-        tokens = _hide(tokens, mask, mask_token)
+        tokens = _hide(tokens, mask, mask_token, stride // trunk.patch_embed.patch_size[0])
     forward = _forward_swin if isinstance(trunk, SwinTransformer) else _forward_vit
     return forward(trunk, tokens, with_attention)
 
 
-def _hide(tokens: Tensor, mask: Tensor, mask_token: Tensor) -> Tensor:
-    """Replace tokens [B, gh, gw, C] where the mask [B, h, w], repeated to the token grid, is True."""
-    rows, columns = tokens.shape[1] // mask.shape[1], tokens.shape[2] // mask.shape[2]
-    expected = (tokens.shape[0], mask.shape[1] * rows, mask.shape[2] * columns)
+def _hide(tokens: Tensor, mask: Tensor, mask_token: Tensor, unit: int) -> Tensor:
+    """Replace tokens [B, gh, gw, C] where the mask [B, gh / unit, gw / unit] is True; it hides unit x unit each."""
+    expected = (mask.shape[0], mask.shape[1] * unit, mask.shape[2] * unit)
     if expected != tuple(tokens.shape[:3]):
-        raise ValueError(f"mask {tuple(mask.shape)} does not tile the token grid {tuple(tokens.shape[:3])}")
-    mask = mask.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+        raise ValueError(
+            f"mask {tuple(mask.shape)} in units of {unit} x {unit} tokens does not tile the token grid "
+            f"{tuple(tokens.shape[:3])}; the image's sides must be divisible by the output stride"
+        )
+    mask = mask.repeat_interleave(unit, 1).repeat_interleave(unit, 2)
     return torch.where(mask.unsqueeze(-1), mask_token.to(tokens.dtype), tokens)
 
 
