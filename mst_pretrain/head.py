@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -55,4 +56,7 @@ class ProjectionHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Global features [B, D] to prototype logits [B, K]."""
-        return self.last_layer(F.normalize(self.mlp(x), dim=-1, eps=1e-6))
+        x = self.mlp(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.normalize(x.float(), dim=-1, eps=1e-6)
+        return self.last_layer(x)
