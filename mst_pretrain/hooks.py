@@ -38,7 +38,7 @@ class ScheduleHook(Hook):
         freeze_last_layer_epochs: The student's prototypes do not move for so long.
     """
 
-    priority = "VERY_HIGH"
+    priority = "HIGHEST"  # before the hook that logs the learning rate
 
     def __init__(
         self,
