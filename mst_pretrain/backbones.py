@@ -52,10 +52,13 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise UserError(f"timm has no model '{name}'. Set model.backbone.name to one it has ({close}).")
-    if name.startswith("swin_"):
-        model = timm.create_model(name, num_classes=0, strict_img_size=False, **overrides)
-    else:
-        model = timm.create_model(name, num_classes=0, dynamic_img_size=True, **overrides)
+    any_size = {"strict_img_size": False} if name.startswith("swin_") else {"dynamic_img_size": True}
+    try:
+        model = timm.create_model(name, num_classes=0, **any_size, **overrides)
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+        raise UserError(f"'{name}' is no ViT; MST needs a ViT with a [CLS] token or a Swin.") from error
     if isinstance(model, SwinTransformer):
         return model
     if isinstance(model, VisionTransformer) and model.cls_token is not None:
