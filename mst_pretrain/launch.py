@@ -59,6 +59,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     if getattr(args, "resume", None):
         _resume(cfg, args.resume)
+    _log_short_runs(cfg)
     _set_up_devices(cfg)
 
 
@@ -90,6 +91,14 @@ def _resume(cfg: Config, source: str) -> None:
     backbone = cfg.get("model", {}).get("backbone")
     if isinstance(backbone, dict) and "init_cfg" in backbone:
         backbone["init_cfg"] = None  # the resumed weights replace them all; the pretraining file may be gone
+
+
+def _log_short_runs(cfg: Config) -> None:
+    """A trial run of a few iterations prints every one of them."""
+    logger = cfg.get("default_hooks", {}).get("logger")
+    limit = cfg.get("train_cfg", {}).get("max_iters")
+    if logger and limit and limit < logger.get("interval", 10):
+        logger.interval = 1
 
 
 def _set_up_devices(cfg: Config) -> None:

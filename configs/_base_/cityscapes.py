@@ -49,7 +49,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])  # prints aAcc, mIoU and mAcc
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=40000, val_interval=4000)
+# val_begin: a trial run shorter than this does not validate
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=40000, val_begin=4000, val_interval=4000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(

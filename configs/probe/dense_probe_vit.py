@@ -40,7 +40,7 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode="slide", crop_size=(512, 1024), stride=(341, 683)),
 )
-train_cfg = dict(max_iters=4000, val_interval=1000)  # ours
+train_cfg = dict(max_iters=4000, val_begin=1000, val_interval=1000)  # ours
 default_hooks = dict(checkpoint=dict(interval=1000))
 optim_wrapper = dict(
     type="OptimWrapper",

@@ -134,6 +134,15 @@ def test_cpu_processes_use_gloo(config: Path, monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+@pytest.mark.parametrize(("limit", "interval"), [(2, 1), (50, 50), (None, 50)])
+def test_short_runs_log_every_iteration(config: Path, limit: int | None, interval: int) -> None:
+    """A trial of two iterations would end without having printed a loss."""
+    options = {"+default_hooks": {"logger": {"interval": 50}}, "+train_cfg.max_iters": limit}
+    cfg = load_config(config, options)
+    launch.prepare(cfg, arguments(config))
+    assert cfg.default_hooks.logger.interval == interval
+
+
 def test_auto_scale_lr(config: Path) -> None:
     """--auto-scale-lr would be accepted and do nothing."""
     cfg = load_config(config)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -15,14 +16,18 @@ from mst_transfer.engine import CappedEpochLoop
 
 
 class Line(BaseModel):
-    """One weight, pulled to zero; counts the samples it has seen."""
+    """One weight, pulled to zero; remembers the samples of training and counts those of validation."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
         self.seen: list[float] = []
+        self.validated = 0
 
-    def forward(self, x: Tensor, mode: str = "tensor") -> dict[str, Tensor]:
+    def forward(self, x: Tensor, mode: str = "tensor") -> Any:
+        if mode == "predict":
+            self.validated += len(x)
+            return [{}]
         self.seen += x.tolist()
         return {"loss": (self.weight * x).square().mean()}
 
@@ -41,6 +46,13 @@ def runner(tmp_path: Path, max_iters: int | None) -> Runner:
     return Runner(
         model=Line(),
         work_dir=str(tmp_path),
+        val_dataloader={
+            "dataset": Samples(),
+            "batch_size": 1,
+            "sampler": {"type": "DefaultSampler", "shuffle": False},
+        },
+        val_cfg={},
+        val_evaluator=Evaluator([]),
         train_dataloader={
             "dataset": Samples(),
             "batch_size": 1,
@@ -57,16 +69,29 @@ def runner(tmp_path: Path, max_iters: int | None) -> Runner:
 
 
 @pytest.mark.parametrize(
-    ("max_iters", "iterations", "epochs"), [(None, 15, 3), (7, 7, 2), (5, 5, 1), (99, 15, 3)]
+    ("max_iters", "iterations", "epochs", "validations"),
+    [(None, 15, 3, 3), (7, 7, 2, 1), (5, 5, 1, 0), (99, 15, 3, 3)],
 )
-def test_stops_after_max_iters(tmp_path: Path, max_iters: int | None, iterations: int, epochs: int) -> None:
-    """train_cfg.max_iters=2 would train a whole epoch, or max_iters=None would end a full run early."""
+def test_stops_after_max_iters(
+    tmp_path: Path, max_iters: int | None, iterations: int, epochs: int, validations: int
+) -> None:
+    """train_cfg.max_iters=2 would train a whole epoch and validate for hours, or None would end a full run early."""
     trained = runner(tmp_path, max_iters)
     trained.train()
     assert (trained.iter, trained.epoch) == (iterations, epochs)
     assert trained.max_iters == iterations
+    assert trained.model.validated == 5 * validations
     assert trained.model.seen == [float(i % 5) for i in range(iterations)]
     assert (tmp_path / f"epoch_{epochs}.pth").is_file()
+
+
+def test_resumed_where_it_stopped(tmp_path: Path) -> None:
+    """Resuming a finished trial run would train one iteration more each time."""
+    runner(tmp_path, 7).train()
+    again = runner(tmp_path, 7)
+    again.resume(str(tmp_path / "epoch_2.pth"))
+    again.train()
+    assert again.iter == 7 and again.model.seen == [] and again.model.validated == 0
 
 
 def test_schedule_keeps_its_length(tmp_path: Path) -> None:
