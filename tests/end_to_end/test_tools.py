@@ -199,7 +199,6 @@ def test_checkpoint_of_another_architecture(
     path = tmp_path / "other.pth"
     torch.save({"state_dict": {f"teacher.backbone.{key}": v for key, v in other.state_dict().items()}}, path)
     options = [f"data_root={cityscapes}", f"model.backbone.init_cfg.checkpoint={path}"]
-    options += ["model.decode_head.num_classes=19"]
     message = refused(capsys, SEGMENT, "--work-dir", str(tmp_path / "run"), "--cfg-options", *options)
     assert str(path) in message and "another architecture" in message
 
@@ -280,3 +279,46 @@ def test_export_names_the_architecture(tmp_path: Path) -> None:
     with safe_open(str(tmp_path / "a.safetensors"), "pt") as file:
         assert file.metadata()["architecture"] == "vit_small_patch16_224"
         assert set(file.keys()) == set(model.state_dict())
+
+
+def tested(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run tools/test.py here; its exit code, output and errors."""
+    with pytest.raises(SystemExit) as ended:
+        run_cli(lambda: tool("test").main(list(arguments)))
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def train_one_iteration(config: str, data: Path, work_dir: Path) -> None:
+    options = [f"data_root={data}", "model.backbone.init_cfg=None", "train_cfg.max_iters=1"]
+    options += ["train_cfg.val_begin=2" if config == SEGMENT else "+train_cfg.val_begin=2"]
+    options += ["train_dataloader.batch_size=2"]
+    tool("train").main([config, "--work-dir", str(work_dir), "--cfg-options", *options])
+
+
+def test_detection_prints_map(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """tools/test.py would print or write nothing for a detection config, or test a model that was not loaded."""
+    train_one_iteration(DETECT, coco, tmp_path / "run")
+    arguments = [DETECT, str(tmp_path / "run/latest.pth"), "--work-dir", str(tmp_path / "run")]
+    code, out, _ = tested(capsys, *arguments, "--cfg-options", f"data_root={coco}")
+    metrics = json.loads((tmp_path / "run/test_metrics.json").read_text())
+    assert code == 0 and {"coco/bbox_mAP", "coco/segm_mAP"} <= set(metrics)
+    assert f"bbox mAP {100 * metrics['coco/bbox_mAP']:.2f}, segm mAP" in out
+
+
+def test_segmentation_prints_miou(
+    cityscapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """tools/test.py would not print mIoU, or would accept a checkpoint in which a weight is missing."""
+    train_one_iteration(SEGMENT, cityscapes, tmp_path / "run")
+    options = [f"data_root={cityscapes}"]
+    whole, cut = tmp_path / "run/latest.pth", tmp_path / "cut.pth"
+    shared = ["--work-dir", str(tmp_path / "run"), "--cfg-options", *options]
+    code, out, _ = tested(capsys, SEGMENT, str(whole), *shared)
+    metrics = json.loads((tmp_path / "run/test_metrics.json").read_text())
+    assert code == 0 and f"mIoU {metrics['mIoU']:.2f}, mAcc" in out
+    state = load_checkpoint(whole)["state_dict"]
+    state.pop("decode_head.conv_seg.bias")
+    torch.save({"state_dict": state}, cut)
+    code, _, err = tested(capsys, SEGMENT, str(cut), *shared)
+    assert code == 2 and str(cut) in err and "decode_head.conv_seg.bias" in err and "Traceback" not in err
