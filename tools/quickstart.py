@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="own unlabelled images, any folder structure")
     parser.add_argument("--coco", type=Path, help="own data in COCO's layout")
     parser.add_argument("--cityscapes", type=Path, help="own data in Cityscapes' layout")
+    parser.add_argument(
+        "--max-iters", type=int, help="stop every training after so many iterations, to try the script"
+    )
     args = parser.parse_args()
 
     from mst_transfer.quickstart.run import Quickstart, table
@@ -32,7 +35,9 @@ def main() -> None:
         for name, value in vars(args).items()
         if name in ("images", "coco", "cityscapes")
     }
-    quickstart = Quickstart(root, args.out.resolve(), args.seed, args.pretrain_epochs, **own)
+    quickstart = Quickstart(
+        root, args.out.resolve(), args.seed, args.pretrain_epochs, max_iters=args.max_iters, **own
+    )
     results = quickstart.run()
     sheet = draw_sheet(quickstart.out)
     print(f"\n{table(results)}\n{NOTE}\n\nPicture: {sheet}\nFigures: {quickstart.out / 'results.json'}")

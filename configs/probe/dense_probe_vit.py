@@ -1,4 +1,4 @@
-# Dense probe: frozen patch features of MST DeiT-S/16, one linear 1x1 layer to the label map, mIoU.
+# Dense probe: frozen patch features of MST DeiT-S/16 (last four blocks), one linear 1x1 layer to the label map, mIoU.
 # Protocol ours.
 _base_ = "../_base_/cityscapes.py"
 
@@ -16,7 +16,8 @@ model = dict(
     backbone=dict(
         type="MSTVisionTransformer",
         model="vit_small_patch16_224",
-        out_indices=(11,),  # last block, as NCHW at the patch's stride
+        out_indices=(8, 9, 10, 11),  # patch tokens of the last four blocks, each normalised [code: DINO, linear]
+        normed_taps="all",
         pyramid=False,
         frozen_stages=12,  # all of it
         init_cfg=dict(
@@ -27,9 +28,10 @@ model = dict(
     ),
     decode_head=dict(  # without convolutions an FCNHead is one linear 1x1 layer
         type="FCNHead",
-        in_channels=384,
-        in_index=0,
-        channels=384,
+        in_channels=[384] * 4,
+        in_index=[0, 1, 2, 3],
+        input_transform="resize_concat",
+        channels=4 * 384,
         num_convs=0,
         concat_input=False,
         dropout_ratio=0.0,

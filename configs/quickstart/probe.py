@@ -1,13 +1,15 @@
-# Dense probe at toy size: the frozen backbone of quickstart/pretrain.py and one linear 1x1 layer. All [ours].
+# Dense probe at toy size: the frozen backbone of quickstart/pretrain.py and one linear 1x1 layer
+# on the patch tokens of its four blocks, as in configs/probe/. All [ours].
 _base_ = "./segmentation.py"
 
 model = dict(
-    backbone=dict(pyramid=False, out_indices=(3,), frozen_stages=4),
+    backbone=dict(pyramid=False, out_indices=(0, 1, 2, 3), normed_taps="all", frozen_stages=4),
     decode_head=dict(
         type="FCNHead",
-        in_channels=128,
-        in_index=0,
-        channels=128,
+        in_channels=[128] * 4,
+        in_index=[0, 1, 2, 3],
+        input_transform="resize_concat",
+        channels=512,
         num_convs=0,
         concat_input=False,
         dropout_ratio=0.0,

@@ -2,6 +2,18 @@
 _base_ = "../_base_/cityscapes.py"
 
 data_root = "quickstart_out/data/cityscapes/"
+classes = (
+    "road",
+    "sidewalk",
+    "building",
+    "vegetation",
+    "sky",
+    "person",
+    "car",
+    "truck",
+    "bus",
+    "bicycle",
+)
 crop_size = (128, 256)
 model = dict(
     type="EncoderDecoder",
@@ -43,10 +55,12 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(data_root=data_root, pipeline=train_pipeline),
+    dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root, pipeline=test_pipeline)
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 

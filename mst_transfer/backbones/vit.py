@@ -31,7 +31,8 @@ class MSTVisionTransformer(TrunkBackbone):
         drop_path_rate: Stochastic depth.
         with_cp: Gradient checkpointing, block by block.
         pyramid: Four scales; needs four taps.
-        final_norm: Apply the trunk's last norm to the last tap. Default: only without ``pyramid``.
+        normed_taps: Which taps pass the trunk's last norm: ``none`` (as iBOT's detection), ``last`` (as mmseg) or
+            ``all`` (as DINO's features of several blocks). Default: ``none`` with ``pyramid``, else ``last``.
         init_cfg: See :class:`TrunkBackbone`.
 
     Raises:
@@ -47,7 +48,7 @@ class MSTVisionTransformer(TrunkBackbone):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         pyramid: bool = True,
-        final_norm: bool | None = None,
+        normed_taps: str | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -60,8 +61,10 @@ class MSTVisionTransformer(TrunkBackbone):
             raise ValueError(f"out_indices {self.out_indices} do not fit {len(trunk.blocks)} blocks")
         if pyramid and len(self.out_indices) != 4:
             raise ValueError(f"the pyramid needs four out_indices, got {self.out_indices}")
-        self.final_norm = not pyramid if final_norm is None else final_norm
-        if not self.final_norm:
+        self.normed_taps = normed_taps or ("none" if pyramid else "last")
+        if self.normed_taps not in ("none", "last", "all"):
+            raise ValueError(f"normed_taps must be none, last or all, got '{normed_taps}'")
+        if self.normed_taps == "none":
             trunk.norm = nn.Identity()
         trunk.blocks = trunk.blocks[: self.out_indices[-1] + 1]
         self.trunk = trunk
@@ -83,7 +86,8 @@ class MSTVisionTransformer(TrunkBackbone):
             else:
                 x = block(x)
             if index in self.out_indices:
-                y = trunk.norm(x) if index == self.out_indices[-1] else x
+                normed = self.normed_taps == "all" or index == self.out_indices[-1]
+                y = trunk.norm(x) if normed else x
                 taps.append(y[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width)))
         if self.pyramid is None:
             return tuple(tap.contiguous() for tap in taps)

@@ -54,6 +54,8 @@ class Quickstart:
         images: Own unlabelled images, or None.
         coco: Own data in COCO's layout, or None.
         cityscapes: Own data in Cityscapes' layout, or None.
+        max_iters: Stop pretraining and each fine-tuning after so many iterations, to try the whole quickly.
+        scenes: Training and validation scenes drawn.
     """
 
     root: Path
@@ -63,6 +65,8 @@ class Quickstart:
     images: Path | None = None
     coco: Path | None = None
     cityscapes: Path | None = None
+    max_iters: int | None = None
+    scenes: tuple[int, int] = (600, 100)
 
     def run(self) -> dict[str, Any]:
         """All stages; returns what ``OUT/results.json`` holds.
@@ -77,28 +81,51 @@ class Quickstart:
         self.pretrain(plan, data)
         results: dict[str, Any] = {arm: {} for arm in ARMS}
         self.train_and_test(plan, "Dense probe", "probe", data, results, {"mIoU": "probe"})
-        plan.run("Export", [self._tool(arm, "convert_checkpoint.py", self._weights(arm), self._exported(arm)) for arm in ARMS])
+        plan.run(
+            "Export",
+            [
+                self._tool(arm, "convert_checkpoint.py", self._weights(arm), self._exported(arm))
+                for arm in ARMS
+            ],
+        )
         detection = {"coco/bbox_mAP": "bbox_mAP", "coco/segm_mAP": "segm_mAP"}
         self.train_and_test(plan, "Mask R-CNN", "mask_rcnn", data, results, detection)
         if self.coco:
-            self.test(plan, TRAINING_PHOTOS, "mask_rcnn_train", results, {k: f"{v}_train" for k, v in detection.items()})
+            self.test(
+                plan,
+                TRAINING_PHOTOS,
+                "mask_rcnn_train",
+                results,
+                {k: f"{v}_train" for k, v in detection.items()},
+            )
         self.train_and_test(plan, "UperNet", "upernet", data, results, {"mIoU": "mIoU"})
         baseline = {
             "mIoU": baselines.cityscapes_position_prior(data.cityscapes, data.classes),
             "bbox_mAP": baselines.coco_frequent_box(data.coco),
         }
-        whole = {"seed": self.seed, "seconds": round(time.monotonic() - start, 1), "baseline": baseline, **results}
+        whole = {
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - start, 1),
+            "baseline": baseline,
+            **results,
+        }
         (self.out / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
         return whole
 
     def prepare_data(self) -> Data:
         """Draw the street scenes unless all three kinds are the user's own; check everything before any work."""
         scenes = self.out / "data"
-        for given, name in ((self.images, "--images"), (self.coco, "--coco"), (self.cityscapes, "--cityscapes")):
+        for given, name in (
+            (self.images, "--images"),
+            (self.coco, "--coco"),
+            (self.cityscapes, "--cityscapes"),
+        ):
             if given is not None and not given.is_dir():
-                raise UserError(f"{name} {given}: there is no such folder. Give an existing one, or leave {name} out.")
+                raise UserError(
+                    f"{name} {given}: there is no such folder. Give an existing one, or leave {name} out."
+                )
         if self.coco is None or self.cityscapes is None:
-            street.generate(scenes, seed=self.seed)
+            street.generate(scenes, self.seed, *self.scenes)
         coco, cityscapes = self.coco or scenes / "coco", self.cityscapes or scenes / "cityscapes"
         images = self.images or coco / "train2017"
         count = check_image_folder(images)
@@ -108,7 +135,9 @@ class Quickstart:
         things = layouts.coco_classes(coco / "annotations/instances_train2017.json")
         classes = layouts.cityscapes_present_classes(cityscapes, "train")
         print(f"Pretraining images: {count} in {images}")
-        print(f"Detection: {coco}, {len(things)} categories. Segmentation: {cityscapes}, {len(classes)} classes.")
+        print(
+            f"Detection: {coco}, {len(things)} categories. Segmentation: {cityscapes}, {len(classes)} classes."
+        )
         return Data(images, coco, cityscapes, things, classes)
 
     def pretrain(self, plan: Plan, data: Data) -> None:
@@ -118,8 +147,11 @@ class Quickstart:
         cfg.train_dataloader.dataset.seed = cfg.randomness.seed = self.seed
         if self.pretrain_epochs is not None:
             cfg.train_cfg.max_epochs = self.pretrain_epochs
+        cfg.train_cfg.max_iters = self.max_iters
         config = self._dump(cfg, "pretrain", self.out / "pretrain")
-        plan.run("MST pretraining", [Task("mst", ["tools/train.py", str(config)], self.out / "logs/pretrain.log")])
+        plan.run(
+            "MST pretraining", [Task("mst", ["tools/train.py", str(config)], self.out / "logs/pretrain.log")]
+        )
 
     def train_and_test(
         self, plan: Plan, stage: str, name: str, data: Data, results: dict[str, Any], metrics: dict[str, str]
@@ -130,6 +162,7 @@ class Quickstart:
             cfg = Config.fromfile(self.root / f"configs/quickstart/{name}.py")
             cfg.randomness = dict(seed=self.seed)
             cfg.model.backbone.init_cfg.checkpoint = str(self._weights(arm))
+            cfg.train_cfg.max_iters = min(cfg.train_cfg.max_iters, self.max_iters or cfg.train_cfg.max_iters)
             (_set_coco if name == "mask_rcnn" else _set_cityscapes)(cfg, data)
             work_dir = self.out / arm / name
             config = self._dump(cfg, f"{name}_{arm}", work_dir)
@@ -141,13 +174,19 @@ class Quickstart:
         plan.run(stage, tasks)
         self.test(plan, f"{stage}, test", name, results, metrics)
 
-    def test(self, plan: Plan, stage: str, name: str, results: dict[str, Any], metrics: dict[str, str]) -> None:
+    def test(
+        self, plan: Plan, stage: str, name: str, results: dict[str, Any], metrics: dict[str, str]
+    ) -> None:
         """tools/test.py on both arms; the wanted metrics go into ``results`` in per cent."""
         trained = name.removesuffix("_train")
         tasks = [
             Task(
                 arm,
-                ["tools/test.py", str(self._config(f"{name}_{arm}")), str(self.out / arm / trained / "latest.pth")],
+                [
+                    "tools/test.py",
+                    str(self._config(f"{name}_{arm}")),
+                    str(self.out / arm / trained / "latest.pth"),
+                ],
                 self.out / f"logs/{name}_{arm}_test.log",
             )
             for arm in ARMS

@@ -72,7 +72,12 @@ def _pretraining(out: Path, paths: list[Path]) -> list[tuple[str, list[Picture]]
     load_backbone(model, out / "pretrain/latest.pth")
     stride = output_stride(model.student.backbone)
     mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    columns: dict[str, list[Picture]] = {"image": [], "teacher attention": [], "student sees": [], "restored": []}
+    columns: dict[str, list[Picture]] = {
+        "image": [],
+        "teacher attention": [],
+        "student sees": [],
+        "restored": [],
+    }
     for path in paths:
         image = read_rgb(path)
         size = max(1, image.width // stride) * stride, max(1, image.height // stride) * stride
@@ -98,8 +103,12 @@ def _segmentation(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
     found = []
     for index in _spread(len(dataset), rows):
         result = predict(dataset[index])
-        truth, prediction = (getattr(result, name).data[0].cpu().numpy() for name in ("gt_sem_seg", "pred_sem_seg"))
-        found.append({"path": Path(result.img_path), "truth": palette[truth], "prediction": palette[prediction]})
+        truth, prediction = (
+            getattr(result, name).data[0].cpu().numpy() for name in ("gt_sem_seg", "pred_sem_seg")
+        )
+        found.append(
+            {"path": Path(result.img_path), "truth": palette[truth], "prediction": palette[prediction]}
+        )
     return found
 
 
@@ -121,7 +130,9 @@ def _detection(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
         found.append(
             {
                 "truth": _draw(image, truth_boxes, truth_masks, truth.labels, names),
-                "prediction": _draw(image, kept.bboxes, torch.as_tensor(kept.masks).bool(), kept.labels, names),
+                "prediction": _draw(
+                    image, kept.bboxes, torch.as_tensor(kept.masks).bool(), kept.labels, names
+                ),
             }
         )
     return found

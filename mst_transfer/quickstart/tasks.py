@@ -66,7 +66,9 @@ class Plan:
         self.stage += 1
         threads = str(max(1, (os.cpu_count() or 1) // len(tasks)))
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        environment["PYTHONPATH"] = os.pathsep.join([str(self.root), os.environ.get("PYTHONPATH", "")]).rstrip(":")
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(self.root), os.environ.get("PYTHONPATH", "")]
+        ).rstrip(":")
         for task in tasks:
             task.log.parent.mkdir(parents=True, exist_ok=True)
             stream = open(task.log, "wb")
@@ -99,7 +101,9 @@ class Plan:
             break
         for task in tasks:
             if task.process is not None and task.process.poll() not in (None, 0):
-                raise UserError(f"{stage} ({task.name}) failed:\n{_last_lines(task.log)}\nThe whole log: {task.log}")
+                raise UserError(
+                    f"{stage} ({task.name}) failed:\n{_last_lines(task.log)}\nThe whole log: {task.log}"
+                )
 
     def _say(self, stage: str, tasks: list[Task]) -> None:
         progress = [task.progress() for task in tasks]
