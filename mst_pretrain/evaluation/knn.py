@@ -47,7 +47,7 @@ def knn_accuracy(
     for start in range(0, len(test), chunk):
         similarity, index = (test[start : start + chunk] @ train.T).topk(max(neighbours), dim=1)
         weights, labels = (similarity / temperature).exp(), train_labels[index]
-        for k in neighbours:
+        for k in correct:
             votes = torch.zeros(len(similarity), classes).scatter_add_(1, labels[:, :k], weights[:, :k])
             correct[k] += int((votes.argmax(1) == test_labels[start : start + chunk]).sum())
     return {k: 100.0 * count / len(test) for k, count in correct.items()}
