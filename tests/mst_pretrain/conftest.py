@@ -81,7 +81,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     for index in range(17):
         pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((56 + index, 48), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+        Image.fromarray(pixels).resize((56 + index, 48), Image.Resampling.BICUBIC).save(
+            folder / f"{index}.png"
+        )
     return folder
 
 
@@ -93,8 +95,13 @@ def toy_config(images: Path, tmp_path: Path) -> Callable[..., Config]:
     def make(**options: Any) -> Config:
         path = tmp_path / f"toy{next(names)}.py"
         path.write_text(TOY_CONFIG)
-        given = {"data_root": str(images), **{key.replace("__", "."): value for key, value in options.items()}}
-        cfg = load_config(path, {f"+{key}" if key != "data_root" else key: value for key, value in given.items()})
+        given = {
+            "data_root": str(images),
+            **{key.replace("__", "."): value for key, value in options.items()},
+        }
+        cfg = load_config(
+            path, {f"+{key}" if key != "data_root" else key: value for key, value in given.items()}
+        )
         cfg.work_dir = str(tmp_path / path.stem)
         cfg.experiment_name = f"{tmp_path.name}-{path.stem}"
         cfg.log_level = "WARNING"

@@ -25,7 +25,9 @@ def softmax(values: list[float]) -> list[float]:
     return [value / sum(exponentials) for value in exponentials]
 
 
-def reference(student: Numbers, teacher: Numbers, center: list[float], tau_s: float, tau_t: float) -> list[float]:
+def reference(
+    student: Numbers, teacher: Numbers, center: list[float], tau_s: float, tau_t: float
+) -> list[float]:
     """Loss, teacher entropy and mean KL: q = softmax((t - c) / tau_t), p = softmax(u / tau_s), pairs v != s."""
     batch = len(teacher[0])
     crosses, entropies, divergences = [], [], []
@@ -79,7 +81,9 @@ def test_gradient_is_p_minus_q() -> None:
             for view in range(2):
                 q = softmax([t / 0.07 for t in teacher[view, image].tolist()])
                 if view != crop:
-                    expected = [e + (x - y) / (0.2 * pairs * 2) for e, x, y in zip(expected, p, q, strict=True)]
+                    expected = [
+                        e + (x - y) / (0.2 * pairs * 2) for e, x, y in zip(expected, p, q, strict=True)
+                    ]
             assert student.grad[crop, image].tolist() == pytest.approx(expected, abs=1e-12)
 
 
@@ -135,7 +139,12 @@ def test_center_needs_something_collected() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"student_temperature": 0.0}, {"student_temperature": -0.1}, {"center_momentum": 1.1}, {"center_momentum": -0.1}],
+    [
+        {"student_temperature": 0.0},
+        {"student_temperature": -0.1},
+        {"center_momentum": 1.1},
+        {"center_momentum": -0.1},
+    ],
 )
 def test_impossible_settings_are_refused(arguments: dict[str, float]) -> None:
     """A negative temperature or a momentum beyond 1 would train to nothing without a word."""

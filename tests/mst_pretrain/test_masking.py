@@ -76,7 +76,10 @@ def test_row_depends_on_its_own_attention_and_seed(mode: str) -> None:
     assert mask is not None and permuted is not None
     assert torch.equal(mask[order], permuted)
     assert torch.equal(mask, torch.cat([row for row in alone if row is not None]))
-    again, other = make_mask(mode, attention, seeds, **settings), make_mask(mode, attention, seeds + 50, **settings)
+    again, other = (
+        make_mask(mode, attention, seeds, **settings),
+        make_mask(mode, attention, seeds + 50, **settings),
+    )
     assert again is not None and other is not None
     assert torch.equal(mask, again) and not torch.equal(mask, other)
 

@@ -1,0 +1,246 @@
+"""Checkpoints: what is refused and how it reads, what is loaded, what survives a crash."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mst_pretrain import checkpoint_io
+from mst_pretrain.checkpoint_io import (
+    load_backbone,
+    load_checkpoint,
+    load_state_dict,
+    save_atomic,
+    save_safetensors,
+)
+from mst_pretrain.errors import UserError
+
+PREFIX = "teacher.backbone."
+
+
+def vit(img_size: int | tuple[int, int] = 32, embed_dim: int = 8, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    shape = dict(patch_size=8, embed_dim=embed_dim, depth=1, num_heads=2, num_classes=0)
+    return timm.create_model("vit_tiny_patch16_224", img_size=img_size, **shape)
+
+
+def prefixed(module: nn.Module) -> dict[str, Any]:
+    """A pretraining checkpoint of one backbone, with what stands beside it."""
+    state = {f"{PREFIX}{key}": value for key, value in module.state_dict().items()}
+    return {"state_dict": {**state, "mask_token": torch.ones(8)}, "meta": {"iter": 3}}
+
+
+def same_weights(one: nn.Module, other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[key]) for key, value in one.state_dict().items())
+
+
+class Malicious:
+    """Pickles to a call of os.system."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A wrong path would end in a traceback of the unpickler."""
+    with pytest.raises(UserError, match=r"absent\.pth"):
+        load_checkpoint(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_truncated_file_is_named(tmp_path: Path, name: str, kept: float) -> None:
+    """A half-copied checkpoint would end in a traceback, or load as something else."""
+    path, state = tmp_path / name, {"w": torch.arange(5000.0)}
+    if path.suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_safetensors(state, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else int(kept)])
+    with pytest.raises(UserError, match=rf"{name}.*copy it again"):
+        load_checkpoint(path)
+
+
+def test_code_in_a_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
+    """Opening a stranger's checkpoint would run its code; the message would not say what was found."""
+    marker = tmp_path / "marker"
+    torch.save({"state_dict": {"w": torch.ones(2)}, "x": Malicious(marker)}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil\.pth.*(posix|nt|os)\.system.*safetensors"):
+        load_checkpoint(tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious(marker)))
+    with pytest.raises(UserError, match=r"plain\.pth"):
+        load_checkpoint(tmp_path / "plain.pth")
+    assert not marker.exists()
+
+
+class Getattr:
+    """Pickles to getattr(owner, name), which MMEngine's histories use and attacks too."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.call = (owner, name)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, str]]:
+        return getattr, self.call
+
+
+@pytest.mark.parametrize(("owner", "name"), [(HistoryBuffer, "__init__"), (np.ndarray, "tofile")])
+def test_getattr_reaches_four_statistics_only(tmp_path: Path, owner: Any, name: str) -> None:
+    """The door that MMEngine's histories need would stand open for any attribute of any allowed class."""
+    torch.save({"x": Getattr(owner, name)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_mmengine_checkpoint_loads_weights_only(tmp_path: Path) -> None:
+    """No run could be resumed: MMEngine keeps loss histories in its checkpoints."""
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    numbers = {"f8": np.float64(0.5), "i8": np.int64(3), "u4": np.arange(3, dtype=np.uint32)}
+    torch.save(
+        {"message_hub": {"log_scalars": {"train/loss": history}, "numbers": numbers}}, tmp_path / "a.pth"
+    )
+    loaded = load_checkpoint(tmp_path / "a.pth")["message_hub"]
+    scalars = loaded["log_scalars"]["train/loss"]
+    assert scalars.current() == 2.0 and scalars.mean() == 1.5 and scalars.statistics("max", 2) == 2.0
+    assert loaded["numbers"]["f8"] == 0.5 and loaded["numbers"]["u4"].tolist() == [0, 1, 2]
+
+
+def test_file_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:
+    """A saved tensor would be searched for keys."""
+    torch.save(torch.ones(3), tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth.*Tensor"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_prefix_is_chosen_and_removed(tmp_path: Path, wrapper: str | None) -> None:
+    """Weights of the student would be taken for the teacher's, or keep their prefix."""
+    state = {f"{PREFIX}w": torch.ones(2), "student.backbone.w": torch.zeros(2), "epoch": 3}
+    torch.save(state if wrapper is None else {wrapper: state}, tmp_path / "a.pth")
+    loaded = load_state_dict(tmp_path / "a.pth", PREFIX)
+    assert set(loaded) == {"w"} and torch.equal(loaded["w"], torch.ones(2))
+    with pytest.raises(UserError, match=r"a\.pth.*'backbone\.'.*student, teacher"):
+        load_state_dict(tmp_path / "a.pth", "backbone.")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_backbone_loads_every_weight(tmp_path: Path, suffix: str) -> None:
+    """A weight would keep its random value, or the report would count others."""
+    source, target, path = vit(seed=1), vit(seed=2), tmp_path / f"a{suffix}"
+    if suffix == ".pth":
+        save_atomic(prefixed(source), path)
+    else:
+        save_safetensors(prefixed(source)["state_dict"], path)
+    assert not same_weights(target, source.state_dict())
+    report = load_backbone(target, path, PREFIX)
+    assert same_weights(target, source.state_dict())
+    count = len(source.state_dict())
+    assert (report.matched, report.missing, report.unexpected, report.resized) == (count, [], [], [])
+    assert str(report) == f"all {count} keys matched"
+
+
+def test_partial_coverage_fails_and_changes_nothing(tmp_path: Path) -> None:
+    """A load of 2 of 211 weights would train from scratch and say nothing."""
+    source, target = vit(seed=1), vit(seed=2)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    for spoil in ("missing", "shape"):
+        checkpoint = prefixed(source)
+        if spoil == "missing":
+            del checkpoint["state_dict"][f"{PREFIX}norm.bias"]
+        else:
+            checkpoint["state_dict"][f"{PREFIX}norm.bias"] = torch.zeros(9)
+        torch.save(checkpoint, tmp_path / f"{spoil}.pth")
+        with pytest.raises(UserError, match=rf"{spoil}\.pth.*norm\.bias.*another architecture"):
+            load_backbone(target, tmp_path / f"{spoil}.pth", PREFIX)
+        assert same_weights(target, before)
+    torch.save(prefixed(vit(embed_dim=16)), tmp_path / "wide.pth")
+    with pytest.raises(UserError, match=r"wide\.pth.*of another shape"):
+        load_backbone(target, tmp_path / "wide.pth", PREFIX)
+    assert same_weights(target, before)
+
+
+def test_skipped_and_unknown_weights_are_reported(tmp_path: Path) -> None:
+    """A head that starts anew would be an error, or weights that nobody uses would go unnoticed."""
+    source, target = vit(seed=1), vit(seed=2)
+    target.head = nn.Linear(8, 3)
+    checkpoint = prefixed(source)
+    checkpoint["state_dict"][f"{PREFIX}extra.weight"] = torch.ones(1)
+    torch.save(checkpoint, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"head\.weight"):
+        load_backbone(target, tmp_path / "a.pth", PREFIX)
+    report = load_backbone(target, tmp_path / "a.pth", PREFIX, skip=[r"head\."])
+    assert report.unexpected == ["extra.weight"] and "not used: extra.weight" in str(report)
+
+
+@pytest.mark.parametrize(("img_size", "grid"), [((48, 32), (6, 4)), (16, (2, 2)), ((24, 40), (3, 5))])
+def test_position_embedding_is_resized_to_the_grid(
+    tmp_path: Path, img_size: int | tuple[int, int], grid: tuple[int, int]
+) -> None:
+    """Positions would be transposed, off by a fraction of a patch, or [CLS] resized with them."""
+    source, target = vit(32, seed=1), vit(img_size, seed=2)
+    torch.save(prefixed(source), tmp_path / "a.pth")
+    report = load_backbone(target, tmp_path / "a.pth", PREFIX)
+    old = source.pos_embed[:, 1:].view(1, 4, 4, 8).permute(0, 3, 1, 2)
+    new = F.interpolate(old, grid, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(target.pos_embed, torch.cat([source.pos_embed[:, :1], new], 1))
+    assert report.resized == ["pos_embed"] and "resized: pos_embed" in str(report)
+
+
+def test_half_precision_position_embedding_is_resized_in_float32(tmp_path: Path) -> None:
+    """Positions of a half-precision checkpoint would be interpolated in half precision."""
+    source, target, reference = vit(32, seed=1).half(), vit(48, seed=2), vit(48, seed=2)
+    torch.save(prefixed(source), tmp_path / "half.pth")
+    torch.save(prefixed(source.float()), tmp_path / "float.pth")
+    load_backbone(target, tmp_path / "half.pth", PREFIX)
+    load_backbone(reference, tmp_path / "float.pth", PREFIX)
+    torch.testing.assert_close(target.pos_embed, reference.pos_embed.half().float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("writer", ["save_atomic", "save_safetensors"])
+def test_crash_while_writing_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    """A run killed while saving would have neither the old nor the new checkpoint."""
+    path = tmp_path / ("a.pth" if writer == "save_atomic" else "a.safetensors")
+    write = getattr(checkpoint_io, writer)
+    write({"w": torch.zeros(3)}, path)
+
+    def half_a_file(obj: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+        file = target if hasattr(target, "write") else open(target, "wb")  # noqa: SIM115
+        file.write(b"PK\x03\x04half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint_io.torch, "save", half_a_file)
+    monkeypatch.setattr(checkpoint_io.safetensors.torch, "save_file", half_a_file)
+    with pytest.raises(KeyboardInterrupt):
+        write({"w": torch.ones(3)}, path)
+    monkeypatch.undo()
+    assert torch.equal(load_state_dict(path)["w"], torch.zeros(3))
+    write({"w": torch.ones(3)}, path)
+    assert torch.equal(load_state_dict(path)["w"], torch.ones(3))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_atomic_writer_keeps_everything(tmp_path: Path) -> None:
+    """Folders would have to exist, or what is read would differ from what was written."""
+    path = tmp_path / "new/folder/a.pth"
+    save_atomic({"w": torch.arange(3), "meta": {"iter": 7, "name": "x"}}, path)
+    loaded = load_checkpoint(path)
+    assert loaded["w"].tolist() == [0, 1, 2] and loaded["meta"] == {"iter": 7, "name": "x"}
+    view = torch.arange(6.0).view(2, 3).T
+    save_safetensors({"w": view.requires_grad_()}, tmp_path / "other/b.safetensors", {"architecture": "vit"})
+    assert torch.equal(load_state_dict(tmp_path / "other/b.safetensors")["w"], view)

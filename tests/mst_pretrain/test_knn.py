@@ -1,0 +1,87 @@
+"""k-NN against a brute-force loop, and the features it reads."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mst_pretrain.backbones import build_trunk
+from mst_pretrain.evaluation.features import evaluation_transform, extract_features
+from mst_pretrain.evaluation.knn import knn_accuracy
+
+
+def brute_force(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray, k: int, temperature: float
+) -> float:
+    """Every distance, every vote."""
+    correct = 0
+    for feature, label in zip(test, truth, strict=True):
+        scored = []
+        for other, other_label in zip(train, labels, strict=True):
+            cosine = float(feature @ other) / math.sqrt(float(feature @ feature) * float(other @ other))
+            scored.append((-cosine, int(other_label)))
+        votes: dict[int, float] = {}
+        for negative, other_label in sorted(scored)[:k]:
+            votes[other_label] = votes.get(other_label, 0.0) + math.exp(-negative / temperature)
+        correct += max(sorted(votes), key=lambda name: votes[name]) == label
+    return 100 * correct / len(test)
+
+
+@pytest.mark.parametrize(("classes", "count", "tests"), [(3, 40, 1), (37, 120, 50), (2, 5, 7), (1200, 60, 9)])
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_accuracy_is_the_brute_forces(classes: int, count: int, tests: int, temperature: float) -> None:
+    """Votes, similarity, or the numbers of classes and images would be DINO's fixed ones (1000 and 100)."""
+    rng = np.random.default_rng(classes)
+    centres = rng.normal(size=(classes, 8))
+    labels, truth = rng.integers(classes, size=count), rng.integers(classes, size=tests)
+    train = (centres[labels] + 1.2 * rng.normal(size=(count, 8))) * rng.uniform(0.1, 9, (count, 1))
+    test = (centres[truth] + 1.2 * rng.normal(size=(tests, 8))) * rng.uniform(0.1, 9, (tests, 1))
+    ks = [1, 4, 5, min(20, count), count]
+    train_tensor, test_tensor = torch.tensor(train).float(), torch.tensor(test).float()
+    got = knn_accuracy(
+        train_tensor, torch.tensor(labels), test_tensor, torch.tensor(truth), ks, temperature, chunk=4
+    )
+    for k in ks:
+        assert got[k] == pytest.approx(brute_force(train, labels, test, truth, k, temperature)), k
+
+
+def test_impossible_k_is_refused() -> None:
+    """k above the number of training images would be cut silently, or crash."""
+    features, labels = torch.randn(5, 3), torch.zeros(5, dtype=torch.int64)
+    for ks in ([6], [0, 2]):
+        with pytest.raises(ValueError, match="5 training images"):
+            knn_accuracy(features, labels, features, labels, ks)
+    with pytest.raises(ValueError, match="no test image"):
+        knn_accuracy(features, labels, features[:0], labels[:0], [1])
+
+
+def test_evaluation_sees_the_centre_of_the_image() -> None:
+    """Features would come from another crop, resolution or normalisation than DINO's protocol."""
+    rows, columns = np.mgrid[0:60, 0:90]
+    image = Image.fromarray(np.stack([columns, rows, np.full_like(rows, 51)], 2).astype(np.uint8))
+    pixels = evaluation_transform(resize=60, crop=40)(image)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    values = pixels * std.view(3, 1, 1) + mean.view(3, 1, 1)
+    assert pixels.shape == (3, 40, 40)
+    torch.testing.assert_close(values[0, 0] * 255, torch.arange(25.0, 65.0))
+    torch.testing.assert_close(values[1, :, 0] * 255, torch.arange(10.0, 50.0))
+    torch.testing.assert_close(values[2], torch.full((40, 40), 0.2))
+    assert evaluation_transform()(image).shape == (3, 224, 224)
+
+
+def test_features_stand_in_the_order_of_the_files(images: Path) -> None:
+    """Features would belong to other labels, or depend on batches and workers."""
+    torch.manual_seed(0)
+    trunk = build_trunk("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
+    paths = sorted(images.iterdir())
+    got = extract_features(trunk, paths, 40, 32, batch_size=5, workers=0, progress=False)
+    transform = evaluation_transform(40, 32)
+    with torch.no_grad():
+        alone = [trunk.forward_features(transform(Image.open(p).convert("RGB"))[None])[0, 0] for p in paths]
+    torch.testing.assert_close(got, torch.stack(alone), rtol=1e-4, atol=1e-5)
+    assert got.shape == (17, 16) and not trunk.training

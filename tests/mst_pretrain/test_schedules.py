@@ -1,0 +1,140 @@
+"""Every scheduled value of a run, compared with DINO's arrays."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mst_pretrain.errors import UserError
+from mst_pretrain.hooks import ScheduleHook, TeacherHook
+from mst_pretrain.mst import MST
+from mst_pretrain.optim import MSTOptimWrapperConstructor
+from mst_pretrain.schedules import CosineSchedule, WarmupThenConstant
+
+
+def cosine_array(
+    base: float, final: float, epochs: int, per_epoch: int, warmup_epochs: float = 0, start: float = 0.0
+) -> np.ndarray:
+    """DINO's cosine_scheduler: linspace, then half a cosine, one value per iteration."""
+    warmup = int(warmup_epochs * per_epoch)
+    steps = np.arange(epochs * per_epoch - warmup)
+    tail = final + 0.5 * (base - final) * (1 + np.cos(np.pi * steps / len(steps)))
+    return np.concatenate([np.linspace(start, base, warmup), tail])
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 35, 2100])
+@pytest.mark.parametrize(
+    ("base", "final", "start"), [(2e-3, 1e-6, 0.0), (0.04, 0.4, 0.01), (0.996, 1.0, 0.0)]
+)
+def test_cosine_is_dinos_array(warmup: int, base: float, final: float, start: float) -> None:
+    """A 300-epoch run would follow another curve at some iteration."""
+    schedule = CosineSchedule(base, final, 300 * 7, warmup, start)
+    expected = cosine_array(base, final, 300, 7, warmup / 7, start)
+    got = np.array([schedule(iteration) for iteration in range(2100)])
+    assert len(expected) == 2100
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 30])
+def test_warmup_then_constant(warmup: int) -> None:
+    """The teacher's temperature would not start, rise or stay as told."""
+    schedule = WarmupThenConstant(0.04, 0.07, warmup)
+    expected = np.concatenate([np.linspace(0.04, 0.07, warmup), np.full(50 - warmup, 0.07)])
+    np.testing.assert_allclose([schedule(iteration) for iteration in range(50)], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(0, 0), (10, 11), (10, -1)])
+def test_impossible_lengths_are_refused(total: int, warmup: int) -> None:
+    """A run shorter than its warm-up would never reach its learning rate."""
+    with pytest.raises(ValueError, match=str(warmup)):
+        CosineSchedule(1.0, 0.0, total, warmup)
+
+
+def runner_of(per_epoch: int, epochs: int, global_batch: int) -> Any:
+    """What a hook sees of a runner, with a real model and optimizer."""
+    tiny = dict(name="vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1)
+    model = MST(tiny, dict(prototypes=4, hidden_dim=4, bottleneck_dim=4, norm_last_layer=False))
+    wrapper = MSTOptimWrapperConstructor({"type": "MSTOptimWrapper", "optimizer": {"type": "AdamW"}})(model)
+    loop = SimpleNamespace(
+        schedule_iters=epochs * per_epoch, iters_per_epoch=per_epoch, global_batch=global_batch
+    )
+    logger = SimpleNamespace(info=lambda text: None)
+    return SimpleNamespace(
+        model=model, optim_wrapper=wrapper, train_loop=loop, logger=logger, iter=0, hooks=[]
+    )
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_every_value_of_a_300_epoch_run(wrapped: bool) -> None:
+    """Learning rate, weight decay (0 stays 0), temperature, momentum or freezing would leave the recipe."""
+    runner, per_epoch = runner_of(5, 300, 1024), 5
+    model = runner.model
+    if wrapped:
+        runner.model = nn.Module()
+        runner.model.module = model
+    hook = ScheduleHook(teacher_temperature=(0.04, 0.07), teacher_temperature_epochs=30)
+    hook.before_train(runner)
+    lr = cosine_array(5e-4 * 1024 / 256, 1e-6, 300, per_epoch, 10)
+    decay = cosine_array(0.04, 0.4, 300, per_epoch)
+    momentum = cosine_array(0.996, 1.0, 300, per_epoch)
+    temperature = np.concatenate([np.linspace(0.04, 0.07, 150), np.full(1350, 0.07)])
+    last_layer = list(model.student.head.last_layer.parameters())
+    groups = runner.optim_wrapper.optimizer.param_groups
+    assert [group["decays"] for group in groups] == [True, False]
+    for runner.iter in range(1500):
+        hook.before_train_iter(runner, runner.iter)
+        got = [groups[0]["lr"], groups[1]["lr"], groups[0]["weight_decay"], groups[1]["weight_decay"]]
+        got += [model.teacher_temperature, hook.momentum_schedule(runner.iter)]
+        i = runner.iter
+        assert got == pytest.approx([lr[i], lr[i], decay[i], 0.0, temperature[i], momentum[i]], rel=1e-12)
+        frozen = runner.optim_wrapper.frozen
+        assert len(frozen) == (2 if i < 5 else 0)
+        assert all(a is b for a, b in zip(frozen, last_layer, strict=False))
+
+
+def test_short_runs_are_all_warmup() -> None:
+    """A run of two epochs with a warm-up of ten would stop with an error instead of warming up."""
+    runner = runner_of(4, 2, 256)
+    hook = ScheduleHook(teacher_temperature=(0.04, 0.07), teacher_temperature_epochs=30)
+    hook.before_train(runner)
+    values = []
+    for runner.iter in range(8):
+        hook.before_train_iter(runner, runner.iter)
+        values.append(runner.optim_wrapper.optimizer.param_groups[0]["lr"])
+    assert values == pytest.approx(np.linspace(0, 5e-4, 8))
+
+
+def test_teacher_moves_with_the_momentum_of_its_iteration() -> None:
+    """The teacher would follow with another iteration's momentum, or more than once."""
+    runner = runner_of(2, 2, 256)
+    schedule, hook = ScheduleHook(momentum=(0.5, 1.0)), TeacherHook()
+    runner.hooks = [hook, schedule]
+    logged: dict[str, float] = {}
+    runner.message_hub = SimpleNamespace(update_scalars=logged.update)
+    for each in (schedule, hook):
+        each.before_train(runner)
+    model, runner.iter = runner.model, 2
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            parameter.add_(1.0)
+    old = [parameter.clone() for parameter in model.teacher.parameters()]
+    model.distillation.collect(torch.ones(2, 1, 4))
+    hook.after_train_iter(runner, 2, outputs={"loss": torch.tensor(1.0)})
+    momentum = cosine_array(0.5, 1.0, 2, 2)[2]
+    for teacher, before, student in zip(
+        model.teacher.parameters(), old, model.student.parameters(), strict=True
+    ):
+        torch.testing.assert_close(teacher, before * momentum + student * (1 - momentum))
+    torch.testing.assert_close(model.distillation.center, torch.full((4,), 0.1))
+    assert logged["train/momentum"] == pytest.approx(momentum)
+
+
+def test_teacher_needs_a_schedule() -> None:
+    """A config without the schedule would fail at the first step instead of before it."""
+    with pytest.raises(UserError, match="ScheduleHook"):
+        TeacherHook().before_train(SimpleNamespace(hooks=[]))
