@@ -48,7 +48,9 @@ class Recorder(Hook):
         """Start the clock."""
         self.start = time.perf_counter()
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Reading the loss waits for the device, so the clock stops after the work."""
         self.losses.append(float(outputs["loss"]))
         self.seconds.append(time.perf_counter() - self.start)
@@ -78,7 +80,9 @@ def pretrain_case(name: str, dtype: str, images: Path, work: Path, rehearse: boo
     cfg = Config.fromfile(ROOT / PRETRAIN[name])
     batch, first, last = (2, 2, 4) if rehearse else (32, 30, 50)
     cfg.work_dir = str(work / f"{name}_{dtype}")
-    cfg.train_dataloader.update(batch_size=batch, num_workers=0 if rehearse else 8, persistent_workers=not rehearse)
+    cfg.train_dataloader.update(
+        batch_size=batch, num_workers=0 if rehearse else 8, persistent_workers=not rehearse
+    )
     cfg.train_dataloader.dataset.data_root = str(images)
     cfg.default_hooks.logger.interval = 10
     if rehearse:
@@ -124,7 +128,7 @@ def same_loss(name: str, images: Path, rehearse: bool) -> dict[str, Any]:
         with torch.no_grad():
             data = model.data_preprocessor(copy.deepcopy(batch), training=True)
             losses[device] = {k: float(v) for k, v in model(**data).items() if "loss" in k}
-    cpu, other = list(losses.values())[0], list(losses.values())[-1]
+    cpu, other = losses["cpu"], losses.get("cuda", losses["cpu"])
     difference = max(abs(cpu[k] - other[k]) / abs(cpu[k]) for k in cpu)
     if difference > 1e-3:
         raise UserError(f"{name}: the loss on CPU and GPU differs by {difference:.2e} of its value: {losses}")
@@ -156,10 +160,14 @@ def transfer_case(name: str, amp: bool, scenes: Path, work: Path, rehearse: bool
 def main() -> None:
     """Run every case; print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rehearse", action="store_true", help="tiny, on the CPU: only shows that the script runs")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="tiny, on the CPU: only shows that the script runs"
+    )
     args = parser.parse_args()
     if not torch.cuda.is_available() and not args.rehearse:
-        raise UserError("no CUDA device is visible. Run on a GPU machine, or with --rehearse to try the script.")
+        raise UserError(
+            "no CUDA device is visible. Run on a GPU machine, or with --rehearse to try the script."
+        )
     from mst_transfer.data import street
 
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +175,11 @@ def main() -> None:
         street.generate(work / "scenes", seed=0, train=64, val=4)
         images = work / "scenes/coco/train2017"
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        result: dict[str, Any] = {"device": device, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+        result: dict[str, Any] = {
+            "device": device,
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+        }
         for name in PRETRAIN:
             result[f"{name} cpu = gpu"] = same_loss(name, images, args.rehearse)
             for dtype in ("float32",) if args.rehearse else ("float16", "bfloat16"):

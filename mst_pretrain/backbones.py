@@ -10,14 +10,14 @@ from typing import Any, TypeAlias
 
 import timm
 import torch
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition, window_reverse
+from timm.models.swin_transformer import SwinTransformer, window_partition, window_reverse
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import UserError
 
-Trunk: TypeAlias = VisionTransformer | SwinTransformer
+Trunk: TypeAlias = Any  # timm VisionTransformer or SwinTransformer, whose attributes timm does not type
 
 
 @dataclass
@@ -52,7 +52,9 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise UserError(f"timm has no model '{name}'. Set model.backbone.name to one it has ({close}).")
-    any_size = {"strict_img_size": False} if name.startswith("swin_") else {"dynamic_img_size": True}
+    any_size: dict[str, Any] = (
+        {"strict_img_size": False} if name.startswith("swin_") else {"dynamic_img_size": True}
+    )
     try:
         model = timm.create_model(name, num_classes=0, **any_size, **overrides)
     except TypeError as error:
@@ -122,7 +124,7 @@ def _hide(tokens: Tensor, mask: Tensor, mask_token: Tensor, unit: int) -> Tensor
     return torch.where(mask.unsqueeze(-1), mask_token.to(tokens.dtype), tokens)
 
 
-def _forward_vit(trunk: VisionTransformer, tokens: Tensor, with_attention: bool) -> Features:
+def _forward_vit(trunk: Trunk, tokens: Tensor, with_attention: bool) -> Features:
     height, width = tokens.shape[1:3]
     x = trunk.norm_pre(trunk._pos_embed(tokens))
     for block in trunk.blocks[:-1]:
@@ -133,7 +135,7 @@ def _forward_vit(trunk: VisionTransformer, tokens: Tensor, with_attention: bool)
     return Features(x[:, 0], grid, attention)
 
 
-def vit_attention_map(block: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
+def vit_attention_map(block: Any, x: Tensor, height: int, width: int) -> Tensor:
     """The [CLS] row of a block's attention without the [CLS] column, mean over heads [summary].
 
     Args:
@@ -156,7 +158,7 @@ def vit_attention_map(block: nn.Module, x: Tensor, height: int, width: int) -> T
     return row[:, length - height * width :].reshape(batch, height, width)
 
 
-def _forward_swin(trunk: SwinTransformer, x: Tensor, with_attention: bool) -> Features:
+def _forward_swin(trunk: Trunk, x: Tensor, with_attention: bool) -> Features:
     for layer in trunk.layers[:-1]:
         x = layer(x)
     last = trunk.layers[-1]
@@ -168,7 +170,7 @@ def _forward_swin(trunk: SwinTransformer, x: Tensor, with_attention: bool) -> Fe
     return Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), attention)
 
 
-def swin_attention_map(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+def swin_attention_map(block: Any, x: Tensor) -> Tensor:
     """How much each token of a window block is attended to: mean over heads and over the window's queries [ours].
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -32,7 +33,7 @@ def _history_statistic(owner: type, name: str) -> Any:
 
 def _safe_globals() -> list[Any]:
     """What MMEngine checkpoints hold beside tensors: loss histories, which are numpy arrays with a name."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    multiarray: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
     numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
     return [HistoryBuffer, (_history_statistic, "builtins.getattr"), *numpy_globals]
@@ -50,7 +51,9 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint not found: {path}. Give the path of an existing .pth or .safetensors file.")
+        raise UserError(
+            f"checkpoint not found: {path}. Give the path of an existing .pth or .safetensors file."
+        )
     try:
         if path.suffix == ".safetensors":
             return {"state_dict": safetensors.torch.load_file(path, device=str(map_location))}
@@ -70,7 +73,9 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
             "or use the previous checkpoint of the run."
         ) from error
     if not isinstance(loaded, dict):
-        raise UserError(f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Use a .pth file.")
+        raise UserError(
+            f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Use a .pth file."
+        )
     return loaded
 
 
@@ -113,12 +118,16 @@ class LoadReport:
             return f"all {self.matched} keys matched" + (f" ({'; '.join(extras)})" if extras else "")
         parts = [f"{self.matched} keys matched"]
         parts += [f"{len(self.missing)} missing ({_some(self.missing)})"] if self.missing else []
-        parts += [f"{len(self.mismatched)} of another shape ({_some(self.mismatched)})"] if self.mismatched else []
+        parts += (
+            [f"{len(self.mismatched)} of another shape ({_some(self.mismatched)})"] if self.mismatched else []
+        )
         parts += [f"{len(self.unexpected)} not used ({_some(self.unexpected)})"] if self.unexpected else []
         return ", ".join(parts)
 
 
-def load_backbone(module: nn.Module, path: str | Path, prefix: str = "", skip: Sequence[str] = ()) -> LoadReport:
+def load_backbone(
+    module: nn.Module, path: str | Path, prefix: str = "", skip: Sequence[str] = ()
+) -> LoadReport:
     """Load every weight of ``module`` from a checkpoint, or fail.
 
     A position embedding of another grid is resized in float32 to the module's explicit (height, width).
@@ -133,7 +142,9 @@ def load_backbone(module: nn.Module, path: str | Path, prefix: str = "", skip: S
         UserError: A weight has no source or another shape; the module is then unchanged.
     """
     source = load_state_dict(path, prefix)
-    target = {key: value for key, value in module.state_dict().items() if not any(re.match(p, key) for p in skip)}
+    target = {
+        key: value for key, value in module.state_dict().items() if not any(re.match(p, key) for p in skip)
+    }
     report = LoadReport(unexpected=sorted(set(source) - set(target)))
     state: dict[str, Tensor] = {}
     for key, value in target.items():
@@ -170,7 +181,9 @@ def save_atomic(obj: Any, path: str | Path) -> None:
     os.replace(part, path)
 
 
-def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+def save_safetensors(
+    state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors as ``.safetensors``, atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +197,9 @@ def _resize_position_embedding(module: nn.Module, weight: Tensor) -> Tensor:
     """``weight`` [1, prefix + h * w, D], square grid, for the module's own grid."""
     height, width = module.patch_embed.grid_size  # type: ignore[union-attr, misc]
     prefix_tokens = int(getattr(module, "num_prefix_tokens", 0))
-    resized = resample_abs_pos_embed(weight.float(), new_size=[height, width], num_prefix_tokens=prefix_tokens)
+    resized = resample_abs_pos_embed(
+        weight.float(), new_size=[height, width], num_prefix_tokens=prefix_tokens
+    )
     return resized.to(weight.dtype)
 
 

@@ -26,7 +26,9 @@ class ImageDecoder(nn.Module):
         super().__init__()
         steps = int(math.log2(stride))
         if 2**steps != stride:
-            raise ValueError(f"the decoder doubles its map at each step, so stride must be a power of two: {stride}")
+            raise ValueError(
+                f"the decoder doubles its map at each step, so stride must be a power of two: {stride}"
+            )
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 1)]
         for _ in range(steps):
             narrower = max(width // 2, min_width)

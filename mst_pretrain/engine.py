@@ -59,7 +59,7 @@ class MSTRunner(Runner):
         # Random states and histories stay on the CPU; the weights go to the model's device when copied in.
         checkpoint = load_checkpoint(filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model = getattr(self.model, "module", self.model)
+        model: Any = getattr(self.model, "module", self.model)
         report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
         if strict and (report.missing_keys or report.unexpected_keys):
             raise UserError(
@@ -153,7 +153,9 @@ class PretrainLoop(BaseLoop):
             self.runner.model, self._iter * self.accumulate, self._max_iters * self.accumulate
         )
         if self._iter == 0:
-            self.runner.save_checkpoint(self.runner.work_dir, INITIAL, meta={"epoch": 0, "iter": 0}, by_epoch=False)
+            self.runner.save_checkpoint(
+                self.runner.work_dir, INITIAL, meta={"epoch": 0, "iter": 0}, by_epoch=False
+            )
         if self._iter < self._max_iters:
             batches = iter(self.dataloader)  # takes a random number for its workers; restore states after it
             if self.resumed_random_state is not None:

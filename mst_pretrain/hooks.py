@@ -103,7 +103,9 @@ class TeacherHook(Hook):
         """Find the schedule of the momentum."""
         found = [hook for hook in runner.hooks if isinstance(hook, ScheduleHook)]
         if not found:
-            raise UserError("TeacherHook needs a ScheduleHook: add dict(type='ScheduleHook') to custom_hooks.")
+            raise UserError(
+                "TeacherHook needs a ScheduleHook: add dict(type='ScheduleHook') to custom_hooks."
+            )
         self.schedule = found[0]
 
     def after_train_iter(
@@ -170,7 +172,9 @@ class ExactResumeHook(Hook):
         try:
             runner.train_loop.sampler.load_state_dict(checkpoint["sampler"])
         except ValueError as error:
-            raise UserError(f"cannot resume: {error}. Point data_root at the images of the first run.") from error
+            raise UserError(
+                f"cannot resume: {error}. Point data_root at the images of the first run."
+            ) from error
         states = checkpoint["random_states"]
         if get_rank() < len(states):
             runner.train_loop.resumed_random_state = states[get_rank()]

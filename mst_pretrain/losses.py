@@ -78,7 +78,11 @@ class SelfDistillationLoss(nn.Module):
                         total = total - (targets[view] * log_probs).sum(-1).mean()
             loss = total / (views * crops - views)
             entropy = -(targets * log_targets).sum(-1).mean()
-        watched = {"teacher_entropy": entropy, "kl": loss.detach() - entropy, "center_norm": self.center.norm()}
+        watched = {
+            "teacher_entropy": entropy,
+            "kl": loss.detach() - entropy,
+            "center_norm": self.center.norm(),
+        }
         return loss, watched
 
     @torch.no_grad()
@@ -116,6 +120,8 @@ def restoration_loss(restored: Tensor, images: Tensor) -> Tensor:
         ValueError: Shapes differ.
     """
     if restored.shape != images.shape:
-        raise ValueError(f"restored image {tuple(restored.shape)} and target {tuple(images.shape)} differ in shape")
+        raise ValueError(
+            f"restored image {tuple(restored.shape)} and target {tuple(images.shape)} differ in shape"
+        )
     with torch.autocast(restored.device.type, enabled=False):
         return (restored.float() - images.float()).abs().mean()

@@ -7,8 +7,9 @@ tokens its last block attends to least are hidden from the student; the student 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -74,9 +75,11 @@ class MST(BaseModel):
         stride = output_stride(trunk)
         self.decoder = None if decoder is None else ImageDecoder(trunk.num_features, stride, **decoder)
         if self.decoder is None and lambda_ce == 0:
-            raise UserError("model.lambda_ce is 0 and model.decoder is None: nothing is left to train. Set one.")
+            raise UserError(
+                "model.lambda_ce is 0 and model.decoder is None: nothing is left to train. Set one."
+            )
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, global_views: Tensor, local_views: Tensor, seeds: Tensor, mode: str = "loss"
     ) -> dict[str, Tensor]:
         """MMEngine's entry: ``mode='loss'`` only; use the exported backbone for features."""
@@ -129,8 +132,8 @@ class MST(BaseModel):
         """``teacher <- m teacher + (1 - m) student``, buffers copied; then the centre moves. Once per step."""
         for teacher, student in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             teacher.mul_(momentum).add_(student.detach(), alpha=1 - momentum)
-        for teacher, student in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            teacher.copy_(student)
+        for copied, buffer in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            copied.copy_(buffer)
         self.distillation.update_center()
 
     @torch.no_grad()

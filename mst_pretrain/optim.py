@@ -24,7 +24,9 @@ class _DINOSteps:
 
     def before_optimizer_step(self) -> None:
         """Gradients are whole and unscaled here."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [
+            p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
         self.grad_norm = float(torch.nn.utils.get_total_norm(p.grad for p in parameters))
         if self.clip_grad_per_tensor is not None:
             clip_each_tensor(parameters, self.clip_grad_per_tensor)
@@ -77,7 +79,9 @@ class MSTOptimWrapperConstructor:
         paramwise_cfg: Must be empty.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
+    ) -> None:
         if paramwise_cfg:
             raise ValueError(f"MSTOptimWrapperConstructor takes no paramwise_cfg, got {paramwise_cfg}")
         self.wrapper_cfg = {**optim_wrapper_cfg}
@@ -87,14 +91,19 @@ class MSTOptimWrapperConstructor:
         """The optimizer wrapper of a model, maybe wrapped for distribution."""
         model = getattr(model, "module", model)
         decayed, plain = split_parameters(model)
-        groups = [{"params": decayed, "decays": True}, {"params": plain, "weight_decay": 0.0, "decays": False}]
+        groups = [
+            {"params": decayed, "decays": True},
+            {"params": plain, "weight_decay": 0.0, "decays": False},
+        ]
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
-        return OPTIM_WRAPPERS.build({"type": "MSTOptimWrapper", **self.wrapper_cfg}, default_args={"optimizer": optimizer})
+        wrapper_cfg = {"type": "MSTOptimWrapper", **self.wrapper_cfg}
+        return OPTIM_WRAPPERS.build(wrapper_cfg, default_args={"optimizer": optimizer})
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters with and without weight decay."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)

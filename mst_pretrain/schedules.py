@@ -29,7 +29,9 @@ class CosineSchedule:
 
     def __post_init__(self) -> None:
         if self.total < 1 or not 0 <= self.warmup <= self.total:
-            raise ValueError(f"a schedule needs 0 <= warmup <= total >= 1, got {self.warmup} and {self.total}")
+            raise ValueError(
+                f"a schedule needs 0 <= warmup <= total >= 1, got {self.warmup} and {self.total}"
+            )
 
     def __call__(self, iteration: int) -> float:
         """Value at an iteration, 0 <= iteration < total."""

@@ -54,5 +54,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 },
             )
             group["params"].append(parameter)
-        print_log(f"{len({layer for layer, _ in groups})} learning rates by layer decay {rate}", logger="current")
+        print_log(
+            f"{len({layer for layer, _ in groups})} learning rates by layer decay {rate}", logger="current"
+        )
         params.extend(groups.values())

@@ -35,7 +35,9 @@ class UnlabelledImages(Dataset):
         UserError: The folder is missing or empty, or an image is truncated.
     """
 
-    def __init__(self, data_root: str, crops: dict[str, Any] | None = None, seed: int = 0, check: bool = True) -> None:
+    def __init__(
+        self, data_root: str, crops: dict[str, Any] | None = None, seed: int = 0, check: bool = True
+    ) -> None:
         self.paths = list_images(data_root)
         if check:
             check_image_files(self.paths)
@@ -77,7 +79,9 @@ def class_folders(root: str | Path) -> tuple[list[Path], list[int], list[str]]:
     root = Path(root)
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     if not names:
-        raise UserError(f"{root} has no class folders. Labelled images are expected as {root}/CLASS/IMAGE.jpg.")
+        raise UserError(
+            f"{root} has no class folders. Labelled images are expected as {root}/CLASS/IMAGE.jpg."
+        )
     per_class: Sequence[list[Path]] = [list_images(root / name) for name in names]
     labels = [label for label, paths in enumerate(per_class) for _ in paths]
     return [path for paths in per_class for path in paths], labels, names

@@ -50,7 +50,10 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
         """
         views = {}
         for kind in ("global", "local"):
-            crops, parameters = data[f"{kind}_crops"].transpose(0, 1), data[f"{kind}_parameters"].transpose(0, 1)
+            crops, parameters = (
+                data[f"{kind}_crops"].transpose(0, 1),
+                data[f"{kind}_parameters"].transpose(0, 1),
+            )
             pixels = self.cast_data(crops.flatten(0, 1)).float() / 255
             if training and len(pixels):
                 pixels = augment(pixels, parameters.flatten(0, 1).cpu())

@@ -60,7 +60,9 @@ class ResumableSampler(Sampler):
             ValueError: The data set has another length than the saved one.
         """
         if state["size"] != self.size:
-            raise ValueError(f"the checkpoint was made on {state['size']} samples, the data set has {self.size}")
+            raise ValueError(
+                f"the checkpoint was made on {state['size']} samples, the data set has {self.size}"
+            )
         self.position, self.seed = state["position"], state["seed"]
 
     def _order(self, epoch: int) -> list[int]:

@@ -38,7 +38,9 @@ def knn_accuracy(
         ValueError: No test image, or a k above the number of training images.
     """
     if max(neighbours) > len(train_features) or min(neighbours) < 1:
-        raise ValueError(f"k must be between 1 and the {len(train_features)} training images, got {list(neighbours)}")
+        raise ValueError(
+            f"k must be between 1 and the {len(train_features)} training images, got {list(neighbours)}"
+        )
     if not len(test_features):
         raise ValueError("there is no test image")
     train, test = F.normalize(train_features, dim=1), F.normalize(test_features, dim=1)

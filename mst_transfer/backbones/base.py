@@ -24,6 +24,7 @@ class TrunkBackbone(BaseModule):
     """
 
     trunk: Any
+    _is_init: bool
 
     def init_weights(self) -> None:
         """Load the trunk. Nothing is loaded in part.
@@ -35,11 +36,15 @@ class TrunkBackbone(BaseModule):
             return
         init = self.init_cfg
         if init.get("type") != "Pretrained":
-            raise UserError(f"{type(self).__name__}: init_cfg.type must be 'Pretrained' or init_cfg None, got {init}.")
+            raise UserError(
+                f"{type(self).__name__}: init_cfg.type must be 'Pretrained' or init_cfg None, got {init}."
+            )
         path = Path(init["checkpoint"])
         if not path.is_file():
             config = f"configs/pretrain/{path.parent.name}.py"
-            raise UserError(f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}")
+            raise UserError(
+                f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}"
+            )
         report = load_backbone(self.trunk, path, init.get("prefix", ""))
         print_log(f"{type(self).__name__} from {path}: {report}", logger="current")
         self._is_init = True

@@ -102,7 +102,11 @@ class MSTSwin(TrunkBackbone):
         for index, layer in enumerate(self.trunk.layers):
             x = layer.downsample(x)
             for block in layer.blocks:
-                x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
+                x = (
+                    checkpoint(block, x, use_reentrant=False)
+                    if self.with_cp and x.requires_grad
+                    else block(x)
+                )
             if index in self.out_indices:
                 normed = getattr(self, f"norm{index}")(x)
                 outputs.append(normed.permute(0, 3, 1, 2).contiguous())

@@ -52,7 +52,9 @@ class MSTVisionTransformer(TrunkBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        options = dict(num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {}))
+        options = dict(
+            num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {})
+        )
         trunk: Any = VisionTransformer(**options) if model is None else timm.create_model(model, **options)
         self.out_indices = tuple(out_indices)
         if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices)):

@@ -21,7 +21,7 @@ from mst_pretrain.data.datasets import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 Picture = np.ndarray  # [H, W, 3] uint8 or [H, W] float
 
@@ -94,10 +94,10 @@ def _pretraining(out: Path, paths: list[Path]) -> list[tuple[str, list[Picture]]
 
 def _segmentation(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
     """Label maps in the data set's colours."""
-    import mmseg.datasets  # noqa: F401
+    import mmseg.datasets
     import mmseg.models  # noqa: F401
 
-    cfg, predict, dataset = _predictor(out, "upernet", arm, "mmseg")
+    predict, dataset = _predictor(out, "upernet", arm, "mmseg")
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(dataset.metainfo["palette"])] = dataset.metainfo["palette"]
     found = []
@@ -114,10 +114,10 @@ def _segmentation(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
 
 def _detection(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
     """Boxes and masks on the image; predictions with a score of at least 0.3."""
-    import mmdet.datasets  # noqa: F401
+    import mmdet.datasets
     import mmdet.models  # noqa: F401
 
-    cfg, predict, dataset = _predictor(out, "mask_rcnn", arm, "mmdet")
+    predict, dataset = _predictor(out, "mask_rcnn", arm, "mmdet")
     names = dataset.metainfo["classes"]
     found = []
     for index in _spread(len(dataset), rows):
@@ -138,7 +138,7 @@ def _detection(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
     return found
 
 
-def _predictor(out: Path, name: str, arm: str, scope: str) -> tuple[Config, Callable[[Any], Any], Any]:
+def _predictor(out: Path, name: str, arm: str, scope: str) -> tuple[Callable[[Any], Any], Any]:
     from mmengine.registry import DATASETS
 
     cfg = Config.fromfile(out / f"configs/{name}_{arm}.py")
@@ -147,7 +147,7 @@ def _predictor(out: Path, name: str, arm: str, scope: str) -> tuple[Config, Call
     model = MODELS.build(cfg.model).eval()
     load_backbone(model, out / arm / name / "latest.pth")
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    return cfg, lambda sample: model.test_step(pseudo_collate([sample]))[0], dataset
+    return lambda sample: model.test_step(pseudo_collate([sample]))[0], dataset
 
 
 def _spread(length: int, count: int) -> list[int]:

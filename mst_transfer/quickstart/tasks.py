@@ -71,12 +71,11 @@ class Plan:
         ).rstrip(":")
         for task in tasks:
             task.log.parent.mkdir(parents=True, exist_ok=True)
-            stream = open(task.log, "wb")
             command = [sys.executable, *task.arguments]
-            task.process = subprocess.Popen(
-                command, cwd=self.root, stdout=stream, stderr=subprocess.STDOUT, env=environment
-            )
-            stream.close()
+            with open(task.log, "wb") as stream:
+                task.process = subprocess.Popen(
+                    command, cwd=self.root, stdout=stream, stderr=subprocess.STDOUT, env=environment
+                )
         try:
             self._watch(stage, tasks, interval)
         finally:

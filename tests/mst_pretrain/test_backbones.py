@@ -208,7 +208,7 @@ def test_impossible_input_is_refused(randomize: Randomize) -> None:
     vit, swin = build(randomize, VIT, img_size=64), build(randomize, SWIN)
     token = torch.zeros(24, dtype=torch.float64)
     whole = torch.ones(1, 4, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match="72x64.*16"):
+    with pytest.raises(ValueError, match=r"72x64.*16"):
         forward_trunk(vit, picture((72, 64), 1))
     with pytest.raises(ValueError, match="mask_token"):
         forward_trunk(vit, picture((64, 64), 1), whole)
