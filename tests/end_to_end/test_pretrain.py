@@ -1,0 +1,236 @@
+"""Pretraining as processes: killed and resumed, on two processes, and without any of the transfer packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mst_pretrain.checkpoint_io import load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+SHAPE = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
+CONFIG = f"""
+_base_ = {str(ROOT / "configs/_base_/mst_pretrain.py")!r}
+data_root = "{{images}}"
+model = dict(
+    backbone=dict(name="vit_tiny_patch16_224", drop_path_rate=0.2, **{SHAPE}),
+    head=dict(prototypes=24, hidden_dim=16, bottleneck_dim=8, norm_last_layer=False),
+    masking=dict(mode="attention", num=2, prob=0.5),
+    decoder=dict(width=8, min_width=4),
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    pin_memory=False,
+    dataset=dict(
+        data_root=data_root,
+        crops=dict(
+            global_crops=[dict(size=32), dict(size=32, blur_probability=0.1, solarize_probability=0.2)],
+            local_crop=dict(size=16, scale=(0.1, 0.4)),
+            local_count=2,
+        ),
+    ),
+)
+train_cfg = dict(max_epochs=40, max_iters=10)
+default_hooks = dict(checkpoint=dict(interval=6, max_keep_ckpts=-1))
+"""
+# 17 images in batches of 4: iterations 0-3 and a part of 4 are the first epoch, iteration 6 is inside the second.
+SAME_ON_ANY_NUMBER_OF_PROCESSES = """
+model = dict(decoder=None, backbone=dict(drop_path_rate=0.0))
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=1.0, momentum=0.9), clip_grad_per_tensor=0.5)
+custom_hooks = [
+    dict(type="ScheduleHook", base_lr=20.0, warmup_epochs=0, freeze_last_layer_epochs=0),
+    dict(type="TeacherHook"),
+    dict(type="ExactResumeHook"),
+]
+train_cfg = dict(max_iters=5)
+"""
+CORE_ALONE = """
+import importlib.abc, runpy, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("mmcv", "mmdet", "mmseg"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for name in ("mmcv", "mmdet", "mmseg"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    sys.exit("the blocker does not block " + name)
+
+def tool(name, *arguments):
+    sys.argv = [name, *arguments]
+    try:
+        runpy.run_path("tools/" + name, run_name="__main__")
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+config, work_dir, labelled, shape = sys.argv[1:]
+exported = work_dir + "/backbone.safetensors"
+tool("train.py", config, "--work-dir", work_dir, "--cfg-options", "train_cfg.max_iters=2",
+     "train_dataloader.num_workers=1")
+tool("eval_knn.py", labelled, labelled, "--checkpoint", work_dir + "/latest.pth", "--model", "vit_tiny_patch16_224",
+     "--model-args", shape, "--resize", "32", "--crop", "32", "-k", "1", "3", "--workers", "0")
+tool("convert_checkpoint.py", work_dir + "/latest.pth", exported)
+
+import json, timm, torch
+model = timm.create_model("vit_tiny_patch16_224", checkpoint_path=exported, num_classes=0, **json.loads(shape)).eval()
+torch.save(model(torch.ones(1, 3, 32, 32)).detach(), work_dir + "/features.pth")
+assert not {"mmcv", "mmdet", "mmseg", "mst_transfer"} & set(sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """17 images in two class folders."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for index in range(17):
+        path = folder / f"class{index % 2}" / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((56 + index, 48), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path, images: Path) -> Path:
+    path = tmp_path / "toy.py"
+    path.write_text(CONFIG.replace("{images}", str(images)))
+    return path
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """A process group of its own, one thread per process."""
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        **environment,
+    }
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(*arguments: str, **environment: str) -> str:
+    process = start(*arguments, **environment)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def train(config: Path, work_dir: Path, *arguments: str) -> str:
+    return run(sys.executable, "tools/train.py", str(config), "--work-dir", str(work_dir), *arguments)
+
+
+def kill_at(config: Path, work_dir: Path, checkpoint: str) -> int:
+    """Train without an end, and kill the process and its workers when ``checkpoint`` is there."""
+    arguments = ["--work-dir", str(work_dir), "--cfg-options", "train_cfg.max_iters=None"]
+    process = start(sys.executable, "tools/train.py", str(config), *arguments)
+    deadline = time.monotonic() + 200
+    while not (work_dir / checkpoint).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return process.returncode
+
+
+def tensors(node: Any, name: str = "") -> dict[str, Tensor]:
+    """All tensors of nested dictionaries and lists, by path."""
+    if isinstance(node, Tensor):
+        return {name: node}
+    items = (
+        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    )
+    return {path: value for key, item in items for path, value in tensors(item, f"{name}/{key}").items()}
+
+
+def test_killed_run_resumes_bit_for_bit(config: Path, tmp_path: Path) -> None:
+    """10 steps would not be 6, kill -9 inside an epoch, and 4: samples, crops, dropped paths or states would differ."""
+    train(config, tmp_path / "whole")
+    assert kill_at(config, tmp_path / "killed", "iter_6.pth") == -signal.SIGKILL
+    assert load_checkpoint(tmp_path / "killed/latest.pth")["meta"]["iter"] % 6 == 0
+    output = train(config, tmp_path / "killed", "--resume", str(tmp_path / "killed/iter_6.pth"))
+    assert "keys matched" in output
+    whole, resumed = (load_checkpoint(tmp_path / name / "iter_10.pth") for name in ("whole", "killed"))
+    middle = load_checkpoint(tmp_path / "killed/iter_6.pth")
+    assert middle["sampler"]["position"] == 24 and whole["sampler"] == resumed["sampler"]
+    for part in ("state_dict", "optimizer", "random_states"):
+        expected, got = tensors(whole[part]), tensors(resumed[part])
+        assert expected and set(expected) == set(got)
+        unequal = [name for name in expected if not torch.equal(expected[name], got[name])]
+        assert unequal == [], part
+    names = set(whole["state_dict"])
+    assert {"mask_token", "distillation.center"} <= names
+    assert {name.partition(".")[0] for name in names} >= {"student", "teacher", "decoder"}
+    moved = [key for key in names if not torch.equal(middle["state_dict"][key], whole["state_dict"][key])]
+    assert len(moved) > 0.8 * len(names)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path) -> None:
+    """Gradients, the centre or the samples of several processes would differ from one process's."""
+    two, one = tmp_path / "two.py", tmp_path / "one.py"
+    common = f"_base_ = {str(config)!r}\n{SAME_ON_ANY_NUMBER_OF_PROCESSES}"
+    two.write_text(
+        common + "train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n"
+    )
+    one.write_text(
+        common + "train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)\n"
+    )
+    run("bash", "tools/dist_train.sh", str(two), "2", "--work-dir", str(tmp_path / "2"), PORT=free_port())
+    train(one, tmp_path / "1")
+    first, second = (load_checkpoint(tmp_path / name / "latest.pth") for name in ("1", "2"))
+    start_weights = load_checkpoint(tmp_path / "1/initial.pth")["state_dict"]
+    assert len(first["random_states"]) == 1 and len(second["random_states"]) == 2
+    assert first["sampler"] == second["sampler"] and first["sampler"]["position"] == 20
+    for name, value in first["state_dict"].items():
+        torch.testing.assert_close(second["state_dict"][name], value, rtol=2e-5, atol=2e-5, msg=name)
+    for name in ("student.backbone.blocks.0.mlp.fc1.weight", "mask_token", "distillation.center"):
+        assert (first["state_dict"][name] - start_weights[name]).abs().max() > 1e-3, name
+
+
+def test_core_works_without_the_transfer_packages(config: Path, images: Path, tmp_path: Path) -> None:
+    """Pretraining, k-NN or export would need mmcv, mmdet or mmseg, which a pretraining machine does not have."""
+    work_dir = tmp_path / "run"
+    output = run(sys.executable, "-c", CORE_ALONE, str(config), str(work_dir), str(images), json.dumps(SHAPE))
+    result = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+    assert result["knn_1"] == 100.0 and (result["train_images"], result["val_images"]) == (17, 17)
+    assert f"{work_dir / 'backbone.safetensors'}" in output and "keys matched" in output
+    prefix, state = "teacher.backbone.", load_checkpoint(work_dir / "latest.pth")["state_dict"]
+    teacher = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SHAPE).eval()
+    teacher.load_state_dict(
+        {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    )
+    expected = teacher(torch.ones(1, 3, 32, 32)).detach()
+    torch.testing.assert_close(torch.load(work_dir / "features.pth", weights_only=True), expected)
