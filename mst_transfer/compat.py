@@ -17,10 +17,11 @@ PROVIDERS = {
 
 
 def check_distributions() -> None:
-    """Each of the four packages must be there, and come from one distribution.
+    """Each of the four packages must be there, whole, and come from one distribution.
 
     Raises:
-        UserError: One is missing, or two distributions have overwritten each other's files.
+        UserError: One is missing, two distributions have overwritten each other's files, or removing one of two
+            has taken the other's files with it.
     """
     for package, names in PROVIDERS.items():
         installed = [name for name in names if _is_installed(name)]
@@ -29,8 +30,21 @@ def check_distributions() -> None:
                 f"{' and '.join(installed)} are both installed and own the same files of '{package}'. Remove them "
                 f"and install one: pip uninstall -y {' '.join(installed)} && pip install {installed[0]}"
             )
-        if not installed and find_spec(package) is None:
-            raise UserError(f"{package} is not installed. Install it: pip install 'mst-toolkit[transfer]'")
+        if _has_files(package):
+            continue
+        if installed:
+            raise UserError(
+                f"{installed[0]} is installed, but its package '{package}' is not there (removing another "
+                "distribution took the files they shared). Put it back: "
+                f"pip install --force-reinstall --no-deps {installed[0]}"
+            )
+        raise UserError(f"{package} is not installed. Install it: pip install 'mst-toolkit[transfer]'")
+
+
+def _has_files(package: str) -> bool:
+    """False also for a folder of leftovers, which Python takes for a namespace package."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def _is_installed(distribution: str) -> bool:

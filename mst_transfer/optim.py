@@ -9,6 +9,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from mst_pretrain.errors import UserError
+
 _TRUNK = "backbone.trunk."
 _EMBEDDINGS = ("patch_embed.", "cls_token", "pos_embed", "reg_token", "norm_pre.")
 _NO_DECAY = ("pos_embed", "cls_token", "reg_token")
@@ -31,12 +33,24 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Biases, 1-D parameters, position embeddings and [CLS] have no weight decay.
 
-    ``paramwise_cfg`` takes ``layer_decay_rate`` and ``num_layers`` (blocks of the backbone).
+    ``paramwise_cfg`` takes ``layer_decay_rate`` and ``num_layers`` (blocks of the backbone before any are cut).
+
+    Raises:
+        UserError: An option is missing or unknown, or the model has no ViT trunk, or one deeper than ``num_layers``.
     """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        if set(self.paramwise_cfg) != {"layer_decay_rate", "num_layers"}:
+            raise UserError(
+                "LayerDecayOptimWrapperConstructor: optim_wrapper.paramwise_cfg must be "
+                f"dict(layer_decay_rate=..., num_layers=...), got {dict(self.paramwise_cfg)}."
+            )
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:
         """Fill ``params`` with one group per (layer, decay)."""
         rate, layers = self.paramwise_cfg["layer_decay_rate"], self.paramwise_cfg["num_layers"]
+        _check_depth(module, layers)
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
@@ -44,17 +58,27 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             layer = layer_of(name, layers)
             decays = parameter.ndim > 1 and not name.endswith(".bias") and not name.endswith(_NO_DECAY)
             scale = rate ** (layers + 1 - layer)
-            group = groups.setdefault(
-                (layer, decays),
-                {
-                    "params": [],
-                    "lr": self.base_lr * scale,
-                    "lr_scale": scale,
-                    "weight_decay": self.base_wd if decays else 0.0,
-                },
-            )
-            group["params"].append(parameter)
+            if (layer, decays) not in groups:
+                groups[layer, decays] = {"params": [], "lr": self.base_lr * scale, "lr_scale": scale}
+                if not decays:
+                    groups[layer, decays]["weight_decay"] = 0.0
+            groups[layer, decays]["params"].append(parameter)
         print_log(
             f"{len({layer for layer, _ in groups})} learning rates by layer decay {rate}", logger="current"
         )
         params.extend(groups.values())
+
+
+def _check_depth(model: nn.Module, num_layers: int) -> None:
+    blocks = f"{_TRUNK}blocks."
+    layers = [layer_of(name, num_layers) for name, _ in model.named_parameters() if name.startswith(blocks)]
+    if not layers:
+        raise UserError(
+            f"layer decay: the model has no '{blocks}*'. It is for MSTVisionTransformer; remove "
+            "optim_wrapper.constructor and optim_wrapper.paramwise_cfg for another backbone."
+        )
+    if max(layers) > num_layers:
+        raise UserError(
+            f"layer decay: the backbone has {max(layers)} blocks and optim_wrapper.paramwise_cfg.num_layers is "
+            f"{num_layers}. Set it to {max(layers)}."
+        )

@@ -35,19 +35,24 @@ class TrunkBackbone(BaseModule):
         if self._is_init or not self.init_cfg:
             return
         init = self.init_cfg
-        if init.get("type") != "Pretrained":
+        if not isinstance(init, dict) or init.get("type") != "Pretrained" or "checkpoint" not in init:
             raise UserError(
-                f"{type(self).__name__}: init_cfg.type must be 'Pretrained' or init_cfg None, got {init}."
+                f"{type(self).__name__}: init_cfg must be None or "
+                f"dict(type='Pretrained', checkpoint=FILE, prefix=...), got {init}."
             )
         path = Path(init["checkpoint"])
         if not path.is_file():
-            config = f"configs/pretrain/{path.parent.name}.py"
-            raise UserError(
-                f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}"
-            )
+            raise UserError(f"pretrained weights not found: {path}. {_remedy(path)}")
         report = load_backbone(self.trunk, path, init.get("prefix", ""))
         print_log(f"{type(self).__name__} from {path}: {report}", logger="current")
         self._is_init = True
+
+
+def _remedy(path: Path) -> str:
+    """Where a run of tools/pretrain.sh would have left the file, the command that makes it."""
+    if path.name == "latest.pth" and path.parent.name:
+        return f"Make them with: bash tools/pretrain.sh configs/pretrain/{path.parent.name}.py"
+    return "Give init_cfg.checkpoint an existing .pth or .safetensors file; tools/pretrain.sh makes one."
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

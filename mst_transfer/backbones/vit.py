@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import timm
-import torch
 from mmengine.registry import MODELS
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -14,14 +14,16 @@ from torch.utils.checkpoint import checkpoint
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
 
+_SCALES = (4.0, 2.0, 1.0, 0.5)  # of the pyramid, cells per patch
+
 
 @MODELS.register_module()
 class MSTVisionTransformer(TrunkBackbone):
     """timm's ViT; tokens of chosen blocks as feature maps.
 
     With ``pyramid`` the four taps become strides p/4, p/2, p and 2p by two deconvolutions, one, none and a max-pool
-    [code: iBOT]; without it every tap keeps stride p. Images are padded to the right and below to whole patches, and
-    position embeddings are resized in float32 to the image's own grid.
+    [code: iBOT]; without it every tap keeps stride p. Images are padded to the right and below to whole patches,
+    cells that see only padding are cut off, and position embeddings are resized in float32 to the image's own grid.
 
     Args:
         model: timm name, or None to build ``VisionTransformer(**model_args)``.
@@ -68,6 +70,7 @@ class MSTVisionTransformer(TrunkBackbone):
             raise ValueError(f"normed_taps must be none, last or all, got '{normed_taps}'")
         if self.normed_taps == "none":
             trunk.norm = nn.Identity()
+        trunk.fc_norm = nn.Identity()  # of pooled features: a parameter without gradient would stop DDP
         trunk.blocks = trunk.blocks[: self.out_indices[-1] + 1]
         self.trunk = trunk
         self.patch_size = trunk.patch_embed.patch_size[0]
@@ -76,7 +79,7 @@ class MSTVisionTransformer(TrunkBackbone):
         self._freeze()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] float to one [B, D, h, w] map per tap; at stride s, h = ceil(H / p) * p / s."""
+        """[B, 3, H, W] float to one [B, D, ceil(H / s), ceil(W / s)] map per tap, s its stride."""
         trunk = self.trunk
         tokens = trunk.patch_embed(pad_to_multiple(images, self.patch_size))
         height, width = tokens.shape[1:3]
@@ -90,10 +93,15 @@ class MSTVisionTransformer(TrunkBackbone):
             if index in self.out_indices:
                 normed = self.normed_taps == "all" or index == self.out_indices[-1]
                 y = trunk.norm(x) if normed else x
-                taps.append(y[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width)))
+                patches = y[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width))
+                taps.append(patches.contiguous())
         if self.pyramid is None:
-            return tuple(tap.contiguous() for tap in taps)
-        return tuple(step(tap.contiguous()) for step, tap in zip(self.pyramid, taps, strict=True))
+            return tuple(taps)
+        outputs = []
+        for step, tap, scale in zip(self.pyramid, taps, _SCALES, strict=True):
+            rows, columns = (math.ceil(side * scale / self.patch_size) for side in images.shape[-2:])
+            outputs.append(step(tap)[:, :, :rows, :columns].contiguous())
+        return tuple(outputs)
 
     def train(self, mode: bool = True) -> MSTVisionTransformer:
         """Frozen parts stay in evaluation mode."""
@@ -108,7 +116,7 @@ class MSTVisionTransformer(TrunkBackbone):
         freeze([trunk.patch_embed, trunk.pos_drop, trunk.norm_pre, *trunk.blocks[: self.frozen_stages]])
         for name in ("cls_token", "pos_embed", "reg_token"):
             parameter = getattr(trunk, name, None)
-            if isinstance(parameter, torch.nn.Parameter):
+            if isinstance(parameter, nn.Parameter):
                 parameter.requires_grad_(False)
         if self.frozen_stages >= len(trunk.blocks):
             freeze([trunk.norm])

@@ -1,4 +1,7 @@
-"""mmcv's calling convention on torchvision's kernels: outputs are written into the tensors given."""
+"""mmcv's calling convention on torchvision's kernels: outputs are written into the tensors given.
+
+Half types are computed in float32: torchvision has no bfloat16 kernels, and none for float16 on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     """Indices of the boxes kept, by falling score.
 
     Args:
-        boxes: [N, 4] float (x1, y1, x2, y2) in pixels.
+        boxes: [N, 4] float of any width (x1, y1, x2, y2) in pixels.
         scores: [N] float.
         iou_threshold: A box overlapping a better one by more than this is dropped.
         offset: 0 or 1; 1 counts x2 and y2 as inside, so a side is ``x2 - x1 + 1``.
@@ -19,9 +22,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     Returns:
         [M] int64.
     """
+    boxes = _full(boxes)
     if offset:
-        boxes = boxes + boxes.new_tensor([0.0, 0.0, offset, offset])
-    return torch.ops.torchvision.nms(boxes.float(), scores.float(), iou_threshold)
+        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1)
+    return torch.ops.torchvision.nms(boxes, scores.to(boxes.dtype), iou_threshold)
 
 
 def roi_align_forward(
@@ -56,8 +60,15 @@ def roi_align_forward(
         RuntimeError: Max pooling, which torchvision has no kernel for.
     """
     _only_average(pool_mode)
+    features = _full(input)
     pooled = torch.ops.torchvision.roi_align(
-        input, rois.to(input.dtype), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+        features,
+        rois.to(features.dtype),
+        spatial_scale,
+        aligned_height,
+        aligned_width,
+        sampling_ratio,
+        aligned,
     )
     output.copy_(pooled)
 
@@ -77,9 +88,10 @@ def roi_align_backward(
 ) -> None:
     """Gradient of :func:`roi_align_forward` for its input, written into ``grad_input`` [N, C, H, W]."""
     _only_average(pool_mode)
+    grad = _full(grad_output)
     gradient = torch.ops.torchvision._roi_align_backward(
-        grad_output,
-        rois.to(grad_output.dtype),
+        grad,
+        rois.to(grad.dtype),
         spatial_scale,
         aligned_height,
         aligned_width,
@@ -88,6 +100,11 @@ def roi_align_backward(
         aligned,
     )
     grad_input.copy_(gradient)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, wider types as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _only_average(pool_mode: int) -> None:
