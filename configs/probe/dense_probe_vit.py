@@ -16,7 +16,12 @@ model = dict(
     backbone=dict(
         type="MSTVisionTransformer",
         model="vit_small_patch16_224",
-        out_indices=(8, 9, 10, 11),  # patch tokens of the last four blocks, each normalised [code: DINO, linear]
+        out_indices=(
+            8,
+            9,
+            10,
+            11,
+        ),  # patch tokens of the last four blocks, each normalised [code: DINO, linear]
         normed_taps="all",
         pyramid=False,
         frozen_stages=12,  # all of it

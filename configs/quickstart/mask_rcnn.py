@@ -3,18 +3,19 @@ _base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
 
 data_root = "quickstart_out/data/coco/"
 classes = ("person", "car", "truck", "bus", "bicycle")
+norm_cfg = dict(type="GN", num_groups=8)
 model = dict(
     backbone=dict(
         type="MSTVisionTransformer",
         model="vit_tiny_patch16_224",
-        model_args=dict(img_size=96, patch_size=8, embed_dim=128, depth=4, num_heads=4),
+        model_args=dict(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=4),
         pyramid=True,
         out_indices=(0, 1, 2, 3),
         init_cfg=dict(
             type="Pretrained", checkpoint="quickstart_out/pretrain/latest.pth", prefix="teacher.backbone."
         ),
     ),
-    neck=dict(in_channels=[128] * 4, out_channels=64, start_level=1, num_outs=4),
+    neck=dict(in_channels=[128] * 4, out_channels=64, start_level=1, num_outs=4, norm_cfg=norm_cfg),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,

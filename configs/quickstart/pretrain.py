@@ -1,18 +1,18 @@
-# MST at toy size for the quickstart: a ViT of width 128 and depth 4 on 96-px views, minutes on a CPU. All [ours].
+# MST at toy size for the quickstart: a ViT of width 128 and depth 4 on 64-px views, minutes on a CPU. All [ours].
 _base_ = "../_base_/mst_pretrain.py"
 
 data_root = "quickstart_out/data/coco/train2017"
 model = dict(
     backbone=dict(
         name="vit_tiny_patch16_224",
-        img_size=96,
+        img_size=64,
         patch_size=8,
         embed_dim=128,
         depth=4,
         num_heads=4,
         drop_path_rate=0.0,
     ),
-    head=dict(prototypes=1024, hidden_dim=256, bottleneck_dim=64),
+    head=dict(prototypes=512, hidden_dim=256, bottleneck_dim=64),
     masking=dict(mode="attention", num=4, prob=0.5),
     decoder=dict(width=64, min_width=16),
 )
@@ -24,21 +24,21 @@ train_dataloader = dict(
         data_root=data_root,
         crops=dict(
             global_crops=[
-                dict(size=96, scale=(0.3, 1.0), blur_probability=0.5, blur_sigma=(0.1, 1.0)),
+                dict(size=64, scale=(0.1, 0.6), blur_probability=0.3, blur_sigma=(0.1, 0.7)),
                 dict(
-                    size=96,
-                    scale=(0.3, 1.0),
+                    size=64,
+                    scale=(0.1, 0.6),
                     blur_probability=0.1,
-                    blur_sigma=(0.1, 1.0),
+                    blur_sigma=(0.1, 0.7),
                     solarize_probability=0.1,
                 ),
             ],
-            local_crop=dict(size=48, scale=(0.05, 0.3), blur_probability=0.2, blur_sigma=(0.1, 1.0)),
+            local_crop=dict(size=32, scale=(0.02, 0.15), blur_probability=0.1, blur_sigma=(0.1, 0.5)),
             local_count=4,
         ),
     ),
 )
-train_cfg = dict(max_epochs=12)
+train_cfg = dict(max_epochs=32)
 custom_hooks = [
     dict(
         type="ScheduleHook",
@@ -46,7 +46,7 @@ custom_hooks = [
         base_batch=32,
         final_lr=1e-5,
         warmup_epochs=1,
-        weight_decay=(0.04, 0.1),
+        weight_decay=(0.04, 0.04),
         momentum=(0.99, 1.0),
         teacher_temperature=(0.04, 0.04),
         teacher_temperature_epochs=0,

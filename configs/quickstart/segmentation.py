@@ -27,7 +27,7 @@ model = dict(
     backbone=dict(
         type="MSTVisionTransformer",
         model="vit_tiny_patch16_224",
-        model_args=dict(img_size=96, patch_size=8, embed_dim=128, depth=4, num_heads=4),
+        model_args=dict(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=4),
         init_cfg=dict(
             type="Pretrained", checkpoint="quickstart_out/pretrain/latest.pth", prefix="teacher.backbone."
         ),
@@ -64,10 +64,10 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=300, val_interval=100000)
+train_cfg = dict(max_iters=400, val_interval=100000)
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.01))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=30, end=300),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=30, end=400),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100000, max_keep_ckpts=1))

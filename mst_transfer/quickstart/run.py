@@ -25,7 +25,7 @@ STAGES = {
     "Export": 8.0,
     "Mask R-CNN": 300.0,
     "Mask R-CNN, test": 40.0,
-    "UperNet": 180.0,
+    "UperNet": 220.0,
     "UperNet, test": 25.0,
 }
 TRAINING_PHOTOS = "Mask R-CNN, training photos"
