@@ -60,7 +60,13 @@ class MSTRunner(Runner):
         checkpoint = load_checkpoint(filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model: Any = getattr(self.model, "module", self.model)
-        report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+        try:
+            report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+        except RuntimeError as error:  # a weight of another shape
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(
+                f"{filename} is not a checkpoint of this config's model: {first} Use the config it was trained with."
+            ) from error
         if strict and (report.missing_keys or report.unexpected_keys):
             raise UserError(
                 f"{filename} is not a checkpoint of this config's model: {len(report.missing_keys)} weights missing "
