@@ -48,7 +48,7 @@ class Plan:
 
     Args:
         root: The repository.
-        weights: Rough share of time by stage name, in the order they will run; only their ratios matter.
+        weights: Planned seconds by stage name, in the order they will run; the pace met corrects them.
     """
 
     def __init__(self, root: Path, weights: dict[str, float]) -> None:
@@ -110,9 +110,11 @@ class Plan:
         share = min(share for share, _ in progress) * self.weights[stage] if running else 0.0
         elapsed = time.monotonic() - self.start
         done = self.finished + share
-        left = elapsed * (sum(self.weights.values()) - done) / done if done > 0 else float("nan")
+        # Seconds per planned second so far; the plan itself counts as a minute of experience.
+        pace = (elapsed + 60) / (done + 60)
+        left = pace * (sum(self.weights.values()) - done)
         states = ", ".join(f"{task.name} {text}" for task, (_, text) in zip(tasks, progress, strict=True))
-        about = f", about {clock(left)} left" if done > 0 and left > 1 else ""
+        about = f", about {clock(left)} left" if left > 1 else ""
         print(f"[{self.stage}/{len(self.weights)}] {stage}: {states}  ({clock(elapsed)}{about})", flush=True)
 
 
