@@ -65,7 +65,9 @@ class Plan:
         """
         self.stage += 1
         threads = str(max(1, (os.cpu_count() or 1) // len(tasks)))
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        # Threads that wait without spinning: several times faster where other programs use the cores too.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(self.root), os.environ.get("PYTHONPATH", "")]
         ).rstrip(":")
