@@ -22,7 +22,7 @@ from torch import Tensor
 from mst_pretrain.checkpoint_io import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
-SHAPE = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
+SHAPE: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
 CONFIG = f"""
 _base_ = {str(ROOT / "configs/_base_/mst_pretrain.py")!r}
 data_root = "{{images}}"

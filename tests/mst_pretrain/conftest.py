@@ -18,14 +18,6 @@ from mst_pretrain.config import load_config
 
 BASE = Path(__file__).parents[2] / "configs/_base_/mst_pretrain.py"
 TOY_VIT = dict(name="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
-TOY_SWIN = dict(
-    name="swin_tiny_patch4_window7_224",
-    img_size=64,
-    window_size=2,
-    embed_dim=8,
-    depths=(1, 1, 1, 2),
-    num_heads=(1, 1, 2, 2),
-)
 TOY_HEAD = dict(prototypes=24, hidden_dim=16, bottleneck_dim=8)
 TOY_CONFIG = f"""
 _base_ = {str(BASE)!r}

@@ -41,7 +41,7 @@ def picture(size: tuple[int, int], batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def softmax_of(attention: nn.Module, run: Callable[[], Any]) -> Tensor:
+def softmax_of(attention: Any, run: Callable[[], Any]) -> Tensor:
     """The softmax matrix of a timm attention layer with fused attention off, [., heads, queries, keys]."""
     seen: list[Tensor] = []
     fused, attention.fused_attn = attention.fused_attn, False
@@ -59,7 +59,8 @@ def softmax_of(attention: nn.Module, run: Callable[[], Any]) -> Tensor:
 def test_vit_is_timms(randomize: Randomize, size: tuple[int, int], more: dict[str, Any]) -> None:
     """Exported weights would give other features in timm, or the mask would follow another attention."""
     trunk = build(randomize, VIT, **more)
-    assert isinstance(trunk, VisionTransformer) and trunk.blocks[-1].attn.fused_attn
+    attention: Any = trunk.blocks[-1].attn
+    assert isinstance(trunk, VisionTransformer) and attention.fused_attn
     images, (height, width) = picture(size), (size[0] // 16, size[1] // 16)
     with torch.no_grad():
         features = forward_trunk(trunk, images, with_attention=True)
@@ -68,7 +69,7 @@ def test_vit_is_timms(randomize: Randomize, size: tuple[int, int], more: dict[st
     patches = expected[:, trunk.num_prefix_tokens :]
     torch.testing.assert_close(features.grid.flatten(2).transpose(1, 2), patches)
     assert features.grid.shape[2:] == (height, width)
-    weights = softmax_of(trunk.blocks[-1].attn, lambda: trunk.forward_features(images))
+    weights = softmax_of(attention, lambda: trunk.forward_features(images))
     row = weights[:, :, 0, trunk.num_prefix_tokens :].mean(1)
     assert features.attention is not None
     torch.testing.assert_close(features.attention, row.view(2, height, width))
@@ -80,6 +81,7 @@ def test_swin_is_timms(randomize: Randomize, size: tuple[int, int]) -> None:
     """Exported weights would give other features in timm; at 224 the map would not be the last 7x7 window's."""
     trunk = build(randomize, SWIN)
     assert isinstance(trunk, SwinTransformer)
+    layers: Any = trunk.layers
     images = picture(size)
     with torch.no_grad():
         features = forward_trunk(trunk, images, with_attention=True)
@@ -88,7 +90,7 @@ def test_swin_is_timms(randomize: Randomize, size: tuple[int, int]) -> None:
     torch.testing.assert_close(features.pooled, expected.mean((1, 2)))
     assert features.attention is not None and features.attention.shape == (2, size[0] // 32, size[1] // 32)
     if size == (224, 224):
-        weights = softmax_of(trunk.layers[-1].blocks[-1].attn, lambda: trunk.forward_features(images))
+        weights = softmax_of(layers[-1].blocks[-1].attn, lambda: trunk.forward_features(images))
         torch.testing.assert_close(features.attention, weights.mean((1, 2)).view(2, 7, 7))
         torch.testing.assert_close(features.attention.sum((1, 2)), torch.ones(2, dtype=torch.float64))
 

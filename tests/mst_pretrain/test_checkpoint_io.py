@@ -29,9 +29,9 @@ from mst_pretrain.errors import UserError
 PREFIX = "teacher.backbone."
 
 
-def vit(img_size: int | tuple[int, int] = 32, embed_dim: int = 8, seed: int = 0) -> nn.Module:
+def vit(img_size: int | tuple[int, int] = 32, embed_dim: int = 8, seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    shape = dict(patch_size=8, embed_dim=embed_dim, depth=1, num_heads=2, num_classes=0)
+    shape: dict[str, Any] = dict(patch_size=8, embed_dim=embed_dim, depth=1, num_heads=2, num_classes=0)
     return timm.create_model("vit_tiny_patch16_224", img_size=img_size, **shape)
 
 

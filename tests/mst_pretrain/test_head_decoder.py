@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ def test_head_is_dinos(norm: str) -> None:
             if isinstance(layer, nn.Linear):
                 layer.weight.mul_(20)
     x = batch(5, 6)
-    layers = [layer for layer in head.mlp if not isinstance(layer, nn.GELU)]
+    layers: list[Any] = [layer for layer in head.mlp if not isinstance(layer, nn.GELU)]
     y = x
     for layer in layers[:-1]:
         if isinstance(layer, nn.Linear):

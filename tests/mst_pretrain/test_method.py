@@ -54,8 +54,8 @@ def vit(
     batch, _, height, width = images.shape
     patches = images.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
     x = patches @ w["patch_embed.proj.weight"].flatten(1).T + w["patch_embed.proj.bias"]
-    if hidden is not None:
-        x = torch.stack([torch.stack([token if h else t for t, h in zip(*pair)]) for pair in zip(x, hidden)])  # noqa: B905
+    if hidden is not None and token is not None:
+        x = x * ~hidden[:, :, None] + token * hidden[:, :, None]
     position = w["pos_embed"]
     if (height, width) != (32, 32):
         grid = position[:, 1:].view(1, 4, 4, 16).permute(0, 3, 1, 2)
@@ -170,7 +170,9 @@ def reference_training(
     }
     teacher = {key: value.clone() for key, value in below(weights, "student.").items()}
     center = torch.zeros(24, dtype=torch.float64)
-    first, second, age = {}, {}, dict.fromkeys(trained, 0)
+    first: Weights = {}
+    second: Weights = {}
+    age = dict.fromkeys(trained, 0)
     for step, batch in enumerate(batches):
         warmup = recipe["warmup_epochs"] * PER_EPOCH
         lr = cosine(recipe["base_lr"] * 4 / 256, recipe["final_lr"], step, warmup)
@@ -271,7 +273,7 @@ def test_three_steps_are_the_equations(
     trainable = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     expected, teacher, center = reference_training(trainable, batches, method, recipe)
     train(model, batches, recipe)
-    close = {"rtol": 1e-9, "atol": 1e-10}
+    close: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
     for name, parameter in model.named_parameters():
         if not name.startswith("teacher."):
             torch.testing.assert_close(parameter.detach(), expected[name].detach(), msg=name, **close)

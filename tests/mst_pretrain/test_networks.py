@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mst_pretrain.backbones import forward_trunk
 from mst_pretrain.errors import UserError
 from mst_pretrain.hooks import ScheduleHook, TeacherHook
+from mst_pretrain.masking import make_mask
 from mst_pretrain.mst import MST
 
 Randomize = Callable[[nn.Module, int], nn.Module]
@@ -109,6 +111,25 @@ def test_pictures_show_what_training_sees(randomize: Randomize) -> None:
     assert 0 < mask.sum() <= 2 * 8
     untrained = MST(VIT, HEAD).restore(images, seeds)
     assert untrained[1] is None and untrained[2] is None
+
+
+def test_statistics_are_what_their_names_say(randomize: Randomize) -> None:
+    """A collapse, or a mask that hides what is attended to, would not be seen in the log."""
+    model = model_of(randomize, VIT, MASKED)
+    batch = batch_of(3, 2, 4)
+    logged = model.loss(**batch)
+    images, (views, count) = batch["global_views"].flatten(0, 1), batch["global_views"].shape[:2]
+    _, attention = model.forward_teacher(images)
+    seeds = torch.cat([batch["seeds"] * views + view for view in range(views)])
+    mask = make_mask(attention=attention, seeds=seeds, **MASKED["masking"])
+    assert mask is not None and 0 < mask.sum() < mask.numel() / 2
+    assert logged["masked_tokens"].item() == pytest.approx(mask.sum().item() / (views * count))
+    assert logged["attention_masked"].item() == pytest.approx(attention[mask].mean().item(), rel=1e-5)
+    assert logged["attention_visible"].item() == pytest.approx(attention[~mask].mean().item(), rel=1e-5)
+    with torch.no_grad():
+        student = forward_trunk(model.student.backbone, images, mask, model.mask_token).pooled
+    expected = (student / student.norm(dim=1, keepdim=True)).std(0).mean()
+    assert logged["feature_std"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_nothing_to_train_is_refused() -> None:
