@@ -81,6 +81,7 @@ custom_hooks = [
     dict(type="ExactResumeHook"),
 ]
 default_hooks = dict(
+    first_steps=dict(type="FirstStepsHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2000, max_keep_ckpts=2),

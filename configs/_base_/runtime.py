@@ -3,6 +3,7 @@ custom_imports = dict(imports=["mst_transfer", "mst_transfer.engine"], allow_fai
 runner_type = "MSTRunner"
 
 default_hooks = dict(
+    first_steps=dict(type="FirstStepsHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
