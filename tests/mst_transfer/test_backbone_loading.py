@@ -1,0 +1,172 @@
+"""Checkpoints into backbones: all of it or an error. Backbones from the registries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+import mst_transfer  # noqa: F401, registers
+from mst_pretrain.errors import UserError
+from mst_transfer.backbones import MSTSwin, MSTVisionTransformer, base
+
+SMALL_VIT: dict[str, Any] = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 64}
+SMALL_SWIN: dict[str, Any] = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 3, 4)}
+
+
+class Detector(BaseModule):
+    """What calls a backbone's init_weights in mmdet and mmseg."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+
+def small_vit(img_size: int = 64, **options: Any) -> MSTVisionTransformer:
+    shape = {**SMALL_VIT, "img_size": img_size}
+    return MSTVisionTransformer(model=None, model_args=shape, **{"out_indices": (0, 1, 2, 3), **options})
+
+
+def small_swin(**options: Any) -> MSTSwin:
+    return MSTSwin(model_args=SMALL_SWIN, **options)
+
+
+def pretrained(path: Path, prefix: str = "teacher.backbone.", **options: Any) -> dict[str, Any]:
+    return {"type": "Pretrained", "checkpoint": str(path), "prefix": prefix, **options}
+
+
+@pytest.fixture
+def trunks(tmp_path: Path) -> dict[str, tuple[Path, Any]]:
+    """Checkpoints as pretraining leaves them, and the timm models in them; the student holds other values."""
+    made = {}
+    for name, model in {
+        "vit": timm.models.VisionTransformer(num_classes=0, **SMALL_VIT),
+        "swin": timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, **SMALL_SWIN),
+    }.items():
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, 0.3, 0.5)
+        state = {f"teacher.backbone.{key}": value for key, value in model.state_dict().items()}
+        state |= {f"student.backbone.{key}": value * 0 for key, value in model.state_dict().items()}
+        torch.save(
+            {"state_dict": state | {"teacher.head.0.weight": torch.ones(2, 2)}}, tmp_path / f"{name}.pth"
+        )
+        made[name] = (tmp_path / f"{name}.pth", model.eval())
+    return made
+
+
+@pytest.mark.parametrize(("name", "build"), [("vit", small_vit), ("swin", small_swin)])
+def test_loads_the_trunk_and_says_so(
+    name: str, build: Any, trunks: dict[str, tuple[Path, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning would start from random or the student's weights, and say nothing."""
+    said: list[str] = []
+    monkeypatch.setattr(base, "print_log", lambda message, **_: said.append(message))
+    path, model = trunks[name]
+    backbone = build(init_cfg=pretrained(path))
+    parent = Detector(backbone)
+    parent.init_weights()
+    source = model.state_dict()
+    for key, value in backbone.trunk.state_dict().items():
+        assert torch.equal(value, source[key]), key
+    assert said == [f"{type(backbone).__name__} from {path}: all {len(backbone.trunk.state_dict())} keys matched "
+                    "(not used: norm.bias, norm.weight)"]  # fmt: skip
+    with torch.no_grad():
+        backbone.trunk.patch_embed.proj.bias.zero_()
+    parent.init_weights()
+    assert backbone.trunk.patch_embed.proj.bias.abs().sum() == 0  # once
+
+
+def test_features_of_the_checkpoint(trunks: dict[str, tuple[Path, Any]]) -> None:
+    """Every key would match and the features differ: token order, [CLS] kept as a patch, norm left out."""
+    path, model = trunks["vit"]
+    backbone = small_vit(pyramid=False, init_cfg=pretrained(path)).eval()
+    backbone.init_weights()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.forward_features(images)[:, 1:].transpose(1, 2).reshape(2, 48, 4, 4)
+        torch.testing.assert_close(backbone(images)[-1], expected)
+
+
+def test_cut_trunk_and_resized_embedding(trunks: dict[str, tuple[Path, Any]]) -> None:
+    """An early last tap, or another native size, would make a good checkpoint unloadable."""
+    path, model = trunks["vit"]
+    backbone = small_vit(pyramid=False, out_indices=(1,), img_size=96, init_cfg=pretrained(path))
+    backbone.init_weights()
+    assert backbone.trunk.pos_embed.shape == (1, 37, 48) and len(backbone.trunk.blocks) == 2
+    assert torch.equal(backbone.trunk.pos_embed[:, 0], model.pos_embed[:, 0])
+
+
+@pytest.mark.parametrize("build", [small_vit, small_swin])
+def test_without_checkpoint_timms_values_stay(build: Any) -> None:
+    """Random initialisation would be replaced by the zeros or ones of a framework's default."""
+    torch.manual_seed(0)
+    backbone = build()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    parent = Detector(backbone)
+    parent.init_weights()
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_a_missing_weight_is_an_error(trunks: dict[str, tuple[Path, Any]]) -> None:
+    """A checkpoint lacking one tensor would load in part and train on."""
+    path, _ = trunks["swin"]
+    checkpoint = torch.load(path, weights_only=True)
+    lost = "layers.2.blocks.1.attn.relative_position_bias_table"
+    del checkpoint["state_dict"][f"teacher.backbone.{lost}"]
+    torch.save(checkpoint, path)
+    backbone = small_swin(init_cfg=pretrained(path))
+    before = backbone.trunk.patch_embed.proj.weight.clone()
+    with pytest.raises(UserError, match=f"{path.name} does not fit.*1 missing.*{lost}"):
+        backbone.init_weights()
+    assert torch.equal(backbone.trunk.patch_embed.proj.weight, before)
+
+
+def test_another_architecture_is_an_error(trunks: dict[str, tuple[Path, Any]]) -> None:
+    """A ViT's checkpoint would leave a Swin at random values."""
+    with pytest.raises(UserError, match="another architecture"):
+        small_swin(init_cfg=pretrained(trunks["vit"][0])).init_weights()
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("work_dirs/mst_x/latest.pth", "bash tools/pretrain.sh configs/pretrain/mst_x.py"),
+        ("elsewhere/mine.pth", "Give init_cfg.checkpoint an existing"),
+    ],
+)
+def test_a_missing_file_names_path_and_command(tmp_path: Path, path: str, remedy: str) -> None:
+    """A user who has not pretrained would not learn which file is expected and what makes it."""
+    with pytest.raises(UserError) as caught:
+        small_vit(init_cfg=pretrained(tmp_path / path)).init_weights()
+    assert str(tmp_path / path) in str(caught.value) and remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("init_cfg", [{"type": "Xavier"}, {"type": "Pretrained"}, [{"type": "Pretrained"}]])
+def test_other_init_cfg_is_refused(init_cfg: Any) -> None:
+    """An initialisation that is not carried out would be ignored."""
+    with pytest.raises(UserError, match="init_cfg must be None or"):
+        small_vit(init_cfg=init_cfg).init_weights()
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmengine"])
+def test_built_from_every_scope(scope: str) -> None:
+    """A detection or segmentation config would not find the backbones."""
+    from mmdet.registry import MODELS as DETECTION
+    from mmseg.registry import MODELS as SEGMENTATION
+
+    registry = {"mmdet": DETECTION, "mmseg": SEGMENTATION, "mmengine": MODELS}[scope]
+    small = {
+        "type": "MSTVisionTransformer",
+        "model": None,
+        "model_args": SMALL_VIT,
+        "out_indices": (0, 1, 2, 3),
+    }
+    with DefaultScope.overwrite_default_scope(scope):
+        assert isinstance(registry.build(small), MSTVisionTransformer)
+        assert isinstance(registry.build({"type": "MSTSwin", "model_args": SMALL_SWIN}), MSTSwin)
