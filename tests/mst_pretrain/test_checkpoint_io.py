@@ -82,7 +82,7 @@ def test_code_in_a_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
     torch.save({"state_dict": {"w": torch.ones(2)}, "x": Malicious(marker)}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match=r"evil\.pth.*(posix|nt|os)\.system.*safetensors"):
         load_checkpoint(tmp_path / "evil.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious(marker)))
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious(marker), protocol=2))
     with pytest.raises(UserError, match=r"plain\.pth"):
         load_checkpoint(tmp_path / "plain.pth")
     assert not marker.exists()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
@@ -19,6 +21,7 @@ from mst_pretrain.checkpoint_io import load_checkpoint, load_state_dict
 from mst_pretrain.engine import MSTRunner, build_runner
 from mst_pretrain.errors import UserError
 from mst_pretrain.hooks import ScheduleHook, random_state, set_random_state
+from mst_pretrain.optim import MSTOptimWrapper
 
 MakeConfig = Callable[..., Config]
 SGD = {"optim_wrapper__optimizer": {"type": "SGD", "lr": 1.0, "momentum": 0.9}}
@@ -34,20 +37,18 @@ LARGE |= {"custom_hooks__0__freeze_last_layer_epochs": 0, "optim_wrapper__clip_g
 
 
 class Recorder(Hook):
-    """What the log says at each iteration, and which samples were used."""
+    """What the log says at each iteration."""
 
     priority = "VERY_LOW"
 
-    def __init__(self) -> None:
-        self.lr: list[float] = []
-        self.momentum: list[float] = []
+    def __init__(self, *names: str) -> None:
+        self.values: dict[str, list[float]] = {name: [] for name in names}
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        scalars = runner.message_hub.log_scalars
-        self.lr.append(scalars["train/lr"].current())
-        self.momentum.append(scalars["train/momentum"].current())
+        for name, values in self.values.items():
+            values.append(float(runner.message_hub.log_scalars[name].current()))
 
 
 def train(cfg: Config, *hooks: Hook) -> MSTRunner:
@@ -85,6 +86,29 @@ def test_eight_of_one_are_one_of_eight(toy_config: MakeConfig) -> None:
     assert loops[0].iters_per_epoch == loops[1].iters_per_epoch == 2
 
 
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OnCPU(MSTOptimWrapper):
+    """MMEngine's own wrapper for mixed precision refuses the CPU."""
+
+    @contextmanager
+    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+            yield
+
+
+def test_mixed_precision_trains_as_single_precision(toy_config: MakeConfig) -> None:
+    """Under --amp a part of the step would fail on a half-precision tensor, or compute something else."""
+    losses = []
+    for kind in ("MSTOptimWrapper", "BFloat16OnCPU"):
+        recorder = Recorder("train/loss_ce", "train/loss_rec", "train/grad_norm")
+        runner = train(toy_config(optim_wrapper__type=kind, train_cfg__max_iters=3), recorder)
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in runner.model.parameters())
+        losses.append(recorder.values)
+    for name in ("train/loss_ce", "train/loss_rec"):
+        assert losses[1][name] == pytest.approx(losses[0][name], rel=0.1)
+    assert min(losses[1]["train/grad_norm"]) > 0
+
+
 def test_run_starts_equal_and_leaves_its_files(toy_config: MakeConfig) -> None:
     """The teacher would start from other weights, or the random start of comparisons would be missing."""
     runner = train(toy_config(train_cfg__max_iters=2))
@@ -103,12 +127,13 @@ def test_run_starts_equal_and_leaves_its_files(toy_config: MakeConfig) -> None:
 
 def test_log_shows_the_values_that_were_used(toy_config: MakeConfig) -> None:
     """The logged learning rate would be another iteration's."""
-    recorder = Recorder()
+    recorder = Recorder("train/lr", "train/momentum")
     runner = train(toy_config(train_cfg__max_iters=6), recorder)
     schedule = next(hook for hook in runner.hooks if isinstance(hook, ScheduleHook))
-    assert recorder.lr == pytest.approx([schedule.lr_schedule(i) for i in range(6)])
-    assert recorder.momentum == pytest.approx([schedule.momentum_schedule(i) for i in range(6)])
-    assert recorder.lr[0] == 0 and recorder.lr[1] > 0
+    lr, momentum = recorder.values["train/lr"], recorder.values["train/momentum"]
+    assert lr == pytest.approx([schedule.lr_schedule(i) for i in range(6)])
+    assert momentum == pytest.approx([schedule.momentum_schedule(i) for i in range(6)])
+    assert lr[0] == 0 and lr[1] > 0
 
 
 @pytest.mark.parametrize(

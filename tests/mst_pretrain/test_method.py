@@ -290,6 +290,6 @@ def test_losses_have_their_weights(randomize: Randomize) -> None:
     batch = batch_of(2, 2, 7)
     one = model_of(randomize, VIT, MASKED | {"lambda_rec": 1.0}).loss(**batch)
     weighted = model_of(randomize, VIT, MASKED | {"lambda_ce": 0.25, "lambda_rec": 3.0}).loss(**batch)
-    assert float(weighted["loss_ce"]) == pytest.approx(0.25 * float(one["loss_ce"]), rel=1e-12)
-    assert float(weighted["loss_rec"]) == pytest.approx(3 * float(one["loss_rec"]), rel=1e-12)
+    assert weighted["loss_ce"].item() == pytest.approx(0.25 * one["loss_ce"].item(), rel=1e-12)
+    assert weighted["loss_rec"].item() == pytest.approx(3 * one["loss_rec"].item(), rel=1e-12)
     assert {key for key in one if "loss" in key} == {"loss_ce", "loss_rec"}

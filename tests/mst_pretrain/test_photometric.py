@@ -174,6 +174,21 @@ def test_preprocessor_keeps_samples_and_views_together() -> None:
                 torch.testing.assert_close(got[view, sample], (bright - mean) / std, rtol=1e-4, atol=1e-5)
 
 
+def test_preprocessor_is_exact_under_autocast() -> None:
+    """Under --amp the blur would run in half precision, and the first blurred batch end the run."""
+    pixels = (pictures(4) * 255).byte().unsqueeze(1)
+    parameters = torch.tensor(
+        [[row(jitter=1.0, brightness=1.2, sigma=0.3 + 0.4 * i, solarize=1.0)] for i in range(4)]
+    )
+    crops = {"global_crops": pixels, "global_parameters": parameters}
+    local = {"local_crops": pixels[:, :0], "local_parameters": parameters[:, :0]}
+    data = {**crops, **local, "seed": torch.arange(4)}
+    expected = MultiCropPreprocessor()(data, training=True)["global_views"]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = MultiCropPreprocessor()(data, training=True)["global_views"]
+    assert got.dtype == torch.float32 and torch.equal(got, expected)
+
+
 def test_preprocessor_without_local_crops() -> None:
     """Two global views alone would crash."""
     data = {
