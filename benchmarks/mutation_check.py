@@ -277,7 +277,9 @@ def main() -> int:
         if unchanged.returncode:
             print(f"The tests fail on the unchanged code:\n{unchanged.stdout[-3000:]}", file=sys.stderr)
             return 1
-        table = Table("file", "line", "becomes", "test", "result")
+        table = Table()
+        for title in ("file", "line", "becomes", "test", "result"):
+            table.add_column(title, overflow="fold")
         results = []
         for mutation in mutations:
             results.append(check(folder, mutation))

@@ -56,9 +56,8 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
             )
             pixels = self.cast_data(crops.flatten(0, 1)).float() / 255
             if training and len(pixels):
-                with torch.autocast(
-                    pixels.device.type, enabled=False
-                ):  # MMEngine calls this inside the step's region
+                # MMEngine calls this inside the step's autocast region
+                with torch.autocast(pixels.device.type, enabled=False):
                     pixels = augment(pixels, parameters.flatten(0, 1).cpu())
             views[f"{kind}_views"] = ((pixels - self.mean) / self.std).unflatten(0, crops.shape[:2])
         return {**views, "seeds": self.cast_data(data["seed"])}
