@@ -13,7 +13,7 @@ model = dict(
         drop_path_rate=0.0,
     ),
     head=dict(prototypes=512, hidden_dim=256, bottleneck_dim=64),
-    masking=dict(mode="attention", num=4, prob=0.5),
+    masking=dict(mode="attention", num=2, prob=1.0),
     decoder=dict(width=64, min_width=16),
 )
 train_dataloader = dict(
@@ -24,25 +24,28 @@ train_dataloader = dict(
         data_root=data_root,
         crops=dict(
             global_crops=[
-                dict(size=64, scale=(0.1, 0.6), blur_probability=0.3, blur_sigma=(0.1, 0.7)),
+                dict(
+                    size=64, scale=(0.45, 1.0), ratio=(1.0, 2.0), blur_probability=0.3, blur_sigma=(0.1, 0.7)
+                ),
                 dict(
                     size=64,
-                    scale=(0.1, 0.6),
+                    scale=(0.45, 1.0),
+                    ratio=(1.0, 2.0),
                     blur_probability=0.1,
                     blur_sigma=(0.1, 0.7),
                     solarize_probability=0.1,
                 ),
             ],
-            local_crop=dict(size=32, scale=(0.02, 0.15), blur_probability=0.1, blur_sigma=(0.1, 0.5)),
+            local_crop=dict(size=32, scale=(0.02, 0.3), blur_probability=0.1, blur_sigma=(0.1, 0.5)),
             local_count=4,
         ),
     ),
 )
-train_cfg = dict(max_epochs=32)
+train_cfg = dict(max_epochs=24)
 custom_hooks = [
     dict(
         type="ScheduleHook",
-        base_lr=2e-3,
+        base_lr=7e-4,
         base_batch=32,
         final_lr=1e-5,
         warmup_epochs=1,

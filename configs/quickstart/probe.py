@@ -18,6 +18,15 @@ model = dict(
         loss_decode=dict(type="CrossEntropyLoss"),
     ),
 )
+train_pipeline = [  # no change of colour or scale: the features stay as they are
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="Resize", scale=(256, 144), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(128, 256)),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackSegInputs"),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=1e-2, weight_decay=0.0))
 train_cfg = dict(max_iters=300)
 param_scheduler = [
