@@ -3,7 +3,6 @@ _base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
 
 data_root = "quickstart_out/data/coco/"
 classes = ("person", "car", "truck", "bus", "bicycle")
-norm_cfg = dict(type="GN", num_groups=8)
 model = dict(
     backbone=dict(
         type="MSTVisionTransformer",
@@ -15,7 +14,7 @@ model = dict(
             type="Pretrained", checkpoint="quickstart_out/pretrain/latest.pth", prefix="teacher.backbone."
         ),
     ),
-    neck=dict(in_channels=[128] * 4, out_channels=64, start_level=1, num_outs=4, norm_cfg=norm_cfg),
+    neck=dict(in_channels=[128] * 4, out_channels=64, start_level=1, num_outs=4),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,

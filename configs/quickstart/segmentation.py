@@ -64,10 +64,10 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=400, val_begin=100000)  # tools/test.py follows
+train_cfg = dict(max_iters=350, val_begin=100000)  # tools/test.py follows
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.01))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=30, end=400),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=30, end=350),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100000, max_keep_ckpts=1))
