@@ -30,19 +30,17 @@ class MSTRunner(Runner):
     gathered_random_states: list[Any]
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment."""
+        """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment.
+
+        The initial weights do not become the latest: an earlier run's result may still be there.
+        """
         self.gathered_random_states = all_gather_object(random_state())
         super().save_checkpoint(out_dir, filename + ".part", *args, **kwargs)
         if is_main_process():
-            whole, latest = Path(out_dir, filename), Path(out_dir, LATEST)
+            whole = Path(out_dir, filename)
             os.replace(f"{whole}.part", whole)
-            link = latest.with_name(LATEST + ".part")
-            link.unlink(missing_ok=True)
-            try:
-                os.link(whole, link)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(whole, link)
-            os.replace(link, latest)
+            if filename != INITIAL:  # a new run must not replace an old one's result before it has one
+                point_latest(whole)
 
     def load_checkpoint(
         self,
@@ -76,6 +74,18 @@ class MSTRunner(Runner):
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
         return checkpoint
+
+
+def point_latest(whole: Path) -> None:
+    """Make ``latest.pth`` beside a checkpoint the same file, at once."""
+    latest = whole.with_name(LATEST)
+    link = whole.with_name(LATEST + ".part")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(whole, link)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(whole, link)
+    os.replace(link, latest)
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -162,6 +172,8 @@ class PretrainLoop(BaseLoop):
             self.runner.save_checkpoint(
                 self.runner.work_dir, INITIAL, meta={"epoch": 0, "iter": 0}, by_epoch=False
             )
+        if self._max_iters == 0 and is_main_process():
+            point_latest(Path(self.runner.work_dir, INITIAL))
         if self._iter < self._max_iters:
             batches = iter(self.dataloader)  # takes a random number for its workers; restore states after it
             if self.resumed_random_state is not None:

@@ -278,3 +278,29 @@ def test_random_states_come_back() -> None:
     draw()
     set_random_state(state)
     assert draw() == expected
+
+
+class Latest(Hook):
+    """What latest.pth holds when the first iteration begins."""
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if batch_idx == 0:
+            self.content = Path(runner.work_dir, "latest.pth").read_bytes()
+
+
+def test_a_new_run_keeps_an_older_result_until_it_has_its_own(toy_config: MakeConfig) -> None:
+    """Starting again in the work directory of a finished run would replace its latest.pth by untrained weights."""
+    cfg, latest = toy_config(train_cfg__max_iters=1), Latest()
+    path = Path(cfg.work_dir, "latest.pth")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"two days of work")
+    train(cfg, latest)
+    assert latest.content == b"two days of work"
+    assert path.samefile(path.with_name("iter_1.pth"))
+
+
+def test_a_run_of_no_iteration_leaves_the_initial_weights(toy_config: MakeConfig) -> None:
+    """The quickstart's --pretrain-epochs 0 would have no checkpoint to start from."""
+    cfg = toy_config(train_cfg__max_epochs=0)
+    train(cfg)
+    assert Path(cfg.work_dir, "latest.pth").samefile(Path(cfg.work_dir, "initial.pth"))
