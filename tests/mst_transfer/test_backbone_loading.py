@@ -13,7 +13,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import mst_transfer  # noqa: F401, registers
+from mst_pretrain.backbones import forward_trunk
+from mst_pretrain.checkpoint_io import save_atomic
 from mst_pretrain.errors import UserError
+from mst_pretrain.mst import MST
 from mst_transfer.backbones import MSTSwin, MSTVisionTransformer, base
 
 SMALL_VIT: dict[str, Any] = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 64}
@@ -78,7 +81,7 @@ def test_loads_the_trunk_and_says_so(
                     "(not used: norm.bias, norm.weight)"]  # fmt: skip
     with torch.no_grad():
         backbone.trunk.patch_embed.proj.bias.zero_()
-    parent.init_weights()
+    backbone.init_weights()
     assert backbone.trunk.patch_embed.proj.bias.abs().sum() == 0  # once
 
 
@@ -91,6 +94,38 @@ def test_features_of_the_checkpoint(trunks: dict[str, tuple[Path, Any]]) -> None
     with torch.no_grad():
         expected = model.forward_features(images)[:, 1:].transpose(1, 2).reshape(2, 48, 4, 4)
         torch.testing.assert_close(backbone(images)[-1], expected)
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "shape", "size"),
+    [
+        (small_vit, "vit_tiny_patch16_224", SMALL_VIT, (64, 96)),
+        (small_swin, "swin_tiny_patch4_window7_224", SMALL_SWIN, (224, 448)),
+    ],
+)
+def test_features_are_the_teachers(
+    build: Any, name: str, shape: dict[str, Any], size: tuple[int, int], tmp_path: Path
+) -> None:
+    """What pretraining leaves under `teacher.backbone.` would give other features here than in pretraining."""
+    torch.manual_seed(0)
+    method = MST({"name": name, **shape}, head={"prototypes": 8, "hidden_dim": 8, "bottleneck_dim": 4})
+    for parameter in method.parameters():
+        parameter.data = torch.randn_like(parameter) / parameter[0].numel() ** 0.5
+    save_atomic({"state_dict": method.state_dict()}, tmp_path / "latest.pth")
+    options = {"pyramid": False} if build is small_vit else {}
+    backbone = build(init_cfg=pretrained(tmp_path / "latest.pth"), **options).eval()
+    backbone.init_weights()
+    teacher, images = method.teacher.backbone.eval(), torch.randn(1, 3, *size)
+    with torch.no_grad():
+        if build is small_vit:
+            torch.testing.assert_close(backbone(images)[-1], forward_trunk(teacher, images).grid)
+            return
+        # maps of whole windows: the two rules of shifting differ in the last stage alone
+        x = teacher.patch_embed(images)
+        for stage, y in zip(teacher.layers[:3], backbone(images)[:3], strict=True):
+            x = stage(x)
+            expected = nn.functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2)
+            torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_cut_trunk_and_resized_embedding(trunks: dict[str, tuple[Path, Any]]) -> None:
