@@ -242,14 +242,18 @@ def test_other_operators_say_what_to_do() -> None:
     not isinstance(sys.modules.get("mmcv._ext"), ops.TorchvisionOps), reason="mmcv is compiled"
 )
 def test_through_mmcv_and_models() -> None:
-    """mmdet or mmseg would not import, or mmcv's soft NMS would fail without naming its operator."""
+    """mmdet or mmseg would not import, or mmcv's other functions would fail without naming their operator."""
     import mmdet.models
     import mmseg.models
-    from mmcv.ops import soft_nms
+    from mmcv.ops import deform_conv2d, soft_nms
 
     assert mmdet.models.MaskRCNN and mmseg.models.EncoderDecoder
     with pytest.raises(RuntimeError, match="'softnms'"):
         soft_nms(*some_boxes(4, seed=0))
+    with pytest.raises(
+        RuntimeError, match=r"'deform_conv_forward' is not available.*without compiled operators"
+    ):
+        deform_conv2d(torch.rand(1, 2, 5, 5), torch.zeros(1, 18, 5, 5), torch.rand(2, 2, 3, 3), 1, 1)
 
 
 def test_compiled_mmcv_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
