@@ -379,6 +379,7 @@ def test_drop_path_rises_with_depth() -> None:
     ("build", "message"),
     [
         (lambda: small_vit(out_indices=(0, 1, 2, 4)), r"\(0, 1, 2, 4\) do not fit 4 blocks"),
+        (lambda: small_vit(out_indices=(-1, 0, 1, 2)), r"\(-1, 0, 1, 2\) do not fit"),
         (lambda: small_vit(out_indices=(0, 1, 3)), "needs four"),
         (lambda: small_vit(out_indices=(3, 2, 1, 0)), "must rise"),
         (lambda: small_vit(normed_taps="first"), "got 'first'"),
