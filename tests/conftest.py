@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 
 torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def fresh_engine() -> Iterator[None]:
+    """MMEngine keeps loggers for the whole process; one of an earlier test would write to that test's closed stream."""
+    yield
+    for registry in (MMLogger, MessageHub, DefaultScope):
+        registry._instance_dict.clear()

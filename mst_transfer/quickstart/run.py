@@ -195,8 +195,10 @@ class Quickstart:
         for arm in ARMS:
             measured = json.loads((self.out / arm / name / "test_metrics.json").read_text())
             for key, title in metrics.items():
-                value = measured[key]
-                results[arm][title] = round(100 * value, 4) if key.startswith("coco/") else value
+                scale = (
+                    100 if key.startswith("coco/") else 1
+                )  # mmdet's AP is a fraction, mmseg's IoU per cent
+                results[arm][title] = round(scale * measured[key], 4)
 
     def _tool(self, arm: str, tool: str, *arguments: Path) -> Task:
         return Task(arm, [f"tools/{tool}", *map(str, arguments)], self.out / f"logs/{tool}_{arm}.log")

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from mst_pretrain.checkpoint_io import load_checkpoint
+from mst_pretrain.config import load_config
 from mst_pretrain.errors import run_cli
 
 ROOT = Path(__file__).parents[2]
@@ -258,13 +259,14 @@ def test_exported_backbone_gives_equal_features(images: Path, tmp_path: Path) ->
     pretrain(images, tmp_path)
     exported = tmp_path / "backbone.safetensors"
     tool("convert_checkpoint").main([str(tmp_path / "latest.pth"), str(exported)])
-    shape = {"img_size": 96, "patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4, "num_classes": 0}
-    loaded = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(exported), **shape).eval()
-    expected = timm.create_model("vit_tiny_patch16_224", **shape).eval()
+    shape = dict(load_config(ROOT / PRETRAIN).model.backbone, num_classes=0)
+    name = shape.pop("name")
+    loaded = timm.create_model(name, checkpoint_path=str(exported), **shape).eval()
+    expected = timm.create_model(name, **shape).eval()
     prefix = "teacher.backbone."
     state = load_checkpoint(tmp_path / "latest.pth")["state_dict"]
     expected.load_state_dict({key[len(prefix) :]: v for key, v in state.items() if key.startswith(prefix)})
-    pixels = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(loaded(pixels), expected(pixels))
 
