@@ -14,7 +14,7 @@ from torch import nn
 
 import mst_transfer  # noqa: F401, registers
 from mst_pretrain.backbones import forward_trunk
-from mst_pretrain.checkpoint_io import save_atomic
+from mst_pretrain.checkpoint_io import save_atomic, save_safetensors
 from mst_pretrain.errors import UserError
 from mst_pretrain.mst import MST
 from mst_transfer.backbones import MSTSwin, MSTVisionTransformer, base
@@ -128,6 +128,18 @@ def test_features_are_the_teachers(
             torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_prefix_chooses_the_weights(trunks: dict[str, tuple[Path, Any]], tmp_path: Path) -> None:
+    """The student's weights, or an exported file of plain timm keys, could not be fine-tuned."""
+    path, model = trunks["vit"]
+    student = small_vit(init_cfg=pretrained(path, "student.backbone."))
+    student.init_weights()
+    assert all(not weight.any() for weight in student.trunk.state_dict().values())
+    save_safetensors(model.state_dict(), tmp_path / "timm.safetensors")
+    exported = small_vit(init_cfg={"type": "Pretrained", "checkpoint": str(tmp_path / "timm.safetensors")})
+    exported.init_weights()
+    assert torch.equal(exported.trunk.blocks[3].mlp.fc2.weight, model.blocks[3].mlp.fc2.weight)
+
+
 def test_cut_trunk_and_resized_embedding(trunks: dict[str, tuple[Path, Any]]) -> None:
     """An early last tap, or another native size, would make a good checkpoint unloadable."""
     path, model = trunks["vit"]
@@ -182,7 +194,9 @@ def test_a_missing_file_names_path_and_command(tmp_path: Path, path: str, remedy
     assert str(tmp_path / path) in str(caught.value) and remedy in str(caught.value)
 
 
-@pytest.mark.parametrize("init_cfg", [{"type": "Xavier"}, {"type": "Pretrained"}, [{"type": "Pretrained"}]])
+@pytest.mark.parametrize(
+    "init_cfg", [{"type": "Xavier", "checkpoint": "x.pth"}, {"type": "Pretrained"}, [{"type": "Pretrained"}]]
+)
 def test_other_init_cfg_is_refused(init_cfg: Any) -> None:
     """An initialisation that is not carried out would be ignored."""
     with pytest.raises(UserError, match="init_cfg must be None or"):
