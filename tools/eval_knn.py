@@ -9,7 +9,7 @@ import torch
 
 from mst_pretrain.backbones import build_trunk
 from mst_pretrain.checkpoint_io import load_backbone
-from mst_pretrain.data.datasets import class_folders
+from mst_pretrain.data.sources import open_source
 from mst_pretrain.errors import UserError, run_cli
 from mst_pretrain.evaluation.features import extract_features
 from mst_pretrain.evaluation.knn import knn_accuracy
@@ -31,13 +31,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
 
-    train_paths, train_labels, names = class_folders(args.train)
-    val_paths, val_labels, val_names = class_folders(args.val)
-    if set(val_names) - set(names):
-        raise UserError(
-            f"{args.val} has classes that {args.train} lacks: {sorted(set(val_names) - set(names))[:5]}."
-        )
-    to_train = [names.index(name) for name in val_names]
+    train_source, val_source = open_source(args.train, labelled=True), open_source(args.val, labelled=True)
+    assert train_source.labels is not None and val_source.labels is not None
+    if unknown := sorted(set(val_source.classes) - set(train_source.classes)):
+        raise UserError(f"{args.val} has classes that {args.train} lacks: {unknown[:5]}.")
+    to_train = [train_source.classes.index(name) for name in val_source.classes]
     torch.manual_seed(0)
     trunk = build_trunk(args.model, **args.model_args)
     if args.checkpoint:
@@ -49,12 +47,11 @@ def main() -> None:
         "batch_size": args.batch_size,
         "workers": args.workers,
     }
-    train = extract_features(trunk, train_paths, device=device, **options)
-    val = extract_features(trunk, val_paths, device=device, **options)
+    train = extract_features(trunk, train_source, device=device, **options)
+    val = extract_features(trunk, val_source, device=device, **options)
     ks = [k for k in args.k if k <= len(train)] or [len(train)]
-    accuracy = knn_accuracy(
-        train, torch.tensor(train_labels), val, torch.tensor([to_train[label] for label in val_labels]), ks
-    )
+    val_labels = torch.tensor([to_train[label] for label in val_source.labels])
+    accuracy = knn_accuracy(train, torch.tensor(train_source.labels), val, val_labels, ks)
     protocol = {"model": args.model, "checkpoint": args.checkpoint, "resize": args.resize, "crop": args.crop}
     result = {f"knn_{k}": round(value, 3) for k, value in accuracy.items()}
     print(json.dumps({**protocol, "train_images": len(train), "val_images": len(val), **result}))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -12,8 +9,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from ..backbones import Trunk, forward_trunk
-from ..data.datasets import read_rgb
+from ..data.decode import decode_rgb
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from ..data.sources import ImageSource
 
 
 def evaluation_transform(resize: int = 256, crop: int = 224) -> v2.Compose:
@@ -29,23 +27,23 @@ def evaluation_transform(resize: int = 256, crop: int = 224) -> v2.Compose:
     )
 
 
-class ImageFiles(Dataset):
-    """Decoded, transformed images of a list of files."""
+class TransformedImages(Dataset):
+    """Decoded, transformed images of a source."""
 
-    def __init__(self, paths: Sequence[Path], transform: v2.Compose) -> None:
-        self.paths, self.transform = paths, transform
+    def __init__(self, source: ImageSource, transform: v2.Compose) -> None:
+        self.source, self.transform = source, transform
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.transform(read_rgb(self.paths[index]))
+        return self.transform(decode_rgb(self.source.read(index), self.source.name(index)))
 
 
 @torch.no_grad()
 def extract_features(
     trunk: Trunk,
-    paths: Sequence[Path],
+    source: ImageSource,
     resize: int = 256,
     crop: int = 224,
     batch_size: int = 64,
@@ -53,13 +51,13 @@ def extract_features(
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> Tensor:
-    """Global features of image files, in order.
+    """Global features of a source's images, in order.
 
     Returns:
         [N, D] float32 on the CPU, not normalised.
     """
     trunk = trunk.to(device).eval()
-    files = ImageFiles(paths, evaluation_transform(resize, crop))
-    loader = DataLoader(files, batch_size=batch_size, num_workers=workers)
+    images = TransformedImages(source, evaluation_transform(resize, crop))
+    loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
     batches = track(loader, description="features", disable=not progress)
-    return torch.cat([forward_trunk(trunk, images.to(device)).pooled.float().cpu() for images in batches])
+    return torch.cat([forward_trunk(trunk, batch.to(device)).pooled.float().cpu() for batch in batches])

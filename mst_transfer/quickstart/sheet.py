@@ -17,7 +17,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from mst_pretrain.backbones import output_stride
 from mst_pretrain.checkpoint_io import load_backbone
-from mst_pretrain.data.datasets import read_rgb
+from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 
 matplotlib.use("Agg")
