@@ -14,6 +14,7 @@ from timm.models.swin_transformer import SwinTransformer, window_partition, wind
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .errors import UserError
 
@@ -128,11 +129,18 @@ def _forward_vit(trunk: Trunk, tokens: Tensor, with_attention: bool) -> Features
     height, width = tokens.shape[1:3]
     x = trunk.norm_pre(trunk._pos_embed(tokens))
     for block in trunk.blocks[:-1]:
-        x = block(x)
+        x = _run(block, x, trunk.grad_checkpointing)
     attention = vit_attention_map(trunk.blocks[-1], x, height, width) if with_attention else None
-    x = trunk.norm(trunk.blocks[-1](x))
+    x = trunk.norm(_run(trunk.blocks[-1], x, trunk.grad_checkpointing))
     grid = x[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width))
     return Features(x[:, 0], grid, attention)
+
+
+def _run(block: Any, x: Tensor, checkpointing: bool) -> Tensor:
+    """One block; with gradient checkpointing its activations are computed again in the backward pass."""
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, x, use_reentrant=False)
+    return block(x)
 
 
 def vit_attention_map(block: Any, x: Tensor, height: int, width: int) -> Tensor:
@@ -164,9 +172,9 @@ def _forward_swin(trunk: Trunk, x: Tensor, with_attention: bool) -> Features:
     last = trunk.layers[-1]
     x = last.downsample(x)
     for block in last.blocks[:-1]:
-        x = block(x)
+        x = _run(block, x, last.grad_checkpointing)
     attention = swin_attention_map(last.blocks[-1], x) if with_attention else None
-    x = trunk.norm(last.blocks[-1](x))
+    x = trunk.norm(_run(last.blocks[-1], x, last.grad_checkpointing))
     return Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), attention)
 
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from .errors import UserError
 
 POSITION_EMBEDDING = "pos_embed"
+LATEST = "latest.pth"
+INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
 
 
 def _history_statistic(owner: type, name: str) -> Any:
@@ -179,6 +182,17 @@ def save_atomic(obj: Any, path: str | Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, path)
+
+
+def link_atomic(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source`` at once, a copy where there are no hard links."""
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, part)
+    os.replace(part, target)
 
 
 def save_safetensors(

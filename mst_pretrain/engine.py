@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,9 @@ from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
 
-from .checkpoint_io import load_checkpoint
+from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint
 from .errors import UserError
 from .hooks import random_state, set_random_state
-
-LATEST = "latest.pth"
-INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
 
 
 @RUNNERS.register_module()
@@ -78,14 +74,7 @@ class MSTRunner(Runner):
 
 def point_latest(whole: Path) -> None:
     """Make ``latest.pth`` beside a checkpoint the same file, at once."""
-    latest = whole.with_name(LATEST)
-    link = whole.with_name(LATEST + ".part")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(whole, link)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(whole, link)
-    os.replace(link, latest)
+    link_atomic(whole, whole.with_name(LATEST))
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -138,6 +127,13 @@ class PretrainLoop(BaseLoop):
         self._max_epochs = 1  # MMEngine: one long epoch
         self._epoch, self._iter = 0, 0
         self.resumed_random_state: dict[str, Any] | None = None
+        self.indices: list[torch.Tensor | None] = []
+
+    def image_names(self) -> list[str]:
+        """The images of this process's last iteration, for a person to find them."""
+        source = getattr(self.dataloader.dataset, "source", None)
+        indices = [int(index) for batch in self.indices if batch is not None for index in batch]
+        return [source.name(index) if source else str(index) for index in indices]
 
     @property
     def iter(self) -> int:
@@ -190,9 +186,11 @@ class PretrainLoop(BaseLoop):
         data = next(batches)
         self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data)
         outputs: list[dict[str, Any]] = []
+        self.indices = [data.get("index")]
         for micro in range(self.accumulate):
             if micro:
                 data = next(batches)
+                self.indices.append(data.get("index"))
             outputs.append(self.runner.model.train_step(data, optim_wrapper=self.runner.optim_wrapper))
         self.sampler.advance(self.global_batch)
         mean = {key: sum(output[key] for output in outputs) / self.accumulate for key in outputs[0]}

@@ -1,8 +1,7 @@
-"""What happens around an iteration: schedules, the teacher's step, health, exact resume."""
+"""What happens around an iteration: schedules, the teacher's step, exact resume. Health is in health.py."""
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any
 
@@ -17,7 +16,7 @@ from .errors import UserError
 from .schedules import CosineSchedule, WarmupThenConstant
 
 
-def _unwrap(runner: Runner) -> Any:
+def unwrap(runner: Runner) -> Any:
     """The MST model itself, whether or not it is wrapped for several processes."""
     return getattr(runner.model, "module", runner.model)
 
@@ -81,7 +80,7 @@ class ScheduleHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Apply the values of this iteration."""
-        iteration, model, wrapper = runner.iter, _unwrap(runner), runner.optim_wrapper
+        iteration, model, wrapper = runner.iter, unwrap(runner), runner.optim_wrapper
         for group in wrapper.optimizer.param_groups:
             group["lr"] = self.lr_schedule(iteration)
             group["weight_decay"] = self.weight_decay_schedule(iteration) if group["decays"] else 0.0
@@ -92,7 +91,7 @@ class ScheduleHook(Hook):
 
 @HOOKS.register_module()
 class TeacherHook(Hook):
-    """Teacher and centre follow once per optimizer step; stops on a loss that is not finite."""
+    """Teacher and centre follow once per optimizer step, and stay where the step was skipped."""
 
     priority = "HIGH"
 
@@ -104,27 +103,25 @@ class TeacherHook(Hook):
         found = [hook for hook in runner.hooks if isinstance(hook, ScheduleHook)]
         if not found:
             raise UserError(
-                "TeacherHook needs a ScheduleHook: add dict(type='ScheduleHook') to custom_hooks."
+                "TeacherHook needs a ScheduleHook: add schedule=dict(type='ScheduleHook') to default_hooks."
             )
         self.schedule = found[0]
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Move the teacher; log what the model itself does not know."""
+        """Move the teacher unless the step was skipped; log what the model itself does not know."""
         assert self.schedule is not None
-        loss = float(outputs["loss"])
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss} at iteration {runner.iter}. The last good checkpoint is in "
-                f"{runner.work_dir}. Lower ScheduleHook.base_lr, or train without --amp, then --resume."
-            )
         momentum = self.schedule.momentum_schedule(runner.iter)
-        _unwrap(runner).update_teacher(momentum)
+        model = unwrap(runner)
+        if runner.optim_wrapper.skipped:
+            model.distillation.discard()
+        else:
+            model.update_teacher(momentum)
         scalars = {
             "grad_norm": runner.optim_wrapper.grad_norm,
             "momentum": momentum,
-            "teacher_temperature": _unwrap(runner).teacher_temperature,
+            "teacher_temperature": model.teacher_temperature,
         }
         runner.message_hub.update_scalars({f"train/{name}": value for name, value in scalars.items()})
 

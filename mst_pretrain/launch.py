@@ -77,7 +77,7 @@ def _use_amp(cfg: Config, path: str) -> None:
 
 def _resume(cfg: Config, source: str) -> None:
     """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
-    from .engine import LATEST
+    from .checkpoint_io import LATEST
 
     path = Path(cfg.work_dir, LATEST) if source == "auto" else Path(source)
     if not path.is_file():

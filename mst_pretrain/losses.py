@@ -105,6 +105,11 @@ class SelfDistillationLoss(nn.Module):
             raise RuntimeError("update_center() needs collect() first")
         batch_center = self.pending_sum / self.pending_count
         self.center.mul_(self.center_momentum).add_(batch_center, alpha=1 - self.center_momentum)
+        self.discard()
+
+    @torch.no_grad()
+    def discard(self) -> None:
+        """Forget what was collected since the last :meth:`update_center`, for a step that is left out."""
         self.pending_sum.zero_()
         self.pending_count.zero_()
 

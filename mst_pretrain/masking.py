@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MODES = ("attention", "random", "random_equal_count", "none")
+_MODES = ("attention", "attention_reversed", "random", "random_equal_count", "none")
 
 
 def attention_guided_mask(attention: Tensor, noise: Tensor, num: int, prob: float) -> Tensor:
@@ -63,8 +63,9 @@ def make_mask(
     """The student's mask for a batch. Row i depends on attention row i and seed i only.
 
     Args:
-        mode: ``attention`` (guided), ``random`` (``ratio`` of the tokens), ``random_equal_count`` (as many as
-            guided would, anywhere) or ``none``.
+        mode: ``attention`` (guided), ``attention_reversed`` (the most attended instead of the least: a control),
+            ``random`` (``ratio`` of the tokens), ``random_equal_count`` (as many as guided would, anywhere) or
+            ``none``.
         attention: [B, h, w] from the teacher.
         seeds: [B] int64, one per view.
         num: See :func:`attention_guided_mask`.
@@ -89,6 +90,8 @@ def make_mask(
     bernoulli, order, whole = noise[:, :tokens], noise[:, tokens : 2 * tokens], noise[:, -1:]
     if mode == "attention":
         mask = attention_guided_mask(attention, bernoulli, num, prob)
+    elif mode == "attention_reversed":
+        mask = attention_guided_mask(-attention, bernoulli, num, prob)
     elif mode == "random_equal_count":
         mask = attention_guided_mask(order, bernoulli, num, prob)
     else:

@@ -41,10 +41,13 @@ class MST(BaseModel):
         backbone: ``name`` of a timm model and its arguments; ``drop_path_rate`` acts in the student only.
         head: Arguments of :class:`ProjectionHead`.
         masking: ``mode`` and the arguments of :func:`make_mask`.
+        mask_local: Hide tokens of the local crops too, by the teacher's attention on them; off [ours].
         decoder: Arguments of :class:`ImageDecoder`; None trains without restoration.
         distillation: Arguments of :class:`SelfDistillationLoss` beside the number of prototypes.
         lambda_ce: Weight of the self-distillation loss.
         lambda_rec: Weight of the restoration loss.
+        gradient_checkpointing: Compute the student's activations again in the backward pass: less memory, more time.
+        compile: Backend of ``torch.compile`` for both trunks, e.g. ``inductor``; None runs them as they are.
         data_preprocessor: MMEngine config; moves crops to the device and augments their colours.
     """
 
@@ -53,10 +56,13 @@ class MST(BaseModel):
         backbone: dict[str, Any],
         head: dict[str, Any] | None = None,
         masking: dict[str, Any] | None = None,
+        mask_local: bool = False,
         decoder: dict[str, Any] | None = None,
         distillation: dict[str, Any] | None = None,
         lambda_ce: float = 1.0,
         lambda_rec: float = 1.0,
+        gradient_checkpointing: bool = False,
+        compile: str | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
@@ -66,10 +72,12 @@ class MST(BaseModel):
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.distillation = SelfDistillationLoss(head.get("prototypes", 65536), **(distillation or {}))
-        self.masking = dict(masking or {"mode": "none"})
+        self.masking, self.mask_local = dict(masking or {"mode": "none"}), mask_local
         self.lambda_ce, self.lambda_rec = lambda_ce, lambda_rec
         self.teacher_temperature = 0.04  # the schedule hook sets it at every iteration
         trunk = self.student.backbone
+        trunk.set_grad_checkpointing(gradient_checkpointing)
+        self.forward_trunk = torch.compile(forward_trunk, backend=compile) if compile else forward_trunk
         masks = self.masking.get("mode", "none") != "none"
         self.mask_token = nn.Parameter(torch.zeros(embed_width(trunk))) if masks else None
         stride = output_stride(trunk)
@@ -102,10 +110,10 @@ class MST(BaseModel):
         teacher_logits, attention = self.forward_teacher(images)
         mask = make_mask(attention=attention, seeds=_view_seeds(seeds, len(global_views)), **self.masking)
 
-        features = forward_trunk(self.student.backbone, images, mask, self.mask_token)
+        features = self.forward_trunk(self.student.backbone, images, mask, self.mask_token)
         pooled = [features.pooled]
         if len(local_views):
-            pooled.append(forward_trunk(self.student.backbone, local_views.flatten(0, 1)).pooled)
+            pooled.append(self.forward_local(local_views, seeds))
         student_logits = self.student.head(torch.cat(pooled))
 
         batch = global_views.shape[1]
@@ -118,14 +126,30 @@ class MST(BaseModel):
             losses["loss_rec"] = self.lambda_rec * restoration_loss(self.decoder(features.grid), images)
         return losses | watched | _mask_statistics(features, attention, mask)
 
+    def forward_local(self, local_views: Tensor, seeds: Tensor) -> Tensor:
+        """The student's pooled features [L * B, D] of the local views; hidden tokens only with ``mask_local``."""
+        images, mask = local_views.flatten(0, 1), None
+        if self.mask_local:
+            attention = self.teacher_features(images).attention
+            assert attention is not None
+            # other seeds than the global views'
+            mask = make_mask(attention=attention, seeds=_view_seeds(~seeds, len(local_views)), **self.masking)
+        return self.forward_trunk(self.student.backbone, images, mask, self.mask_token).pooled
+
     @torch.no_grad()
     def forward_teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's view: logits [B, K] and attention map [B, h, w], in an autocast region of its own."""
+        """The teacher's view: logits [B, K] and attention map [B, h, w]."""
+        features = self.teacher_features(images)
         with _own_autocast(images.device.type):
-            features = forward_trunk(self.teacher.backbone, images, with_attention=True)
             logits = self.teacher.head(features.pooled)
         assert features.attention is not None
         return logits, features.attention
+
+    @torch.no_grad()
+    def teacher_features(self, images: Tensor) -> Features:
+        """The teacher's trunk with attention, in an autocast region of its own."""
+        with _own_autocast(images.device.type):
+            return self.forward_trunk(self.teacher.backbone, images, with_attention=True)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
@@ -141,7 +165,7 @@ class MST(BaseModel):
         """For pictures: attention [B, h, w], mask [B, h, w] or None, restored images [B, 3, H, W] or None."""
         _, attention = self.forward_teacher(images)
         mask = make_mask(attention=attention, seeds=seeds, **self.masking)
-        features = forward_trunk(self.student.backbone, images, mask, self.mask_token)
+        features = self.forward_trunk(self.student.backbone, images, mask, self.mask_token)
         return attention, mask, None if self.decoder is None else self.decoder(features.grid)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,9 +12,18 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
+from .errors import UserError
+
 
 class _DINOSteps:
-    """What both wrappers add: clip each tensor by itself, and keep chosen parameters still for a while."""
+    """What both wrappers add: per-tensor clipping, parameters kept still, no step on gradients that are not finite.
+
+    Attributes:
+        frozen: Parameters that the next step leaves as they are.
+        grad_norm: Norm of all gradients of the last step, before clipping.
+        skipped: Whether the last step was left out because ``grad_norm`` was not finite. Under DDP every process
+            holds the same gradients, so all agree without asking.
+    """
 
     optimizer: torch.optim.Optimizer
 
@@ -21,6 +32,7 @@ class _DINOSteps:
         self.clip_grad_per_tensor = clip_grad_per_tensor
         self.frozen: list[nn.Parameter] = []
         self.grad_norm = float("nan")
+        self.skipped = False
 
     def before_optimizer_step(self) -> None:
         """Gradients are whole and unscaled here."""
@@ -28,6 +40,7 @@ class _DINOSteps:
             p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
         self.grad_norm = float(torch.nn.utils.get_total_norm(p.grad for p in parameters))
+        self.skipped = not math.isfinite(self.grad_norm)
         if self.clip_grad_per_tensor is not None:
             clip_each_tensor(parameters, self.clip_grad_per_tensor)
         for parameter in self.frozen:
@@ -36,26 +49,54 @@ class _DINOSteps:
 
 @OPTIM_WRAPPERS.register_module()
 class MSTOptimWrapper(_DINOSteps, OptimWrapper):
-    """MMEngine's wrapper with ``clip_grad_per_tensor`` [code: DINO]; ``clip_grad`` stays the global norm."""
+    """MMEngine's wrapper with ``clip_grad_per_tensor`` [code: DINO]; ``clip_grad`` stays the global norm.
+
+    Args:
+        dtype: None trains in float32; ``bfloat16`` runs the forward pass in autocast on a CPU or a GPU alike. It
+            needs no loss scaling; float16 does: :class:`MSTAmpOptimWrapper`.
+
+    Raises:
+        UserError: Another ``dtype``.
+    """
+
+    def __init__(self, *args: Any, dtype: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if dtype not in (None, "bfloat16"):
+            raise UserError(
+                f"optim_wrapper.dtype is '{dtype}'; MSTOptimWrapper takes None or 'bfloat16'. For float16 set "
+                "optim_wrapper.type=MSTAmpOptimWrapper, or give --amp."
+            )
+        self.dtype = dtype
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Gradient synchronisation as MMEngine's, forward pass in autocast where ``dtype`` asks for it."""
+        device_type = next(model.parameters()).device.type
+        with (
+            super().optim_context(model),
+            torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.dtype is not None),
+        ):
+            yield
 
     def step(self, **kwargs: Any) -> None:
-        """Clip, keep the frozen parameters still, step."""
+        """Clip, keep the frozen parameters still, step unless a gradient is not finite."""
+        self.before_optimizer_step()
         if self.clip_grad_kwargs:
             self._clip_grad()
-        self.before_optimizer_step()
-        self.optimizer.step(**kwargs)
+        if not self.skipped:
+            self.optimizer.step(**kwargs)
 
 
 @OPTIM_WRAPPERS.register_module()
 class MSTAmpOptimWrapper(_DINOSteps, AmpOptimWrapper):
-    """The same under automatic mixed precision; ``dtype`` is ``float16`` or ``bfloat16``."""
+    """The same under automatic mixed precision on a GPU; ``dtype`` is ``float16`` or ``bfloat16``."""
 
     def step(self, **kwargs: Any) -> None:
         """Unscale, clip, keep the frozen parameters still, step unless the gradients overflowed."""
         self.loss_scaler.unscale_(self.optimizer)
+        self.before_optimizer_step()
         if self.clip_grad_kwargs:
             self._clip_grad()
-        self.before_optimizer_step()
         self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update(self._scale_update_param)
 

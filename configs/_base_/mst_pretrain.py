@@ -22,6 +22,7 @@ model = dict(
         prob=0.5,  # [ours]: hides about 196 / 8 * 0.5 = 12 of 196 tokens of a DeiT-S view
         unmasked_image_probability=0.0,  # [ours]; iBOT needed 0.5 [code: iBOT]
     ),
+    mask_local=False,  # [ours]
     decoder=dict(width=256),  # CNN on all tokens [summary]; layers [ours]
     distillation=dict(
         student_temperature=0.1,  # [code: DINO]
@@ -29,6 +30,8 @@ model = dict(
     ),
     lambda_ce=1.0,  # [ours]
     lambda_rec=1.0,  # [ours]
+    gradient_checkpointing=False,
+    compile=None,
     data_preprocessor=dict(type="MultiCropPreprocessor"),
 )
 
@@ -62,10 +65,11 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=5e-4),  # [code: DINO]; the schedule sets lr and weight decay
     clip_grad_per_tensor=3.0,  # [code: DINO]
     clip_grad=None,
+    dtype=None,  # "bfloat16": autocast on a CPU or a GPU; --amp: float16 with loss scaling
 )
 
-custom_hooks = [
-    dict(
+default_hooks = dict(
+    schedule=dict(
         type="ScheduleHook",
         base_lr=5e-4,  # [code: DINO]
         base_batch=256,  # [code: DINO]
@@ -77,10 +81,9 @@ custom_hooks = [
         teacher_temperature_epochs=0,
         freeze_last_layer_epochs=1,  # [code: DINO]
     ),
-    dict(type="TeacherHook"),
-    dict(type="ExactResumeHook"),
-]
-default_hooks = dict(
+    teacher=dict(type="TeacherHook"),
+    health=dict(type="HealthHook", max_skipped=20, collapse_patience=5000),  # [ours]
+    exact_resume=dict(type="ExactResumeHook"),
     first_steps=dict(type="FirstStepsHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),

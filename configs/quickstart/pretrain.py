@@ -42,23 +42,16 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_epochs=24)
-custom_hooks = [
-    dict(
-        type="ScheduleHook",
+default_hooks = dict(
+    schedule=dict(
         base_lr=7e-4,
         base_batch=32,
         final_lr=1e-5,
         warmup_epochs=1,
         weight_decay=(0.04, 0.04),
         momentum=(0.99, 1.0),
-        teacher_temperature=(0.04, 0.04),
-        teacher_temperature_epochs=0,
         freeze_last_layer_epochs=0,
     ),
-    dict(type="TeacherHook"),
-    dict(type="ExactResumeHook"),
-]
-default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=200, max_keep_ckpts=2),
 )

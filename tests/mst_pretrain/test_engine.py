@@ -32,8 +32,8 @@ NO_BN = {
     "train_cfg__max_iters": 3,
     "train_cfg__max_epochs": 5,
 }
-LARGE = {"custom_hooks__0__base_lr": 20.0, "custom_hooks__0__warmup_epochs": 0}
-LARGE |= {"custom_hooks__0__freeze_last_layer_epochs": 0, "optim_wrapper__clip_grad_per_tensor": 0.5}
+LARGE = {"default_hooks__schedule__base_lr": 20.0, "default_hooks__schedule__warmup_epochs": 0}
+LARGE |= {"default_hooks__schedule__freeze_last_layer_epochs": 0, "optim_wrapper__clip_grad_per_tensor": 0.5}
 
 
 class Recorder(Hook):

@@ -1,0 +1,190 @@
+"""Noticing a run that goes wrong: steps that are not finite, and collapse. Both are counted, named, and end the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor
+
+from .checkpoint_io import INITIAL, LATEST, link_atomic
+from .errors import UserError
+from .hooks import unwrap
+
+SKIPPED = "skipped_steps.jsonl"
+BEFORE_COLLAPSE = "before_collapse.pth"
+SHOWN = 4
+WATCHED = ("loss_ce", "teacher_entropy", "kl", "feature_std")
+
+
+@HOOKS.register_module()
+class HealthHook(Hook):
+    """Leaves out steps that are not finite and stops a run that collapsed. Thresholds are [ours].
+
+    A step whose gradients are not finite moves nothing: the optimizer wrapper skips it, the teacher and the centre
+    stay, and the buffers (batch norm statistics) are put back here. float16's loss scale overflows from time to
+    time; that is such a step too, with a finite loss. A collapsed run is not skipped through, because only further
+    steps can lead out of it: it is reported, and stopped if it lasts.
+
+    Args:
+        max_skipped: Stop after so many skipped steps in a row.
+        collapse_interval: Iterations over which the watched values are averaged before they are judged.
+        collapse_patience: Stop when every average of so many iterations showed collapse; 0 only reports it.
+        uniform: Collapse to one answer for all images, centred away: loss and teacher entropy above this share of
+            ln K.
+        one_prototype: Collapse to one prototype: teacher entropy and KL below this share of ln K.
+        spread: Collapse of the features: standard deviation of the normalised features below this share of
+            1 / sqrt(D), the value of directions drawn at random.
+    """
+
+    priority = "ABOVE_NORMAL"  # after the teacher, before logs and checkpoints
+
+    def __init__(
+        self,
+        max_skipped: int = 20,
+        collapse_interval: int = 50,
+        collapse_patience: int = 5000,
+        uniform: float = 0.995,
+        one_prototype: float = 0.005,
+        spread: float = 0.02,
+    ) -> None:
+        self.max_skipped = max_skipped
+        self.collapse_interval, self.collapse_patience = collapse_interval, collapse_patience
+        self.uniform, self.one_prototype, self.spread = uniform, one_prototype, spread
+        self.buffers: list[Tensor] = []
+        self.skipped_in_a_row, self.skipped, self.collapsed_iters = 0, 0, 0
+        self.sums: dict[str, Tensor] = {}
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep the buffers a step may spoil."""
+        self.buffers = [buffer.clone() for buffer in unwrap(runner).buffers()]
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Judge this step.
+
+        Raises:
+            UserError: Too many steps in a row were skipped, or the run has collapsed for too long.
+        """
+        if runner.optim_wrapper.skipped:
+            self._report_skipped(runner, float(outputs["loss"]))
+            return
+        self.skipped_in_a_row = 0
+        for name in WATCHED:
+            self.sums[name] = self.sums.get(name, 0) + outputs[name].detach().float()
+        if (runner.iter + 1) % self.collapse_interval == 0:
+            self._judge_collapse(runner)
+
+    def _report_skipped(self, runner: Runner, loss: float) -> None:
+        """All processes come here together: they hold the same gradients."""
+        for buffer, kept in zip(unwrap(runner).buffers(), self.buffers, strict=True):
+            buffer.copy_(kept)
+        self.skipped_in_a_row += 1
+        self.skipped += 1
+        runner.message_hub.update_info("skipped_steps", self.skipped)
+        ranks = all_gather_object((loss, runner.train_loop.image_names()))
+        bad = [rank for rank, (value, _) in enumerate(ranks) if not math.isfinite(value)]
+        names = [name for rank in bad or range(len(ranks)) for name in ranks[rank][1]]
+        what = "the loss" if bad else "a gradient"
+        listing = Path(runner.work_dir, SKIPPED)
+        if is_main_process():
+            entry = {"step": runner.iter + 1, "losses": [repr(value) for value, _ in ranks], "images": names}
+            with open(listing, "a") as file:
+                file.write(json.dumps(entry) + "\n")
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        runner.logger.warning(
+            f"Step {runner.iter + 1} skipped, {self.skipped_in_a_row} in a row, {self.skipped} in all: {what} is not "
+            f"finite{f' on rank {bad[0]}' if len(ranks) > 1 and bad else ''}. Weights, teacher and centre stay as "
+            f"they were. Images of the batch: {', '.join(names[:SHOWN])}{more} ({listing})"
+        )
+        if self.skipped_in_a_row >= self.max_skipped:
+            raise UserError(
+                f"{self.skipped_in_a_row} steps in a row, up to step {runner.iter + 1}, had {what} that is not "
+                f"finite. {_last_good(runner)} Usual causes: a learning rate too high for this batch (lower "
+                "default_hooks.schedule.base_lr or lengthen its warmup_epochs), float16 overflow (use bfloat16: "
+                "optim_wrapper.type=MSTOptimWrapper, dtype=bfloat16), or broken images: their names are in "
+                f"{listing}. Then continue with --resume."
+            )
+
+    def _judge_collapse(self, runner: Runner) -> None:
+        if runner.iter < _warmup(runner):
+            self.sums = {}
+            return
+        model = unwrap(runner)
+        total = torch.stack([self.sums[name] for name in WATCHED])
+        all_reduce(total, op="mean")
+        self.sums = {}
+        mean = dict(zip(WATCHED, (total / self.collapse_interval).tolist(), strict=True))
+        signs = self.signs_of_collapse(
+            mean, len(model.distillation.center), model.student.backbone.num_features, model.lambda_ce
+        )
+        if not signs:
+            self.collapsed_iters = 0
+            return
+        latest, kept = Path(runner.work_dir, LATEST), Path(runner.work_dir, BEFORE_COLLAPSE)
+        if self.collapsed_iters == 0 and latest.exists() and is_main_process():
+            link_atomic(latest, kept)  # later checkpoints will push the healthy one out
+        self.collapsed_iters += self.collapse_interval
+        last = f"The last checkpoint before it stays: {kept}." if kept.exists() else _last_good(runner)
+        what = (
+            f"The run looks collapsed, for {self.collapsed_iters} iterations now: {'; '.join(signs)}. {last}"
+        )
+        runner.logger.warning(what)
+        if self.collapse_patience and self.collapsed_iters >= self.collapse_patience:
+            raise UserError(
+                f"{what} Usual causes: a teacher temperature too high or too low (0.04 to 0.07), a momentum too low "
+                "for a small batch (default_hooks.schedule.momentum), a learning rate too high, too few images per "
+                "step for the centre (model.distillation.center_momentum), masks too strong (model.masking). "
+                "Change one and start again, or --resume that checkpoint."
+            )
+
+    def signs_of_collapse(
+        self, mean: dict[str, float], prototypes: int, width: int, lambda_ce: float = 1.0
+    ) -> list[str]:
+        """What says collapse in averages of the watched values; empty for a healthy run.
+
+        Args:
+            mean: Averages by the names in ``WATCHED``; ``loss_ce`` as logged, times ``lambda_ce``.
+            prototypes: K.
+            width: D of the global feature.
+            lambda_ce: Weight of the loss.
+        """
+        full = math.log(prototypes)
+        loss, entropy = mean["loss_ce"] / lambda_ce if lambda_ce else 0.0, mean["teacher_entropy"]
+        signs = []
+        if min(loss, entropy) > self.uniform * full:
+            signs.append(
+                f"loss_ce {loss:.3f} and teacher entropy {entropy:.3f} are near ln K = {full:.3f}: every prototype "
+                "is as likely as any other, for every image"
+            )
+        if lambda_ce and max(entropy, mean["kl"]) < self.one_prototype * full:
+            signs.append(
+                f"teacher entropy {entropy:.4f} and KL {mean['kl']:.4f}: one prototype takes every image"
+            )
+        if mean["feature_std"] < self.spread / width**0.5:
+            signs.append(
+                f"feature standard deviation {mean['feature_std']:.5f}, directions at random have "
+                f"{1 / width**0.5:.5f}: all images have one feature"
+            )
+        return signs
+
+
+def _warmup(runner: Runner) -> int:
+    """Near ln K is where every run starts: nothing is judged before the learning rate has warmed up."""
+    schedules = [hook.lr_schedule.warmup for hook in runner.hooks if hasattr(hook, "lr_schedule")]
+    return max(schedules, default=0)
+
+
+def _last_good(runner: Runner) -> str:
+    latest = Path(runner.work_dir, LATEST)
+    if latest.exists():
+        return f"The last good checkpoint stays: {latest}."
+    return f"No checkpoint was due yet; {Path(runner.work_dir, INITIAL)} has the weights before training."

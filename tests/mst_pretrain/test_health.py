@@ -1,0 +1,172 @@
+"""Steps that are not finite, and collapse: what moves, what is said, what stays on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+import mst_pretrain
+from mst_pretrain.checkpoint_io import load_checkpoint
+from mst_pretrain.engine import build_runner
+from mst_pretrain.errors import UserError
+from mst_pretrain.health import WATCHED, HealthHook
+from mst_pretrain.mst import MST
+
+MakeConfig = Callable[..., Config]
+EVERY_STEP = {"default_hooks__checkpoint__interval": 1, "default_hooks__checkpoint__max_keep_ckpts": -1}
+BN_HEAD = {"model__head": {"prototypes": 24, "hidden_dim": 16, "bottleneck_dim": 8, "norm": "bn"}}
+
+
+@pytest.fixture
+def nan_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make the images of some steps (counted from 1) NaN, as a broken decoder would."""
+    original, calls = MST.loss, [0]
+
+    def inject(*steps: int) -> None:
+        def loss(self: MST, global_views: Tensor, local_views: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+            calls[0] += 1
+            if calls[0] in steps:
+                global_views = global_views.clone()
+                global_views[0, 0, 0, 0, 0] = math.nan
+            return original(self, global_views, local_views, seeds)
+
+        monkeypatch.setattr(MST, "loss", loss)
+
+    return inject
+
+
+def weights(work_dir: Path, name: str) -> dict[str, Tensor]:
+    return load_checkpoint(work_dir / name)["state_dict"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_that_is_not_finite_moves_nothing(
+    toy_config: MakeConfig, nan_at: Callable[..., None], accumulate: int
+) -> None:
+    """One broken image would turn the weights, the teacher, the centre or a batch norm's statistics into NaN."""
+    nan_at(3 * accumulate)  # with two micro-batches the second is broken, the first was whole
+    cfg = toy_config(train_cfg__max_iters=4, train_cfg__accumulate=accumulate, **EVERY_STEP, **BN_HEAD)
+    runner = build_runner(cfg)
+    runner.train()
+    work_dir = Path(cfg.work_dir)
+    before, skipped, after = (weights(work_dir, f"iter_{step}.pth") for step in (2, 3, 4))
+    assert any("running_mean" in name for name in before)
+    assert [name for name in before if not torch.equal(before[name], skipped[name])] == []
+    moved = [name for name in skipped if not torch.equal(skipped[name], after[name])]
+    assert {name.partition(".")[0] for name in moved} >= {"student", "teacher", "decoder", "distillation"}
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_the_images_of_a_skipped_step_are_named(
+    toy_config: MakeConfig, images: Path, nan_at: Callable[..., None]
+) -> None:
+    """Nobody could find the broken image among a million."""
+    nan_at(2)
+    cfg = toy_config(train_cfg__max_iters=3)
+    runner = build_runner(cfg)
+    runner.train()
+    (line,) = Path(cfg.work_dir, "skipped_steps.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    seen = [index for _, index in zip(range(8), runner.train_loop.sampler._order(0), strict=False)]
+    paths = runner.train_loop.dataloader.dataset.source.paths
+    assert entry == {"step": 2, "losses": ["nan"], "images": [str(paths[index]) for index in seen[4:]]}
+
+
+def test_a_run_that_stays_not_finite_stops(
+    toy_config: MakeConfig, nan_at: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken run would go on for days, or lose the last good checkpoint."""
+    nan_at(3, 5, 6, 7)  # the single bad step is survived and does not count
+    cfg = toy_config(train_cfg__max_iters=9, default_hooks__health__max_skipped=3, **EVERY_STEP)
+    with pytest.raises(
+        UserError, match=r"3 steps in a row, up to step 7, .*latest\.pth.*base_lr.*skipped_steps"
+    ):
+        build_runner(cfg).train()
+    work_dir = Path(cfg.work_dir)
+    assert load_checkpoint(work_dir / "latest.pth")["meta"]["iter"] == 6
+    assert all(torch.isfinite(value).all() for value in weights(work_dir, "latest.pth").values())
+    assert len((work_dir / "skipped_steps.jsonl").read_text().splitlines()) == 4
+    assert "Step 7 skipped, 3 in a row, 4 in all: the loss is not finite" in capsys.readouterr().out
+
+
+FULL = math.log(1024)
+
+
+@pytest.mark.parametrize(
+    ("values", "sign"),
+    [
+        ((0.999 * FULL, 0.999 * FULL, 0.0, 0.05), "ln K"),
+        ((0.999 * FULL, 0.8 * FULL, 0.2 * FULL, 0.05), ""),
+        ((0.5 * FULL, 0.3 * FULL, 0.2 * FULL, 0.05), ""),
+        ((0.001 * FULL, 0.001 * FULL, 0.0, 0.05), "one prototype"),
+        ((0.5 * FULL, 0.001 * FULL, 0.5 * FULL, 0.05), ""),
+        ((0.5 * FULL, 0.3 * FULL, 0.2 * FULL, 0.0009), "one feature"),
+        ((0.5 * FULL, 0.3 * FULL, 0.2 * FULL, 0.0011), ""),
+    ],
+)
+def test_signs_of_collapse(values: tuple[float, ...], sign: str) -> None:
+    """A healthy run would be stopped, or a collapsed one not noticed."""
+    signs = HealthHook().signs_of_collapse(dict(zip(WATCHED, values, strict=True)), 1024, 400)
+    assert len(signs) == bool(sign) and sign in "".join(signs)
+    weighted = dict(zip(WATCHED, values, strict=True)) | {"loss_ce": 0.1 * values[0]}
+    assert HealthHook().signs_of_collapse(weighted, 1024, 400, lambda_ce=0.1) == signs
+
+
+class _ConstantHead(torch.nn.Module):
+    """A head that answers the same for every image, but still takes part in the graph."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.head, self.last_layer = head, head.last_layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.ones_like(x) + 0 * x)
+
+
+def test_a_collapsed_run_is_noticed_and_stops(
+    toy_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Days of training would go into a model that tells no image from another; its last good weights would be lost."""
+    build = mst_pretrain.mst.Network.__init__
+
+    def collapsed(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        self.head = _ConstantHead(self.head)
+
+    monkeypatch.setattr(mst_pretrain.mst.Network, "__init__", collapsed)
+    health = {"collapse_interval": 5, "collapse_patience": 15, "type": "HealthHook"}
+    cfg = toy_config(
+        train_cfg__max_epochs=None,
+        train_cfg__max_iters=200,
+        model__decoder=None,
+        default_hooks__schedule__warmup_epochs=5,
+        default_hooks__health=health,
+        model__distillation={"center_momentum": 0.5},
+        **{**EVERY_STEP, "default_hooks__checkpoint__max_keep_ckpts": 2},
+    )
+    with pytest.raises(
+        UserError, match=r"collapsed, for 15 iterations.*ln K.*before_collapse\.pth.*momentum"
+    ):
+        build_runner(cfg).train()
+    assert "looks collapsed, for 5 iterations" in capsys.readouterr().out
+    kept = load_checkpoint(Path(cfg.work_dir, "before_collapse.pth"))["meta"]["iter"]
+    latest = load_checkpoint(Path(cfg.work_dir, "latest.pth"))["meta"]["iter"]
+    assert latest - kept == 10  # found at a window's end, before that step's checkpoint; so was the end
+    assert kept > 20  # 5 epochs of warm-up: 4 iterations each
+
+
+def test_a_healthy_toy_run_is_left_alone(toy_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every run would be called collapsed at its start."""
+    health = {"type": "HealthHook", "collapse_interval": 5, "collapse_patience": 5}
+    cfg = toy_config(train_cfg__max_iters=20, default_hooks__health=health)
+    cfg.default_hooks.schedule.warmup_epochs = 1
+    build_runner(cfg).train()
+    assert "collapsed" not in capsys.readouterr().out
