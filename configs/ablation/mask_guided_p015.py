@@ -1,0 +1,4 @@
+# Ablation, DeiT-S, 100 epochs: Bernoulli p = 0.15, about 3.6 of 196 tokens hidden [ours].
+_base_ = "../pretrain/mst_deit-s_8xb64-100e_in1k.py"
+
+model = dict(masking=dict(prob=0.15))
