@@ -131,7 +131,11 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
             torch.distributed.init_process_group("gloo")
         from .engine import build_runner
 
-        return task(build_runner(cfg))
+        result = task(build_runner(cfg))
+        if torch.distributed.is_initialized():  # else its threads may still run when the interpreter ends
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+        return result
     except UserError as error:
         _let_first_rank_speak()
         raise UserError(_without_worker_traceback(str(error))) from error
