@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .errors import UserError
 
 POSITION_EMBEDDING = "pos_embed"
+PATCH_EMBEDDING = "patch_embed.proj.weight"
 LATEST = "latest.pth"
 INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
 
@@ -82,18 +83,41 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     return loaded
 
 
+def _tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, out of the dictionary it keeps its weights in [code: MMEngine, timm, DINO]."""
+    loaded = load_checkpoint(path)
+    for wrapper in ("state_dict", "model", "teacher"):
+        if isinstance(loaded.get(wrapper), Mapping):
+            loaded = dict(loaded[wrapper])
+            break
+    return {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def backbone_prefix(path: str | Path) -> str:
+    """What stands before a backbone's timm keys in a checkpoint; of ours, the teacher's.
+
+    Raises:
+        UserError: The file cannot be read, holds no patch embedding, or several and none is a teacher's.
+    """
+    keys = [key for key in _tensors(path) if key.endswith(PATCH_EMBEDDING)]
+    found = [key.removesuffix(PATCH_EMBEDDING) for key in keys]
+    chosen = found if len(found) == 1 else [prefix for prefix in found if "teacher" in prefix]
+    if len(chosen) != 1:
+        what = f"several backbones ({', '.join(found)})" if found else f"no {PATCH_EMBEDDING}"
+        raise UserError(
+            f"{path} holds {what}, so it is not clear where its backbone is. Give a checkpoint of tools/pretrain.sh "
+            "or a timm or DINO backbone; others: tools/convert_checkpoint.py."
+        )
+    return chosen[0]
+
+
 def load_state_dict(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     """Tensors of a checkpoint whose keys start with ``prefix``, the prefix removed.
 
     Raises:
         UserError: The file cannot be read, or no key starts with ``prefix``.
     """
-    loaded = load_checkpoint(path)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded.get(wrapper), Mapping):
-            loaded = dict(loaded[wrapper])
-            break
-    tensors = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+    tensors = _tensors(path)
     state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     if not state:
         heads = sorted({key.split(".")[0] for key in tensors})[:8]

@@ -43,7 +43,8 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
     """Put the command line into the config, as mmdet's tools do.
 
     Raises:
-        UserError: ``--amp`` without a GPU, ``--auto-scale-lr`` without a base batch, no ``--resume`` file.
+        UserError: ``--amp`` without a GPU, ``--auto-scale-lr`` without a base batch, no ``--resume`` or
+            ``--init-from`` file.
     """
     default = Path("work_dirs", Path(args.config).stem)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(default)
@@ -57,6 +58,8 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
                 "need none, their schedule scales the learning rate with the batch; elsewhere add it."
             )
         cfg.auto_scale_lr.enable = True
+    if getattr(args, "init_from", None):
+        _init_from(cfg, args)
     if getattr(args, "resume", None):
         _resume(cfg, args.resume)
     _log_short_runs(cfg)
@@ -75,6 +78,17 @@ def _use_amp(cfg: Config, path: str) -> None:
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
+def _init_from(cfg: Config, args: argparse.Namespace) -> None:
+    if "init_from" not in cfg.get("model", {}):
+        raise UserError(
+            f"--init-from: {args.config} is no pretraining config. Name the backbone's weights there with "
+            "--cfg-options model.backbone.init_cfg.checkpoint=FILE."
+        )
+    if not Path(args.init_from).is_file():
+        raise UserError(f"--init-from {args.init_from}: there is no such file. Give a timm or DINO backbone.")
+    cfg.model.init_from = args.init_from
+
+
 def _resume(cfg: Config, source: str) -> None:
     """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
     from .checkpoint_io import LATEST
@@ -88,9 +102,13 @@ def _resume(cfg: Config, source: str) -> None:
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
         return
     cfg.resume, cfg.load_from = True, str(path)
-    backbone = cfg.get("model", {}).get("backbone")
+    # The resumed weights replace all others; the files of those may be gone.
+    model = cfg.get("model", {})
+    if "init_from" in model:
+        model["init_from"] = None
+    backbone = model.get("backbone")
     if isinstance(backbone, dict) and "init_cfg" in backbone:
-        backbone["init_cfg"] = None  # the resumed weights replace them all; the pretraining file may be gone
+        backbone["init_cfg"] = None
 
 
 def _log_short_runs(cfg: Config) -> None:

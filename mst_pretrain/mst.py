@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
+from .checkpoint_io import backbone_prefix, load_backbone
 from .decoder import ImageDecoder
 from .errors import UserError
 from .head import ProjectionHead
@@ -48,6 +50,8 @@ class MST(BaseModel):
         lambda_rec: Weight of the restoration loss.
         gradient_checkpointing: Compute the student's activations again in the backward pass: less memory, more time.
         compile: Backend of ``torch.compile`` for both trunks, e.g. ``inductor``; None runs them as they are.
+        init_from: A timm, DINO or MST checkpoint whose backbone both networks start from; heads, mask token and
+            decoder are new. None starts from random weights.
         data_preprocessor: MMEngine config; moves crops to the device and augments their colours.
     """
 
@@ -63,12 +67,20 @@ class MST(BaseModel):
         lambda_rec: float = 1.0,
         gradient_checkpointing: bool = False,
         compile: str | None = None,
+        init_from: str | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         head = dict(head or {})
         self.student = Network(backbone, head)
         self.teacher = Network({**backbone, "drop_path_rate": 0.0}, head)
+        if init_from is not None:
+            report = load_backbone(self.student.backbone, init_from, backbone_prefix(init_from))
+            print_log(
+                f"Backbone from {init_from}: {report}. Student and teacher start equal; projection head, mask token "
+                "and decoder are new.",
+                "current",
+            )
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.distillation = SelfDistillationLoss(head.get("prototypes", 65536), **(distillation or {}))

@@ -22,6 +22,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch")
+    parser.add_argument(
+        "--init-from",
+        metavar="PATH",
+        help="pretraining starts from this timm, DINO or MST backbone; heads are new. Lower the learning rate: "
+        "configs/pretrain/mst_deit-s_small-data.py",
+    )
     add_arguments(parser)
     args = parser.parse_args(argv)
 

@@ -32,6 +32,7 @@ model = dict(
     lambda_rec=1.0,  # [ours]
     gradient_checkpointing=False,
     compile=None,
+    init_from=None,  # a backbone to start from; also --init-from
     data_preprocessor=dict(type="MultiCropPreprocessor"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -52,12 +53,22 @@ default_hooks = dict(checkpoint=dict(interval=6, max_keep_ckpts=-1))
 SAME_ON_ANY_NUMBER_OF_PROCESSES = """
 model = dict(decoder=None, backbone=dict(drop_path_rate=0.0))
 optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=1.0, momentum=0.9), clip_grad_per_tensor=0.5)
-custom_hooks = [
-    dict(type="ScheduleHook", base_lr=20.0, warmup_epochs=0, freeze_last_layer_epochs=0),
-    dict(type="TeacherHook"),
-    dict(type="ExactResumeHook"),
-]
+default_hooks = dict(schedule=dict(base_lr=20.0, warmup_epochs=0, freeze_last_layer_epochs=0))
 train_cfg = dict(max_iters=5)
+"""
+# Imported by the config: the third batch of the second process is broken.
+BREAK_THE_SECOND_RANK = """
+import os
+from mst_pretrain.mst import MST
+
+original, calls = MST.loss, []
+
+def loss(self, global_views, local_views, seeds):
+    calls.append(1)
+    broken = os.environ["RANK"] == "1" and len(calls) == 3
+    return original(self, global_views * float("nan") if broken else global_views, local_views, seeds)
+
+MST.loss = loss
 """
 CORE_ALONE = """
 import importlib.abc, runpy, sys
@@ -218,6 +229,31 @@ def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path
         torch.testing.assert_close(second["state_dict"][name], value, rtol=2e-5, atol=2e-5, msg=name)
     for name in ("student.backbone.blocks.0.mlp.fc1.weight", "mask_token", "distillation.center"):
         assert (first["state_dict"][name] - start_weights[name]).abs().max() > 1e-3, name
+
+
+def test_a_broken_batch_of_one_process_is_skipped_by_all(config: Path, tmp_path: Path) -> None:
+    """One process would step and the other not: their weights part for ever, or the job hangs."""
+    (tmp_path / "break_the_second_rank.py").write_text(BREAK_THE_SECOND_RANK)
+    two = tmp_path / "two.py"
+    two.write_text(
+        f"_base_ = {str(config)!r}\n"
+        "custom_imports = dict(imports=['mst_pretrain', 'break_the_second_rank'])\n"
+        "train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n"
+        "train_cfg = dict(max_iters=4)\n"
+        "default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1))\n"
+    )
+    arguments = ("tools/dist_train.sh", str(two), "2", "--work-dir", str(tmp_path / "2"))
+    output = run("bash", *arguments, PORT=free_port(), PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert output.count("Step 3 skipped, 1 in a row, 1 in all: the loss is not finite on rank 1.") == 1
+    entry = json.loads((tmp_path / "2/skipped_steps.jsonl").read_text())
+    assert entry["step"] == 3 and len(entry["images"]) == 2
+    assert entry["losses"][1] == "nan" and math.isfinite(float(entry["losses"][0]))
+    second, third, fourth = (
+        load_checkpoint(tmp_path / f"2/iter_{step}.pth")["state_dict"] for step in (2, 3, 4)
+    )
+    assert all(torch.equal(second[name], third[name]) for name in second)
+    assert not torch.equal(third["mask_token"], fourth["mask_token"])
+    assert all(torch.isfinite(value).all() for value in fourth.values())
 
 
 def test_core_works_without_the_transfer_packages(config: Path, images: Path, tmp_path: Path) -> None:
