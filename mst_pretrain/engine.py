@@ -170,6 +170,8 @@ class PretrainLoop(BaseLoop):
             )
         if self._max_iters == 0 and is_main_process():
             point_latest(Path(self.runner.work_dir, INITIAL))
+        if getattr(self.dataloader.dataset, "seed", 0) is None:
+            self.dataloader.dataset.seed = self.sampler.seed  # saved and resumed with the sampler
         if self._iter < self._max_iters:
             batches = iter(self.dataloader)  # takes a random number for its workers; restore states after it
             if self.resumed_random_state is not None:

@@ -45,7 +45,7 @@ def random_mask(noise: Tensor, ratio: float) -> Tensor:
         [B, N] bool.
     """
     _check(noise, noise, ratio)
-    count = int(ratio * noise.shape[1])
+    count = int(ratio * noise.shape[1] + 1e-6)  # 0.29 * 100 is 28.999...
     chosen = noise.argsort(dim=1, stable=True)[:, :count]
     return torch.zeros_like(noise, dtype=torch.bool).scatter_(1, chosen, True)
 

@@ -24,7 +24,7 @@ class UnlabelledImages(Dataset):
     Args:
         data_root: See :func:`open_source`.
         crops: Arguments of :class:`MultiCrop`.
-        seed: Seed of all augmentation.
+        seed: Seed of all augmentation; None waits for the loop, which gives it the run's own.
         check: Look at every image first, so that a truncated one stops the run before its first step; a data set
             known to be whole can skip it.
 
@@ -33,7 +33,7 @@ class UnlabelledImages(Dataset):
     """
 
     def __init__(
-        self, data_root: str, crops: dict[str, Any] | None = None, seed: int = 0, check: bool = True
+        self, data_root: str, crops: dict[str, Any] | None = None, seed: int | None = 0, check: bool = True
     ) -> None:
         self.source = open_source(data_root)
         if check:

@@ -144,7 +144,7 @@ class Quickstart:
         """MST on the training images only; leaves initial.pth (the random arm) and latest.pth (the MST arm)."""
         cfg = Config.fromfile(self.root / "configs/quickstart/pretrain.py")
         cfg.data_root = cfg.train_dataloader.dataset.data_root = str(data.images)
-        cfg.train_dataloader.dataset.seed = cfg.randomness.seed = self.seed
+        cfg.randomness.seed = self.seed
         if self.pretrain_epochs is not None:
             cfg.train_cfg.max_epochs = self.pretrain_epochs
         cfg.train_cfg.max_iters = self.max_iters

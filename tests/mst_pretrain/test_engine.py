@@ -204,6 +204,15 @@ def test_resumed_run_is_the_uninterrupted_one(toy_config: MakeConfig, accumulate
     assert not Path(resumed.work_dir, "initial.pth").exists()
 
 
+def test_the_runs_seed_is_the_augmentations(toy_config: MakeConfig) -> None:
+    """Every seed of a study would see the same crops, or a resumed run without a fixed seed others."""
+    first = train(toy_config(randomness__seed=7, train_cfg__max_iters=1))
+    assert first.train_loop.dataloader.dataset.seed == first.train_loop.sampler.seed == 7
+    cfg = toy_config(randomness__seed=8, train_cfg__max_iters=2)
+    cfg.resume, cfg.load_from = True, str(Path(first.work_dir, "latest.pth"))
+    assert train(cfg).train_loop.dataloader.dataset.seed == 7
+
+
 def test_resume_on_other_images_is_refused(toy_config: MakeConfig, tmp_path: Path, images: Path) -> None:
     """A run resumed on a changed folder would continue at a meaningless position."""
     first = train(toy_config(train_cfg__max_iters=1))

@@ -117,6 +117,7 @@ def test_random_hides_an_exact_share(ratio: float, count: int) -> None:
     noise = seeded_uniform(torch.arange(500), 196)
     mask = random_mask(noise, ratio)
     assert mask.sum(1).tolist() == [count] * 500
+    assert random_mask(noise[:1, :100], 0.29).sum() == 29  # 0.29 * 100 is 28.999... in floating point
     share = count / 196
     bound = 5 * (500 * share * (1 - share)) ** 0.5
     assert ((mask.sum(0) - 500 * share).abs() <= bound + 1e-6).all()
