@@ -51,21 +51,26 @@ def hidden_tokens(attention: list[list[float]], seeds: list[int], masking: dict[
     return hidden
 
 
+def build(arguments: dict[str, Any], sizes: dict[str, bool]) -> Any:
+    """The timm model that takes images of any size."""
+    shape = {key: value for key, value in arguments.items() if key != "name"}
+    return timm.create_model(arguments["name"], num_classes=0, **sizes, **shape).double().train()
+
+
 class Trunk:
     """A timm model with fused attention off in its last block, and what its softmax and its tokens are."""
 
     def __init__(self, arguments: dict[str, Any], weights: Weights) -> None:
         self.swin = arguments["name"].startswith("swin")
-        sizes: dict[str, Any] = {"strict_img_size": False} if self.swin else {"dynamic_img_size": True}
-        shape = {key: value for key, value in arguments.items() if key != "name"}
-        self.model: Any = timm.create_model(arguments["name"], num_classes=0, **sizes, **shape).double()
+        self.model = build(arguments, {"strict_img_size" if self.swin else "dynamic_img_size": not self.swin})
         self.model.load_state_dict(weights, strict=False)  # but for the tables that timm computes
         assert set(weights) == {name for name, _ in self.model.named_parameters()}
-        self.model.train()
         last = (self.model.layers[-1] if self.swin else self.model).blocks[-1]
         last.attn.fused_attn = False
         last.attn.attn_drop.register_forward_hook(self._see)
         self.model.patch_embed.register_forward_hook(self._hide)
+        self.hidden: list[list[int]] | None = None
+        self.token: Any = None
 
     def _see(self, module: nn.Module, given: Any, softmax: Tensor) -> None:
         self.softmax = softmax.detach()

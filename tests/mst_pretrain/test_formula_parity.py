@@ -160,9 +160,7 @@ def compare(
     torch.testing.assert_close(model.distillation.center.tolist(), center, **CLOSE)
     still = set()
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(
-            parameter.detach(), weights[name], msg=lambda text, name=name: f"{name}: {text}", **CLOSE
-        )
+        torch.testing.assert_close(parameter.detach(), weights[name], msg=name, **CLOSE)
         if torch.equal(parameter, start[name]):
             still.add(name.partition(".")[2])
     fixed = (
