@@ -51,7 +51,7 @@ def hidden_tokens(attention: list[list[float]], seeds: list[int], masking: dict[
     return hidden
 
 
-def build(arguments: dict[str, Any], sizes: dict[str, bool]) -> Any:
+def build(arguments: dict[str, Any], sizes: dict[str, Any]) -> Any:
     """The timm model that takes images of any size."""
     shape = {key: value for key, value in arguments.items() if key != "name"}
     return timm.create_model(arguments["name"], num_classes=0, **sizes, **shape).double().train()
