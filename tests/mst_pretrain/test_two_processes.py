@@ -125,10 +125,14 @@ def test_two_synchronised_processes_are_one_with_twice_the_batch(tmp_path: Path)
         subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], cwd=root, env=env)
         for rank in range(2)
     ]
-    model = model_of("syncbn")
-    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    one = train(model, model, slice(None))
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    try:
+        model = model_of("syncbn")
+        start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        one = train(model, model, slice(None))
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()  # one may wait for the other
     for rank in range(2):
         result = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         assert not result["refusal"] or "GPU" in result["refusal"]
