@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -109,3 +111,14 @@ def toy_config(images: Path, tmp_path: Path) -> Callable[..., Config]:
         return cfg
 
     return make
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """``reference.py``, loaded by its path: pytest puts no folder of tests where ``import`` finds it."""
+    path = Path(__file__).with_name("reference.py")
+    spec = importlib.util.spec_from_file_location("mst_reference", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -55,6 +55,39 @@ def test_share_of_hidden_candidates_is_binomial(mode: str, prob: float) -> None:
     assert abs(mask.sum().item() - draws * prob) < 5 * deviation
 
 
+@pytest.mark.parametrize("mode", ["attention", "random_equal_count"])
+def test_every_candidate_has_its_own_draw(mode: str) -> None:
+    """Some ranks would be hidden more often than p, or the candidates of an image, or its two views, go together.
+
+    Each of about 80 counts over 4,000 images of two views lies within 4.5 standard deviations; by chance one would
+    not in 1 of 1,800 choices of the seeds, which are fixed.
+    """
+    images, tokens, num, prob = 4000, 40, 5, 0.3
+    candidates = tokens // num
+    attention = rows(2 * images, tokens, 8)
+    seeds = torch.stack([torch.arange(images) * 2, torch.arange(images) * 2 + 1], 1).flatten()
+    mask = make_mask(mode, attention.view(-1, 5, 8), seeds, num=num, prob=prob)
+    everything = make_mask(mode, attention.view(-1, 5, 8), seeds, num=num, prob=1.0)
+    assert mask is not None and everything is not None
+    mask, everything = mask.flatten(1), everything.flatten(1)
+    assert (everything.sum(1) == candidates).all() and not (mask & ~everything).any()
+    draws = (
+        mask[everything].view(-1, candidates).double()
+    )  # by position; the number of draws is always the same
+
+    def within(successes: Tensor, trials: int, share: float) -> bool:
+        return bool((successes - trials * share).abs().max() < 4.5 * (trials * share * (1 - share)) ** 0.5)
+
+    assert within(draws.sum(0), 2 * images, prob)
+    if mode == "attention":
+        by_rank = mask.gather(1, attention.argsort(1)[:, :candidates]).sum(0)
+        assert within(by_rank, 2 * images, prob)
+    both = draws.T @ draws  # pairs of candidates hidden together
+    pairs = both[~torch.eye(candidates, dtype=torch.bool)]
+    assert within(pairs, 2 * images, prob**2)
+    assert within((draws[::2] * draws[1::2]).sum(0), images, prob**2)  # both views
+
+
 def test_probability_one_and_zero() -> None:
     """p = 1 would leave candidates visible, p = 0 would hide some."""
     attention, seeds = rows(50, 196, 2).view(-1, 14, 14), torch.arange(50)

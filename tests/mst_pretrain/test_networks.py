@@ -48,7 +48,11 @@ def batch_of(count: int, locals_: int, seed: int, size: int = 32) -> dict[str, T
     }
 
 
-@pytest.mark.parametrize("method", [MASKED, PLAIN], ids=["masked", "plain"])
+@pytest.mark.parametrize(
+    "method",
+    [MASKED, PLAIN, MASKED | {"decoder": None}, PLAIN | {"decoder": MASKED["decoder"]}],
+    ids=["mask-decoder", "plain", "mask", "decoder"],
+)
 @pytest.mark.parametrize("backbone", [VIT, SWIN], ids=["vit", "swin"])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_every_trainable_parameter_gets_a_gradient(
@@ -66,7 +70,15 @@ def test_every_trainable_parameter_gets_a_gradient(
             assert parameter.grad is None and not parameter.requires_grad
         else:
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
-    assert ("mask_token" in dict(model.named_parameters())) == (method is MASKED)
+    assert ("mask_token" in dict(model.named_parameters())) == (method["masking"]["mode"] == "attention")
+
+
+def test_batch_without_a_hidden_token_leaves_no_parameter_out(randomize: Randomize) -> None:
+    """At a small p several processes would wait for ever for the mask token's gradient."""
+    model = model_of(randomize, VIT, MASKED | {"masking": dict(mode="attention", num=2, prob=0.0)})
+    model.parse_losses(model.loss(**batch_of(1, 1, 1)))[0].backward()
+    assert model.mask_token is not None and model.mask_token.grad is not None
+    assert not model.mask_token.grad.any()
 
 
 def test_teacher_follows_by_momentum_and_shares_nothing(randomize: Randomize) -> None:

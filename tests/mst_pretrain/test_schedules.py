@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import HOOKS
 from torch import nn
 
+from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 from mst_pretrain.hooks import ScheduleHook, TeacherHook
 from mst_pretrain.mst import MST
 from mst_pretrain.optim import MSTOptimWrapperConstructor
 from mst_pretrain.schedules import CosineSchedule, WarmupThenConstant
+
+CONFIGS = Path(__file__).parents[2] / "configs/pretrain"
 
 
 def cosine_array(
@@ -95,6 +100,44 @@ def test_every_value_of_a_300_epoch_run(wrapped: bool) -> None:
         frozen = runner.optim_wrapper.frozen
         assert len(frozen) == (2 if i < 5 else 0)
         assert all(a is b for a, b in zip(frozen, last_layer, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "epochs", "per_epoch", "peak", "hot", "hot_epochs"),
+    [
+        ("mst_deit-s_8xb128-300e_in1k", 8, 300, 1251, 2e-3, 0.07, 30),
+        ("mst_swin-t_8xb64-100e_in1k", 8, 100, 2502, 1e-3, 0.04, 0),
+    ],
+)
+def test_every_value_of_the_shipped_runs(
+    name: str, gpus: int, epochs: int, per_epoch: int, peak: float, hot: float, hot_epochs: int
+) -> None:
+    """One of the 375,300 or 250,200 iterations on ImageNet would leave the recipe, or a bias or norm decay in one."""
+    cfg = load_config(CONFIGS / f"{name}.py")
+    batch = cfg.train_dataloader.batch_size * gpus
+    assert (1_281_167 // batch, cfg.train_cfg.max_epochs) == (per_epoch, epochs)
+    runner, total = runner_of(per_epoch, epochs, batch), epochs * per_epoch
+    hook = HOOKS.build(cfg.custom_hooks[0])
+    hook.before_train(runner)
+    decayed, plain = runner.optim_wrapper.optimizer.param_groups
+    got = np.empty((6, total))
+    frozen = np.empty(total, dtype=int)
+    for runner.iter in range(total):
+        hook.before_train_iter(runner, runner.iter)
+        got[:4, runner.iter] = decayed["lr"], plain["lr"], decayed["weight_decay"], plain["weight_decay"]
+        got[4:, runner.iter] = runner.model.teacher_temperature, hook.momentum_schedule(runner.iter)
+        frozen[runner.iter] = len(runner.optim_wrapper.frozen)
+    i = np.arange(total)
+    lr = 1e-6 + (peak - 1e-6) * (1 + np.cos(np.pi * (i - 10 * per_epoch) / (total - 10 * per_epoch))) / 2
+    lr[: 10 * per_epoch] = peak * i[: 10 * per_epoch] / (10 * per_epoch - 1)
+    temperature = np.full(total, hot)
+    warm = hot_epochs * per_epoch
+    temperature[:warm] = 0.04 + (hot - 0.04) * i[:warm] / (warm - 1)
+    falling = (1 + np.cos(np.pi * i / total)) / 2
+    decay = 0.4 - 0.36 * falling
+    expected = np.stack([lr, lr, decay, np.zeros(total), temperature, 1 - 0.004 * falling])
+    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-18)
+    assert not got[3].any() and (frozen == np.where(i < per_epoch, 2, 0)).all()
 
 
 def test_short_runs_are_all_warmup() -> None:
