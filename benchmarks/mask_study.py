@@ -11,7 +11,6 @@ train photos alone, so no frame of CamVid and no val photo.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,9 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mst_pretrain.checkpoint_io import LATEST, load_checkpoint, save_atomic
+from mst_pretrain.checkpoint_io import LATEST, save_atomic
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError, run_cli
 

@@ -127,6 +127,11 @@ def _set_up_devices(cfg: Config) -> None:
         raise UserError(
             f"--launcher {cfg.launcher} needs GPUs and none is visible. Use tools/dist_train.sh on CPUs."
         )
+    if cfg.get("model", {}).get("head", {}).get("norm") == "syncbn":
+        raise UserError(
+            "model.head.norm='syncbn' needs GPUs and none is visible: PyTorch synchronises batch norm on GPUs only. "
+            "Train in one process, or set model.head.norm=bn (statistics per process)."
+        )
     cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
     cfg.sync_bn = None
     cfg.model_wrapper_cfg = dict(

@@ -73,9 +73,10 @@ def check(trunk: Trunk, images: Tensor) -> Tensor:
     else:
         pooled, grid = expected.mean((1, 2)), expected
         assert softmax.shape[0] == batch and softmax.shape[2:] == (49, 49)  # one window of 7 x 7 per image
-        received = softmax.mean((1, 2)).view(batch, 7, 7)[
+        queries = softmax.mean(1).view(batch, 7, 7, 7, 7)[
             :, :height, :width
         ]  # padding: below and to the right
+        received = queries.mean((1, 2))[:, :height, :width]
     close: dict[str, Any] = dict(rtol=1e-9, atol=1e-12)
     assert features.attention is not None and without.attention is None
     torch.testing.assert_close(features.attention, received, **close)

@@ -134,6 +134,32 @@ def test_cpu_processes_use_gloo(config: Path, monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+def test_synchronised_head_on_cpu_processes_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run would end in a traceback of DDP's, after the data had been checked."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = {"+model.head": {"norm": "syncbn"}}
+    launch.prepare(load_config(config, options), arguments(config))  # one process needs no synchronisation
+    with pytest.raises(UserError, match=r"syncbn.*model\.head\.norm=bn"):
+        launch.prepare(load_config(config, options), arguments(config, launcher="pytorch"))
+
+
+def test_init_from(config: Path, tmp_path: Path) -> None:
+    """--init-from would be ignored, name no missing file, or be read again at a resume."""
+    with pytest.raises(UserError, match=r"no pretraining config.*init_cfg\.checkpoint"):
+        launch.prepare(load_config(config), arguments(config, init_from="a.pth"))
+    options, file = {"+model.init_from": None}, tmp_path / "dino.pth"
+    with pytest.raises(UserError, match=r"dino\.pth: there is no such file"):
+        launch.prepare(load_config(config, options), arguments(config, init_from=str(file)))
+    file.touch()
+    cfg = load_config(config, options)
+    launch.prepare(cfg, arguments(config, init_from=str(file)))
+    assert cfg.model.init_from == str(file)
+    (tmp_path / "latest.pth").touch()
+    cfg = load_config(config, options)
+    launch.prepare(cfg, arguments(config, init_from=str(file), work_dir=str(tmp_path), resume="auto"))
+    assert cfg.model.init_from is None and cfg.resume
+
+
 @pytest.mark.parametrize(("limit", "interval"), [(2, 1), (50, 50), (None, 50)])
 def test_short_runs_log_every_iteration(config: Path, limit: int | None, interval: int) -> None:
     """A trial of two iterations would end without having printed a loss."""

@@ -117,7 +117,6 @@ def test_paramwise_settings_are_refused() -> None:
         MSTOptimWrapperConstructor({"optimizer": {"type": "AdamW"}}, {"norm_decay_mult": 0})
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: grad_norm is taken after clip_grad, so the log shows max_norm")
 def test_logged_norm_is_the_one_before_global_clipping() -> None:
     """With ``clip_grad`` the log would show the clipping threshold, and no explosion could be seen in it."""
     model = nn.Linear(2, 2)

@@ -117,7 +117,7 @@ def test_every_value_of_the_shipped_runs(
     batch = cfg.train_dataloader.batch_size * gpus
     assert (1_281_167 // batch, cfg.train_cfg.max_epochs) == (per_epoch, epochs)
     runner, total = runner_of(per_epoch, epochs, batch), epochs * per_epoch
-    hook = HOOKS.build(cfg.custom_hooks[0])
+    hook = HOOKS.build(cfg.default_hooks.schedule)
     hook.before_train(runner)
     decayed, plain = runner.optim_wrapper.optimizer.param_groups
     got = np.empty((6, total))
