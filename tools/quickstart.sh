@@ -7,5 +7,5 @@ for argument in "$@"; do
   case "$argument" in -h|--help) sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 done
 bash "$root/tools/setup_env.sh"
-if [[ "${MST_NO_VENV:-0}" == 1 ]]; then python=python; else python="$root/.venv/bin/python"; fi
+if [[ "${MST_NO_VENV:-0}" == 1 ]]; then python="${MST_PYTHON:-python}"; else python="${MST_VENV:-$root/.venv}/bin/python"; fi
 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" "$root/tools/quickstart.py" "$@"
