@@ -45,6 +45,8 @@ class UnlabelledImages(Dataset):
         return len(self.source)
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
+        if self.seed is None:
+            raise ValueError("UnlabelledImages with seed=None gets its seed from PretrainLoop; give it one")
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
         image = decode_rgb(self.source.read(index), self.source.name(index))
