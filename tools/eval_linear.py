@@ -58,7 +58,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--hold-out", type=float, default=HELD_OUT, help="share of every class to choose by (sweep)"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="continue from OUT.state, written after every epoch"
+        "--resume",
+        action="store_true",
+        help="continue from OUT.state: heads and momentum after the last epoch",
     )
     args = parser.parse_args(argv)
     for name, value in (("--low-shot", args.low_shot), ("--hold-out", args.hold_out)):
@@ -172,8 +174,6 @@ def main(argv: list[str] | None = None) -> None:
     rows = extract(trunk, val.source, settings, device, "val features").to(device)
     correct = accuracy(bank.predict(rows, best), val.labels)
     publish({**protocol, **chosen, "linear": round(correct, 3), **surroundings(device)}, args.out)
-    if state is not None:
-        state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..backbones import Trunk, build_trunk
 from ..checkpoint_io import load_backbone, load_checkpoint, load_state_dict
 from ..errors import UserError
-from .ranks import rank
+from .ranks import speaks
 
 DEFAULT_MODEL = "vit_small_patch16_224"
 RANDOM = "none"
@@ -81,7 +81,7 @@ def load_trunk(
     """
     given = dict(model_args or {})
     if checkpoint is None or checkpoint == RANDOM:
-        if rank() == 0:
+        if speaks():
             print(f"random weights, seed {seed}: a control, no pretrained backbone", flush=True)
         torch.manual_seed(seed)
         name = model or DEFAULT_MODEL
@@ -102,7 +102,7 @@ def load_trunk(
             f"{checkpoint} has {len(left)} weights that {model} has no place for (first: {left[0]}), so it is of "
             "another architecture. Give the --model and --model-args it was trained with."
         )
-    if rank() == 0:
+    if speaks():
         print(f"{checkpoint}, {prefix or 'no prefix'}, {model}: {report}", flush=True)
     return trunk.eval(), Origin(model, arguments, str(checkpoint), file_sha256(checkpoint), prefix, None)
 

@@ -15,7 +15,7 @@ from ..data.decode import decode_rgb
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
 from ..errors import UserError
-from .ranks import gather_rows, progress, share
+from .ranks import counted, gather_rows, share
 
 
 def evaluation_transform(resize: int = 256, crop: int = 224) -> v2.Compose:
@@ -153,6 +153,7 @@ def extract_features(
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device = "cpu",
+    progress: bool = True,
     blocks: int = 1,
     avgpool: bool = False,
     what: str = "features",
@@ -167,6 +168,7 @@ def extract_features(
         batch_size: Images per forward.
         workers: Decoding processes.
         device: Of the forward.
+        progress: Say how far it is.
         blocks: As in :func:`block_features`.
         avgpool: As in :func:`block_features`.
         what: Name in the progress.
@@ -180,7 +182,7 @@ def extract_features(
     loader = DataLoader(images, batch_size=batch_size, num_workers=workers, sampler=mine)
     rows = [
         block_features(trunk, batch.to(device), blocks, avgpool).cpu()
-        for batch in progress(loader, len(loader), what)
+        for batch in counted(loader, len(loader), what, say=progress)
     ]
     width = sum(block_widths(trunk)[-blocks:]) + (block_widths(trunk)[-1] if avgpool else 0)
     return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(source))

@@ -23,7 +23,7 @@ from ..data.sources import ImageSource
 from ..errors import UserError
 from .features import block_features, extract_features
 from .heads import HeadBank, bank_optimizer, cosine_factor, train_step
-from .ranks import progress, rank, world_size
+from .ranks import counted, rank, world_size
 
 TRAIN_CROP_SCALE = (0.08, 1.0)  # torchvision's RandomResizedCrop
 
@@ -99,7 +99,7 @@ def extract(
     """Centre-crop features under the settings, [N, F] float32 on the CPU."""
     s = settings
     sizes = (s.resize, s.crop, s.forward_batch, s.workers)
-    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what)
+    return extract_features(trunk, source, *sizes, device, True, s.blocks, s.avgpool, what)
 
 
 class RandomCrops(Dataset):
@@ -125,7 +125,7 @@ class RandomCrops(Dataset):
         left, top, width, height = random_box(image.width, image.height, self.recipe, rng)
         box = (left, top, left + width, top + height)
         size = self.recipe.height_width
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+        image = image.crop(box).resize((size[1], size[0]), Image.Resampling.BILINEAR)
         if rng.random() < self.recipe.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self.normalize(image), index
@@ -171,17 +171,16 @@ class LinearTraining:
         self.done = 0
         self.cached: Tensor | None = None
 
-    def run(self, until: int | None = None) -> HeadBank:
-        """Train to the last epoch, or to ``until``."""
+    def run(self) -> HeadBank:
+        """Train to the last epoch, from the first or where :meth:`resume` found it."""
         s = self.settings
         if not s.augment and self.cached is None and self.done < s.epochs:
             part = Part(self.source, self.indices)
             self.cached = extract(self.trunk, part, s, self.device, "train features")
         steps = -(-len(self.indices) // s.batch)
-        last = min(until or s.epochs, s.epochs)
-        epochs = range(self.done, last)
+        epochs = range(self.done, s.epochs)
         total = len(epochs) * steps
-        for number in progress(self._steps(epochs), total, f"linear, {s.epochs} epochs of {steps} steps"):
+        for number in counted(self._steps(epochs), total, f"linear, {s.epochs} epochs of {steps} steps"):
             if number % steps == 0:
                 self.done = number // steps
                 self._keep()
@@ -216,7 +215,7 @@ class LinearTraining:
         pieces = [[piece for piece in mine.split(s.forward_batch) if len(piece)] for mine in shares]
         sampler = [[(epoch, int(index)) for index in piece] for parts in pieces for piece in parts]
         crops = RandomCrops(self.source, s.crop, s.seed)
-        loaded = iter(DataLoader(crops, batch_sampler=sampler, num_workers=s.workers))  # type: ignore[arg-type]
+        loaded = iter(DataLoader(crops, batch_sampler=sampler, num_workers=s.workers))
         for mine, parts in zip(shares, pieces, strict=True):
             rows = [self._forward(next(loaded)[0]) for _ in parts]
             empty = torch.empty(0, max(stop for _, stop in s.columns.values()), device=self.device)

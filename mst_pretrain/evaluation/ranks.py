@@ -39,6 +39,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def speaks() -> bool:
+    """Whether this is the first process, also before the process group is there."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -78,13 +83,13 @@ def sum_over_ranks(tensors: Iterable[Tensor]) -> None:
             dist.all_reduce(tensor)
 
 
-def progress(items: Iterable[T], total: int, what: str, every: float = 5.0) -> Iterator[T]:
+def counted(items: Iterable[T], total: int, what: str, every: float = 5.0, say: bool = True) -> Iterator[T]:
     """Pass ``items`` on; the first process says to stderr how many are done and how long the rest will take."""
     begin = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if rank() == 0 and (now - last >= every or (done == total and now - begin >= every)):
+        if say and rank() == 0 and (now - last >= every or (done == total and now - begin >= every)):
             left = round((now - begin) / done * (total - done))
             print(f"{what}: {done}/{total}, {left // 60}:{left % 60:02d} left", file=sys.stderr, flush=True)
             last = now
