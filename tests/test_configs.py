@@ -17,6 +17,7 @@ TRANSFER = [
     "cityscapes/upernet_mst.py",
     "cityscapes/upernet_mst_deit-s.py",
     "probe/dense_probe_vit.py",
+    "probe/dense_probe_swin.py",
 ]
 TAG = re.compile(r"\[(paper|summary|ours|code: [^]]+)\]|\bours\b")
 

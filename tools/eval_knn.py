@@ -1,61 +1,93 @@
-"""k-NN accuracy of a pretrained backbone on labelled folders: TRAIN/CLASS/IMAGE and VAL/CLASS/IMAGE."""
+"""k-NN accuracy of a frozen backbone on labelled images. One process, or several: torchrun tools/eval_knn.py ..."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from typing import Any
 
+import numpy as np
 import torch
 
-from mst_pretrain.backbones import build_trunk
-from mst_pretrain.checkpoint_io import load_backbone
-from mst_pretrain.data.sources import open_source
-from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.errors import UserError
+from mst_pretrain.evaluation.cli import add_image_arguments, positive, trunk_of
 from mst_pretrain.evaluation.features import extract_features
-from mst_pretrain.evaluation.knn import knn_accuracy
+from mst_pretrain.evaluation.knn import accuracy, knn_predict
+from mst_pretrain.evaluation.labelled import open_train_val
+from mst_pretrain.evaluation.ranks import gather_rows, rank, run_tool, share, start
+from mst_pretrain.evaluation.report import publish, surroundings
+
+NEIGHBOURS = (10, 20, 100, 200)  # [code: DINO]
 
 
-def main() -> None:
+def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
+    """The values of k: those given, or of DINO's list those that the training set allows.
+
+    Raises:
+        UserError: A given one, or all of the list, are above the number of training images.
+    """
+    ks = sorted(set(wanted)) if wanted else [k for k in NEIGHBOURS if k <= images]
+    if not ks or max(ks) > images:
+        raise UserError(
+            f"-k {max(ks or NEIGHBOURS)} is above the {images} training images of {train}. Give smaller values of k."
+        )
+    return ks
+
+
+def main(argv: list[str] | None = None) -> None:
     """Parse, extract, vote, print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("train", help="folder with one folder of images per class")
-    parser.add_argument("val", help="the same classes")
-    parser.add_argument("--checkpoint", help="pretraining checkpoint; without it: random weights")
-    parser.add_argument("--prefix", default="teacher.backbone.", help="'' for an exported timm-keyed file")
-    parser.add_argument("--model", default="vit_small_patch16_224", help="timm name of the backbone")
-    parser.add_argument("--model-args", type=json.loads, default={}, help="JSON, e.g. '{\"patch_size\": 8}'")
-    parser.add_argument("--resize", type=int, default=256)
-    parser.add_argument("--crop", type=int, default=224)
-    parser.add_argument("-k", type=int, nargs="+", default=[10, 20, 100, 200])
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    add_image_arguments(parser)
+    parser.add_argument(
+        "-k", type=positive, nargs="+", help=f"neighbours (default: of {NEIGHBOURS} those that fit)"
+    )
+    parser.add_argument("--temperature", type=float, default=0.07, help="of the votes")
+    parser.add_argument("--save", help="also write features, labels and predictions there (.npz)")
+    args = parser.parse_args(argv)
+    if not args.temperature > 0:
+        raise UserError(f"--temperature {args.temperature} must be above 0.")
 
-    train_source, val_source = open_source(args.train, labelled=True), open_source(args.val, labelled=True)
-    assert train_source.labels is not None and val_source.labels is not None
-    if unknown := sorted(set(val_source.classes) - set(train_source.classes)):
-        raise UserError(f"{args.val} has classes that {args.train} lacks: {unknown[:5]}.")
-    to_train = [train_source.classes.index(name) for name in val_source.classes]
-    torch.manual_seed(0)
-    trunk = build_trunk(args.model, **args.model_args)
-    if args.checkpoint:
-        print(f"{args.checkpoint}: {load_backbone(trunk, args.checkpoint, args.prefix)}")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {
-        "resize": args.resize,
-        "crop": args.crop,
-        "batch_size": args.batch_size,
-        "workers": args.workers,
-    }
-    train = extract_features(trunk, train_source, device=device, **options)
-    val = extract_features(trunk, val_source, device=device, **options)
-    ks = [k for k in args.k if k <= len(train)] or [len(train)]
-    val_labels = torch.tensor([to_train[label] for label in val_source.labels])
-    accuracy = knn_accuracy(train, torch.tensor(train_source.labels), val, val_labels, ks)
-    protocol = {"model": args.model, "checkpoint": args.checkpoint, "resize": args.resize, "crop": args.crop}
-    result = {f"knn_{k}": round(value, 3) for k, value in accuracy.items()}
-    print(json.dumps({**protocol, "train_images": len(train), "val_images": len(val), **result}))
+    device = start()
+    train, val = open_train_val(args.train, args.val)
+    ks = neighbours(args.k, len(train.labels), args.train)
+    trunk, origin = trunk_of(args)
+    options = (args.resize, args.crop, args.batch_size, args.workers, device)
+    train_features = extract_features(trunk, train.source, *options, what="train features")
+    val_features = extract_features(trunk, val.source, *options, what="val features")
+    mine = torch.tensor(share(len(val.labels)), dtype=torch.int64)
+    predicted = {k: torch.empty(0, dtype=torch.int64) for k in ks}
+    if len(mine):
+        predicted = knn_predict(
+            train_features.to(device),
+            train.labels.to(device),
+            val_features[mine].to(device),
+            ks,
+            args.temperature,
+        )
+    whole = {k: gather_rows(part.cpu(), len(val.labels)) for k, part in predicted.items()}
+    if args.save and rank() == 0:
+        arrays: dict[str, Any] = {f"predicted_{k}": classes.numpy() for k, classes in whole.items()}
+        arrays |= {"train_features": train_features.numpy(), "val_features": val_features.numpy()}
+        np.savez(args.save, train_labels=train.labels.numpy(), val_labels=val.labels.numpy(), **arrays)
+    publish(
+        {
+            "protocol": "knn",
+            **origin.as_dict(),
+            "train": args.train,
+            "val": args.val,
+            "resize": args.resize,
+            "crop": args.crop,
+            "feature": "last1",
+            "k": ks,
+            "temperature": args.temperature,
+            "classes": len(train.classes),
+            "train_images": len(train.labels),
+            "val_images": len(val.labels),
+            **{f"knn_{k}": round(accuracy(classes, val.labels), 3) for k, classes in whole.items()},
+            **surroundings(device),
+        },
+        args.out,
+    )
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_tool(main)

@@ -1,17 +1,21 @@
-"""Frozen features of labelled images, as DINO extracts them."""
+"""Frozen features of images, as DINO and EsViT extract them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from rich.progress import track
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from ..backbones import Trunk, forward_trunk
+from ..backbones import Trunk
 from ..data.decode import decode_rgb
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
+from ..errors import UserError
+from .ranks import counted, gather_rows, share
 
 
 def evaluation_transform(resize: int = 256, crop: int = 224) -> v2.Compose:
@@ -40,6 +44,106 @@ class TransformedImages(Dataset):
         return self.transform(decode_rgb(self.source.read(index), self.source.name(index)))
 
 
+def block_features(trunk: Trunk, images: Tensor, blocks: int = 1, avgpool: bool = False) -> Tensor:
+    """One vector per image from the last blocks, the earliest first; its columns are :func:`feature_columns`.
+
+    ViT: [CLS] of each block, each through the last norm [code: DINO], and with ``avgpool`` the mean of the last
+    block's normalised patch tokens behind them. Swin: the mean of each block's tokens, those of the last stage through
+    the last norm [code: EsViT].
+
+    Args:
+        trunk: In evaluation mode.
+        images: [B, 3, H, W] float, normalised.
+        blocks: How many; at most all.
+        avgpool: Only for a ViT.
+
+    Returns:
+        [B, F] float32. ViT-S with 4 blocks: 1536, with ``avgpool`` 1920; Swin-T with 4 blocks: 2304.
+
+    Raises:
+        ValueError: ``avgpool`` for a Swin, whose features are means already.
+    """
+    if isinstance(trunk, SwinTransformer):
+        if avgpool:
+            raise ValueError("a Swin's features are token means already; avgpool is for a ViT")
+        return _swin_block_features(trunk, images, blocks)
+    taps = trunk.forward_intermediates(
+        images,
+        indices=blocks,
+        return_prefix_tokens=True,
+        norm=True,
+        output_fmt="NLC",
+        intermediates_only=True,
+    )
+    vectors = [prefix[:, 0].float() for _, prefix in taps]
+    if avgpool:
+        vectors.append(taps[-1][0].float().mean(1))
+    return torch.cat(vectors, 1)
+
+
+def _swin_block_features(trunk: Trunk, images: Tensor, blocks: int) -> Tensor:
+    first = len(block_widths(trunk)) - blocks
+    x = trunk.patch_embed(images)
+    means, number = [], 0
+    for layer in trunk.layers:
+        x = layer.downsample(x)
+        for block in layer.blocks:
+            x = block(x)
+            if number >= first:
+                tokens = trunk.norm(x) if layer is trunk.layers[-1] else x
+                means.append(tokens.float().mean((1, 2)))
+            number += 1
+    return torch.cat(means, 1)
+
+
+def block_widths(trunk: Trunk) -> list[int]:
+    """Width of every block's tokens, in the order of the blocks."""
+    if isinstance(trunk, SwinTransformer):
+        layers: Any = trunk.layers
+        return [block.dim for layer in layers for block in layer.blocks]
+    return [trunk.embed_dim] * len(trunk.blocks)
+
+
+def feature_columns(
+    trunk: Trunk, blocks: tuple[int, ...] = (1, 4), avgpool: bool = True
+) -> dict[str, tuple[int, int]]:
+    """Choices of features as (start, stop) columns of one extraction with the most blocks.
+
+    Args:
+        trunk: A ViT or Swin.
+        blocks: Numbers of last blocks; one above the depth stands for all blocks.
+        avgpool: Each choice also with the mean of the patch tokens; a Swin has no such choice.
+
+    Returns:
+        By name: ``last1``, ``last4``, ``last1+avgpool``, ``last4+avgpool``.
+    """
+    widths = block_widths(trunk)
+    counts = sorted({min(count, len(widths)) for count in blocks})
+    stop = sum(widths[-counts[-1] :])
+    columns = {f"last{count}": (stop - sum(widths[-count:]), stop) for count in counts}
+    if avgpool and not isinstance(trunk, SwinTransformer):
+        pooled = {f"{name}+avgpool": (start, stop + widths[-1]) for name, (start, _) in columns.items()}
+        columns |= pooled
+    return columns
+
+
+def check_size(trunk: Trunk, resize: int, crop: int) -> None:
+    """Refuse a crop that does not divide into patches, or is larger than the resized image.
+
+    Raises:
+        UserError: One of them.
+    """
+    patch = trunk.patch_embed.patch_size[0]
+    if crop < 1 or crop % patch:
+        raise UserError(
+            f"--crop {crop} is not a multiple of the model's patch size {patch}. Give one that is."
+        )
+    if resize < crop:
+        raise UserError(
+            f"--resize {resize} is smaller than --crop {crop}: the border would be black. Raise it."
+        )
+
+
 @torch.no_grad()
 def extract_features(
     trunk: Trunk,
@@ -50,14 +154,35 @@ def extract_features(
     workers: int = 2,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    blocks: int = 1,
+    avgpool: bool = False,
+    what: str = "features",
 ) -> Tensor:
-    """Global features of a source's images, in order.
+    """:func:`block_features` of a source's images, in order, in every process; each process extracts its share.
+
+    Args:
+        trunk: Put on ``device`` and into evaluation mode.
+        source: The images.
+        resize: Short side.
+        crop: Side of the centre crop.
+        batch_size: Images per forward.
+        workers: Decoding processes.
+        device: Of the forward.
+        progress: Say how far it is.
+        blocks: As in :func:`block_features`.
+        avgpool: As in :func:`block_features`.
+        what: Name in the progress.
 
     Returns:
-        [N, D] float32 on the CPU, not normalised.
+        [N, F] float32 on the CPU, not normalised.
     """
     trunk = trunk.to(device).eval()
+    mine = share(len(source))
     images = TransformedImages(source, evaluation_transform(resize, crop))
-    loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
-    batches = track(loader, description="features", disable=not progress)
-    return torch.cat([forward_trunk(trunk, batch.to(device)).pooled.float().cpu() for batch in batches])
+    loader = DataLoader(images, batch_size=batch_size, num_workers=workers, sampler=mine)
+    rows = [
+        block_features(trunk, batch.to(device), blocks, avgpool).cpu()
+        for batch in counted(loader, len(loader), what, say=progress)
+    ]
+    width = sum(block_widths(trunk)[-blocks:]) + (block_widths(trunk)[-1] if avgpool else 0)
+    return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(source))

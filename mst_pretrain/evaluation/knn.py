@@ -9,6 +9,90 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def knn_predict(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    neighbours: Sequence[int] = (10, 20, 100, 200),
+    temperature: float = 0.07,
+    test_chunk: int = 1024,
+    train_chunk: int = 16384,
+) -> dict[int, Tensor]:
+    """Predicted class for several k: cosine similarity, each neighbour votes with exp(similarity / temperature).
+
+    Exact for any number of classes and images; memory is bounded by the two chunks. Of equally similar images the
+    earlier one is the neighbour, of classes with equal votes the lower one wins, whatever the chunks.
+
+    Args:
+        train_features: [N, D] float.
+        train_labels: [N] int64, 0 <= label.
+        test_features: [M, D] float, on the same device.
+        neighbours: The values of k; those above N are refused.
+        temperature: Of the votes, > 0.
+        test_chunk: Test images at a time.
+        train_chunk: Training images at a time.
+
+    Returns:
+        [M] int64 by k.
+
+    Raises:
+        ValueError: No test image, or a k above the number of training images.
+    """
+    count, most = len(train_features), max(neighbours)
+    if most > count or min(neighbours) < 1:
+        raise ValueError(f"k must be between 1 and the {count} training images, got {list(neighbours)}")
+    if not len(test_features):
+        raise ValueError("there is no test image")
+    classes = int(train_labels.max()) + 1
+    predictions: dict[int, list[Tensor]] = {k: [] for k in neighbours}
+    for rows in test_features.split(test_chunk):
+        similarity, index = nearest(train_features, rows, most, train_chunk)
+        # Relative to the nearest, so that a low temperature cannot overflow; float64, so that sums tie only if equal.
+        votes = ((similarity - similarity[:, :1]).double() / temperature).exp()
+        labels = train_labels[index]
+        for k in predictions:
+            tally = votes.new_zeros(len(rows), classes).scatter_add_(1, labels[:, :k], votes[:, :k])
+            predictions[k].append((tally == tally.amax(1, keepdim=True)).int().argmax(1))
+    return {k: torch.cat(parts) for k, parts in predictions.items()}
+
+
+def nearest(train: Tensor, test: Tensor, count: int, chunk: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` most similar training images of each test image, most similar first, earlier first on ties.
+
+    Args:
+        train: [N, D] float, not normalised.
+        test: [m, D] float, not normalised.
+        count: At most N.
+        chunk: Training images at a time.
+
+    Returns:
+        Cosine similarity [m, count] float32, and index [m, count] int64.
+    """
+    queries = F.normalize(test.float(), dim=1)
+    best = queries.new_empty(len(test), 0)
+    best_index = torch.empty(len(test), 0, dtype=torch.int64, device=test.device)
+    for start in range(0, len(train), chunk):
+        similarity = queries @ F.normalize(train[start : start + chunk].float(), dim=1).T
+        near, index = _top(similarity, min(count, similarity.shape[1]))
+        # Candidates stand by rising index among equals, and a stable sort keeps them so.
+        best, best_index = torch.cat([best, near], 1), torch.cat([best_index, index + start], 1)
+        best, order = best.sort(dim=1, descending=True, stable=True)
+        best, best_index = best[:, :count], best_index.gather(1, order)[:, :count]
+    return best, best_index
+
+
+def _top(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``topk`` whose ties go to the lower index, sorted by index among equals."""
+    values, index = similarity.topk(count, dim=1)
+    tied = ((similarity >= values[:, -1:]).sum(1) > count).nonzero().flatten()
+    if len(tied):  # topk chose among equals as it liked
+        ordered, order = similarity[tied].sort(dim=1, descending=True, stable=True)
+        values[tied], index[tied] = ordered[:, :count], order[:, :count]
+    index, order = index.sort(dim=1)
+    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return values, index.gather(1, order)
+
+
 def knn_accuracy(
     train_features: Tensor,
     train_labels: Tensor,
@@ -18,38 +102,11 @@ def knn_accuracy(
     temperature: float = 0.07,
     chunk: int = 1024,
 ) -> dict[int, float]:
-    """Top-1 accuracy for several k: cosine similarity, each neighbour votes with exp(similarity / temperature).
+    """Per cent of test images that :func:`knn_predict` gets right, by k; ``test_labels`` [M] int64."""
+    predicted = knn_predict(train_features, train_labels, test_features, neighbours, temperature, chunk)
+    return {k: accuracy(classes, test_labels) for k, classes in predicted.items()}
 
-    Exact, for any number of classes and test images.
 
-    Args:
-        train_features: [N, D] float.
-        train_labels: [N] int64, 0 <= label.
-        test_features: [M, D] float.
-        test_labels: [M] int64.
-        neighbours: The values of k; those above N are refused.
-        temperature: Of the votes.
-        chunk: Test images at a time.
-
-    Returns:
-        Per cent correct by k.
-
-    Raises:
-        ValueError: No test image, or a k above the number of training images.
-    """
-    if max(neighbours) > len(train_features) or min(neighbours) < 1:
-        raise ValueError(
-            f"k must be between 1 and the {len(train_features)} training images, got {list(neighbours)}"
-        )
-    if not len(test_features):
-        raise ValueError("there is no test image")
-    train, test = F.normalize(train_features, dim=1), F.normalize(test_features, dim=1)
-    classes = int(torch.cat([train_labels, test_labels]).max()) + 1
-    correct = dict.fromkeys(neighbours, 0)
-    for start in range(0, len(test), chunk):
-        similarity, index = (test[start : start + chunk] @ train.T).topk(max(neighbours), dim=1)
-        weights, labels = (similarity / temperature).exp(), train_labels[index]
-        for k in correct:
-            votes = torch.zeros(len(similarity), classes).scatter_add_(1, labels[:, :k], weights[:, :k])
-            correct[k] += int((votes.argmax(1) == test_labels[start : start + chunk]).sum())
-    return {k: 100.0 * count / len(test) for k, count in correct.items()}
+def accuracy(predicted: Tensor, labels: Tensor) -> float:
+    """Per cent of [M] int64 predictions that equal the labels."""
+    return 100.0 * int((predicted == labels.to(predicted.device)).sum()) / len(labels)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
 
 from mst_pretrain.backbones import build_trunk
 from mst_pretrain.data.sources import FileSource
 from mst_pretrain.evaluation.features import evaluation_transform, extract_features
-from mst_pretrain.evaluation.knn import knn_accuracy
+from mst_pretrain.evaluation.knn import knn_accuracy, knn_predict
 
 
 def brute_force(
@@ -59,6 +60,56 @@ def test_impossible_k_is_refused() -> None:
             knn_accuracy(features, labels, features, labels, ks)
     with pytest.raises(ValueError, match="no test image"):
         knn_accuracy(features, labels, features[:0], labels[:0], [1])
+
+
+@pytest.mark.parametrize("chunks", [(1024, 16384), (7, 130), (1, 11)])
+def test_every_prediction_is_scikit_learns(chunks: tuple[int, int]) -> None:
+    """Neighbours would be lost between chunks, or the accuracy would be right by compensating errors."""
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(23, 12))
+    labels, truth = rng.integers(23, size=600), rng.integers(23, size=90)
+    train = (centres[labels] + 1.5 * rng.normal(size=(600, 12))) * rng.uniform(0.1, 9, (600, 1))
+    test = (centres[truth] + 1.5 * rng.normal(size=(90, 12))) * rng.uniform(0.1, 9, (90, 1))
+    train[300:320], labels[300:320] = train[:20] * 2, labels[:20]  # the same photograph twice
+    got = knn_predict(
+        torch.tensor(train).float(),
+        torch.tensor(labels),
+        torch.tensor(test).float(),
+        (10, 20, 100),
+        0.07,
+        *chunks,
+    )
+    for k, predicted in got.items():
+        reference = KNeighborsClassifier(
+            k, weights=lambda distance: np.exp((1 - distance) / 0.07), metric="cosine", algorithm="brute"
+        ).fit(train, labels)
+        expected = reference.predict(test)
+        assert np.array_equal(predicted.numpy(), expected), k
+        assert 0.2 < (expected == truth).mean() < 0.98
+
+
+def test_ties_go_to_the_earlier_image_and_the_lower_class() -> None:
+    """Among equally near images of several classes the answer would depend on chunks, device or luck."""
+    train = torch.zeros(40, 4)
+    train[:, 0] = 1.0  # all equally near, and powers of two of one another: exactly equal cosines
+    train *= 2.0 ** (torch.arange(40) % 5).unsqueeze(1)
+    labels = torch.tensor([7, 3, 3, 7] + [1] * 36)
+    for train_chunk in (1, 3, 40):
+        got = knn_predict(train, labels, train[:2], (1, 2, 3, 4, 40), train_chunk=train_chunk)
+        assert {k: value.tolist() for k, value in got.items()} == {
+            1: [7, 7],
+            2: [3, 3],
+            3: [3, 3],
+            4: [3, 3],
+            40: [1, 1],
+        }
+
+
+def test_low_temperature_does_not_overflow() -> None:
+    """exp(similarity / 0.005) is infinite in float32: every class would have the same vote."""
+    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    got = knn_predict(features, torch.tensor([2, 1, 0]), features[:1], (3,), temperature=0.005)
+    assert got[3].tolist() == [2]
 
 
 def test_evaluation_sees_the_centre_of_the_image() -> None:

@@ -1,0 +1,251 @@
+"""Linear classification of frozen features: DINO's protocol, and a sweep chosen on held-out training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from ..backbones import Trunk
+from ..checkpoint_io import load_checkpoint, save_atomic
+from ..data.decode import decode_rgb
+from ..data.multicrop import CropRecipe, random_box
+from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from ..data.sources import ImageSource
+from ..errors import UserError
+from .features import block_features, extract_features
+from .heads import HeadBank, bank_optimizer, cosine_factor, train_step
+from .ranks import counted, rank, world_size
+
+TRAIN_CROP_SCALE = (0.08, 1.0)  # torchvision's RandomResizedCrop
+
+
+@dataclass
+class LinearSettings:
+    """How heads are trained.
+
+    Attributes:
+        columns: (start, stop) of each choice of features, see ``feature_columns``.
+        rates: Learning rates per 256 images of the batch.
+        epochs: Passes over the training images.
+        batch: Images per step, over all processes.
+        step_each_epoch: The cosine moves once per epoch [code: DINO] instead of once per step.
+        augment: Random resized crop and flip; False trains on cached features of the centre crop.
+        seed: Of heads, order and crops.
+        resize: Short side for the centre crop.
+        crop: Side of crops.
+        forward_batch: Images per forward of the backbone.
+        workers: Decoding processes.
+        blocks: Last blocks extracted; ``columns`` lie in these.
+        avgpool: Whether ``columns`` reach into the mean of the patch tokens.
+    """
+
+    columns: dict[str, tuple[int, int]]
+    rates: list[float]
+    epochs: int
+    batch: int
+    step_each_epoch: bool = False
+    augment: bool = True
+    seed: int = 0
+    resize: int = 256
+    crop: int = 224
+    forward_batch: int = 64
+    workers: int = 2
+    blocks: int = 4
+    avgpool: bool = True
+
+    @property
+    def scaled_rates(self) -> list[float]:
+        """Rates at this batch."""
+        return [rate * self.batch / 256 for rate in self.rates]
+
+
+class Part:
+    """Some images of a source, as a source of its own without labels."""
+
+    labels: list[int] | None = None
+
+    def __init__(self, source: ImageSource, indices: Tensor) -> None:
+        self.source, self.indices = source, indices.tolist()
+        self.classes: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        """Its name in the whole source."""
+        return self.source.name(self.indices[index])
+
+    def read(self, index: int) -> bytes:
+        """The encoded file."""
+        return self.source.read(self.indices[index])
+
+    def check(self) -> None:
+        """The whole source's."""
+        self.source.check()
+
+
+def extract(
+    trunk: Trunk, source: ImageSource, settings: LinearSettings, device: torch.device, what: str
+) -> Tensor:
+    """Centre-crop features under the settings, [N, F] float32 on the CPU."""
+    s = settings
+    sizes = (s.resize, s.crop, s.forward_batch, s.workers)
+    return extract_features(trunk, source, *sizes, device, True, s.blocks, s.avgpool, what)
+
+
+class RandomCrops(Dataset):
+    """Random resized crop (bilinear), flip, normalise [code: DINO], asked for as (epoch, index).
+
+    A sample is a function of (seed, epoch, index) alone.
+    """
+
+    def __init__(self, source: ImageSource, crop: int, seed: int) -> None:
+        self.source, self.seed = source, seed
+        self.recipe = CropRecipe(size=crop, scale=TRAIN_CROP_SCALE)
+        self.normalize = v2.Compose(
+            [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, index = item
+        rng = np.random.default_rng([self.seed, epoch, index])
+        image = decode_rgb(self.source.read(index), self.source.name(index))
+        left, top, width, height = random_box(image.width, image.height, self.recipe, rng)
+        box = (left, top, left + width, top + height)
+        size = self.recipe.height_width
+        image = image.crop(box).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        if rng.random() < self.recipe.flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return self.normalize(image), index
+
+
+def batches_of_epoch(count: int, batch: int, seed: int, epoch: int) -> list[Tensor]:
+    """A seeded order of ``count`` images in batches; the last may be smaller, no image is left out."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return list(torch.from_numpy(order).split(batch))
+
+
+@dataclass
+class LinearTraining:
+    """Trains a bank of heads on some images of a source.
+
+    Args:
+        trunk: Frozen, on ``device``.
+        source: Images.
+        indices: [n] int64, those trained on.
+        labels: [N] int64, of all images of the source.
+        classes: K.
+        settings: How.
+        device: Of backbone and heads.
+        state: Where heads, momentum and epoch are kept after every epoch; None keeps nothing.
+        identity: Must be equal for a kept state to be continued.
+    """
+
+    trunk: Trunk
+    source: ImageSource
+    indices: Tensor
+    labels: Tensor
+    classes: int
+    settings: LinearSettings
+    device: torch.device
+    state: Path | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.bank = HeadBank(s.columns, s.scaled_rates, self.classes, s.seed).to(self.device)
+        self.optimizer = bank_optimizer(self.bank)
+        self.labels = self.labels.to(self.device)
+        self.done = 0
+        self.cached: Tensor | None = None
+
+    def run(self) -> HeadBank:
+        """Train to the last epoch, from the first or where :meth:`resume` found it."""
+        s = self.settings
+        if not s.augment and self.cached is None and self.done < s.epochs:
+            part = Part(self.source, self.indices)
+            self.cached = extract(self.trunk, part, s, self.device, "train features")
+        steps = -(-len(self.indices) // s.batch)
+        epochs = range(self.done, s.epochs)
+        total = len(epochs) * steps
+        for number in counted(self._steps(epochs), total, f"linear, {s.epochs} epochs of {steps} steps"):
+            if number % steps == 0:
+                self.done = number // steps
+                self._keep()
+        return self.bank
+
+    def _steps(self, epochs: range) -> Iterator[int]:
+        """Do all steps; yields the number finished since the first epoch."""
+        s = self.settings
+        for epoch in epochs:
+            batches = batches_of_epoch(len(self.indices), s.batch, s.seed, epoch)
+            rows = self._cached_rows(batches) if self.cached is not None else self._fresh_rows(batches, epoch)
+            for step, (batch, (features, labels)) in enumerate(zip(batches, rows, strict=True)):
+                done = epoch * len(batches) + step
+                factor = (
+                    cosine_factor(epoch, s.epochs)
+                    if s.step_each_epoch
+                    else cosine_factor(done, s.epochs * len(batches))
+                )
+                train_step(self.bank, self.optimizer, features, labels, len(batch), factor)
+                yield done + 1
+
+    def _cached_rows(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        assert self.cached is not None
+        for batch in batches:
+            mine = batch[rank() :: world_size()]
+            yield self.cached[mine].to(self.device), self.labels[self.indices[mine].to(self.device)]
+
+    def _fresh_rows(self, batches: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features of new crops: this process's share of every batch, in forwards of ``forward_batch``."""
+        s = self.settings
+        shares = [self.indices[batch[rank() :: world_size()]] for batch in batches]
+        pieces = [[piece for piece in mine.split(s.forward_batch) if len(piece)] for mine in shares]
+        sampler = [[(epoch, int(index)) for index in piece] for parts in pieces for piece in parts]
+        crops = RandomCrops(self.source, s.crop, s.seed)
+        loaded = iter(DataLoader(crops, batch_sampler=sampler, num_workers=s.workers))
+        for mine, parts in zip(shares, pieces, strict=True):
+            rows = [self._forward(next(loaded)[0]) for _ in parts]
+            empty = torch.empty(0, max(stop for _, stop in s.columns.values()), device=self.device)
+            yield torch.cat([*rows, empty]), self.labels[mine.to(self.device)]
+
+    @torch.no_grad()
+    def _forward(self, pixels: Tensor) -> Tensor:
+        s = self.settings
+        return block_features(self.trunk, pixels.to(self.device), s.blocks, s.avgpool)
+
+    def _keep(self) -> None:
+        if self.state is not None and rank() == 0:
+            kept = {"bank": self.bank.state_dict(), "optimizer": self.optimizer.state_dict()}
+            save_atomic({**kept, "done": self.done, "identity": self.identity}, self.state)
+
+    def resume(self) -> None:
+        """Continue from the kept state, if there is one.
+
+        Raises:
+            UserError: It is of another evaluation.
+        """
+        if self.state is None or not self.state.is_file():
+            return
+        kept = load_checkpoint(self.state)
+        if kept.get("identity") != self.identity:
+            raise UserError(
+                f"{self.state} is of an evaluation with other arguments. Repeat that one's, or remove the file."
+            )
+        self.bank.load_state_dict(kept["bank"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.done = int(kept["done"])
+        if rank() == 0:
+            print(f"{self.state}: {self.done} of {self.settings.epochs} epochs are done", flush=True)

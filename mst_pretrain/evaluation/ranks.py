@@ -1,0 +1,112 @@
+"""Evaluation in several processes: who does which rows, how rows come together again, who speaks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from ..errors import UserError, run_cli
+
+T = TypeVar("T")
+OTHER_RANK_WAITS = 15.0
+
+
+def start() -> torch.device:
+    """Join torchrun's process group, if there is one, and choose this process's device.
+
+    Tensors on the CPU travel by gloo, those on a GPU by NCCL.
+    """
+    gpu = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if gpu:
+        torch.cuda.set_device(local)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        # One rank may decode a large folder's last images long after the others are done.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(hours=2))
+    return torch.device("cuda", local) if gpu else torch.device("cpu")
+
+
+def rank() -> int:
+    """This process's number."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def speaks() -> bool:
+    """Whether this is the first process, also before the process group is there."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(count: int) -> range:
+    """The rows of ``count`` that this process does: every ``world_size``-th, no row twice."""
+    return range(rank(), count, world_size())
+
+
+def gather_rows(rows: Tensor, count: int) -> Tensor:
+    """Put the processes' rows of :func:`share` together, in order, in every process.
+
+    Args:
+        rows: [len(share(count)), ...] on the CPU, of one dtype and row shape everywhere.
+        count: Rows of all processes.
+
+    Returns:
+        [count, ...].
+    """
+    if world_size() == 1:
+        return rows
+    whole = rows.new_empty(count, *rows.shape[1:])
+    for source in range(world_size()):
+        theirs = whole[source :: world_size()]
+        piece = rows.contiguous() if source == rank() else theirs.new_empty(theirs.shape)
+        if len(piece):
+            dist.broadcast(piece, source)
+            theirs.copy_(piece)
+    return whole
+
+
+def sum_over_ranks(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def counted(items: Iterable[T], total: int, what: str, every: float = 5.0, say: bool = True) -> Iterator[T]:
+    """Pass ``items`` on; the first process says to stderr how many are done and how long the rest will take."""
+    begin = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if say and rank() == 0 and (now - last >= every or (done == total and now - begin >= every)):
+            left = round((now - begin) / done * (total - done))
+            print(f"{what}: {done}/{total}, {left // 60}:{left % 60:02d} left", file=sys.stderr, flush=True)
+            last = now
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """:func:`run_cli` where every process meets the same error: the first prints it and ends the job."""
+
+    def quiet_elsewhere() -> int | None:
+        try:
+            return main()
+        except UserError:
+            if int(os.environ.get("RANK", "0")) > 0:
+                time.sleep(OTHER_RANK_WAITS)
+            raise
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    run_cli(quiet_elsewhere)

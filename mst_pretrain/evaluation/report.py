@@ -1,0 +1,58 @@
+"""The result of an evaluation: one JSON object that says under which protocol its numbers were measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+
+from .ranks import rank, world_size
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """Date, versions, device and number of processes."""
+    try:
+        own = importlib.metadata.version("mst-toolkit")
+    except importlib.metadata.PackageNotFoundError:
+        own = "not installed"
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "world_size": world_size(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "versions": {
+            "mst-toolkit": own,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+        },
+    }
+
+
+def publish(result: dict[str, Any], out: str | Path | None) -> None:
+    """Write ``result`` to ``out``, whole or not at all, and print it as one line, in the first process only."""
+    if rank() > 0:
+        return
+    if out is not None:
+        write_json(result, out)
+    print(json.dumps(result), flush=True)
+
+
+def write_json(result: Any, path: str | Path) -> None:
+    """Write JSON so that ``path`` is at every moment the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(result, indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(part, path)

@@ -1,0 +1,271 @@
+"""The evaluations as a user runs them: one and two processes agree, the JSON says how, bad input is one message."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mst_pretrain.backbones import build_trunk
+from mst_pretrain.errors import run_cli
+
+ROOT = Path(__file__).parents[2]
+NAME = "vit_tiny_patch16_224"
+SHAPE: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=3, num_heads=2)
+SIZES = ["--resize", "32", "--crop", "32", "--workers", "0"]
+TOY_PROBE = f"""
+_base_ = {str(ROOT / "configs/quickstart/probe.py")!r}
+train_cfg = dict(max_iters=2)
+train_dataloader = dict(batch_size=2)
+param_scheduler = [dict(type="ConstantLR", factor=1.0, by_epoch=False)]
+"""
+
+
+def tool(name: str) -> ModuleType:
+    """A file of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fill(folder: Path, per_class: dict[str, int], seed: int) -> str:
+    """Class folders: every class its own colour, with noise."""
+    rng = np.random.default_rng(seed)
+    for label, (name, count) in enumerate(per_class.items()):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 160, (36, 40, 3)) + np.eye(3, dtype=int)[label % 3] * 60
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A training set of 23 images and a val set of 9: neither divides by two processes."""
+    root = tmp_path_factory.mktemp("labelled")
+    train = fill(root / "train", {"a": 10, "b": 7, "c": 6}, 0)
+    return train, fill(root / "val", {"a": 4, "c": 5}, 1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A pretraining checkpoint with its config's text."""
+    torch.manual_seed(0)
+    trunk = build_trunk(NAME, **SHAPE)
+    arguments = ", ".join(f"{key}={value}" for key, value in SHAPE.items())
+    meta = {"cfg": f"model = dict(backbone=dict(name='{NAME}', {arguments}))"}
+    path = tmp_path_factory.mktemp("weights") / "latest.pth"
+    state = {f"teacher.backbone.{key}": value for key, value in trunk.state_dict().items()}
+    torch.save({"state_dict": state, "meta": meta}, path)
+    return str(path)
+
+
+def last_json(text: str) -> dict[str, Any]:
+    return json.loads([line for line in text.splitlines() if line.startswith("{")][-1])
+
+
+def two_processes(*arguments: str) -> dict[str, Any]:
+    """A tool under torchrun."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    done = subprocess.run(
+        [sys.executable, *launcher, *arguments],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('{"protocol"') == 1
+    return last_json(done.stdout)
+
+
+def without_surroundings(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key not in ("date", "world_size")}
+
+
+def test_knn_of_two_processes_is_one_processes(
+    data: tuple[str, str], checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features would come back in another order or padded, or the JSON lack what the number depends on."""
+    arguments = [*data, "--checkpoint", checkpoint, *SIZES, "--batch-size", "4", "-k", "5", "1"]
+    tool("eval_knn").main([*arguments, "--out", str(tmp_path / "1.json"), "--save", str(tmp_path / "1.npz")])
+    one = last_json(capsys.readouterr().out)
+    assert json.loads((tmp_path / "1.json").read_text()) == one and not list(tmp_path.glob("*.part"))
+    assert (one["model"], one["model_args"], one["prefix"]) == (NAME, SHAPE, "teacher.backbone.")
+    assert (one["train_images"], one["val_images"], one["classes"], one["k"]) == (23, 9, 3, [1, 5])
+    assert {"sha256", "temperature", "resize", "crop", "versions", "date", "knn_1", "knn_5"} <= set(one)
+    two = two_processes("tools/eval_knn.py", *arguments, "--save", str(tmp_path / "2.npz"))
+    assert (one["world_size"], two["world_size"]) == (1, 2)
+    assert without_surroundings(two) == without_surroundings(one)
+    first, second = np.load(tmp_path / "1.npz"), np.load(tmp_path / "2.npz")
+    assert first["train_features"].shape == (23, 16) and set(first) == set(second)
+    for name in first:
+        np.testing.assert_allclose(second[name], first[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [["--protocol", "sweep"], ["--protocol", "dino", "--augment", "crop"]])
+def test_linear_of_two_processes_is_one_with_the_whole_batch(
+    data: tuple[str, str],
+    checkpoint: str,
+    tmp_path: Path,
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Gradients would be averaged over uneven shares, images trained on twice, or each process train its own heads."""
+    # 20 images in batches of 7: the last has 6; in the sweep 20 - 3 held out.
+    arguments = [
+        *data,
+        "--checkpoint",
+        checkpoint,
+        *SIZES,
+        *options,
+        "--epochs",
+        "2",
+        "--train-batch-size",
+        "7",
+    ]
+    states = {}
+    for number in (1, 2):
+        out = tmp_path / f"{number}.json"
+        if number == 2:
+            result = two_processes("tools/eval_linear.py", *arguments, "--out", str(out))
+        else:
+            tool("eval_linear").main([*arguments, "--out", str(out)])
+            result = last_json(capsys.readouterr().out)
+        assert result["world_size"] == number
+        states[number] = torch.load(f"{out}.state", weights_only=True)["bank"], without_surroundings(result)
+    (one, first), (two, second) = states[1], states[2]
+    assert first.keys() == second.keys() and first["linear"] == second["linear"]
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert max(float(value.abs().max()) for name, value in one.items() if name == "bias") > 0
+
+
+def test_sweep_reports_what_it_chose(
+    data: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The number would not say by which images, rate and features it was chosen, or that its weights are random."""
+    out = tmp_path / "out.json"
+    arguments = [*data, "--checkpoint", "none", "--model", NAME, "--model-args", json.dumps(SHAPE), *SIZES]
+    arguments += [
+        "--augment",
+        "none",
+        "--epochs",
+        "3",
+        "--lr",
+        "0.1",
+        "10",
+        "--low-shot",
+        "0.5",
+        "--hold-out",
+        "0.3",
+    ]
+    tool("eval_linear").main([*arguments, "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert last_json(capsys.readouterr().out) == result
+    assert result["checkpoint"] == "none" and result["init_seed"] == 0
+    # Of 10, 7, 6 images half: 5, 4, 3 (rounded to even); held out of these 2, 1, 1.
+    assert (result["train_images"], result["held_out_images"], result["val_images"]) == (8, 4, 9)
+    assert result["features"] == ["last1", "last3", "last1+avgpool", "last3+avgpool"]
+    best = max(head["held_out_accuracy"] for head in result["heads"])
+    assert len(result["heads"]) == 8 and result["chosen"]["held_out_accuracy"] == best
+    assert 0 <= result["linear"] <= 100
+    tool("eval_linear").main([*arguments, "--out", str(out), "--resume"])
+    assert "3 of 3 epochs are done" in capsys.readouterr().out
+    again = json.loads(out.read_text())
+    assert without_surroundings(again) == without_surroundings(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "options", "words"),
+    [
+        ("eval_knn", "", ["-k", "24"], ["-k 24", "23 training images"]),
+        ("eval_knn", "unknown", [], ["val has classes", "new"]),
+        ("eval_knn", "empty", [], ["empty"]),
+        ("eval_knn", "", ["--crop", "36", "--resize", "40"], ["patch size 8"]),
+        ("eval_knn", "other", [], ["other.pth", "convert_checkpoint"]),
+        ("eval_linear", "lonely", [], ["'lonely' has one training image", "--protocol dino"]),
+        ("eval_linear", "", ["--low-shot", "10"], ["--low-shot", "between 0 and 1"]),
+        ("eval_linear", "", ["--protocol", "dino", "--augment", "none"], ["--protocol dino"]),
+        ("eval_linear", "", ["--resume"], ["--out"]),
+        ("eval_linear", "", ["--blocks", "9"], ["--blocks 9", "3 blocks"]),
+    ],
+)
+def test_bad_input_is_one_message(
+    data: tuple[str, str], checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    name: str, change: str, options: list[str], words: list[str],
+) -> None:  # fmt: skip
+    """A user's mistake would end in a traceback, in silence, or in a number."""
+    train, val = data
+    if change == "unknown":
+        val = fill(tmp_path / "val", {"a": 1, "new": 1}, 0)
+    if change == "lonely":
+        train = fill(tmp_path / "train", {"a": 3, "b": 2, "c": 2, "lonely": 1}, 0)
+    if change == "empty":
+        (tmp_path / "empty").mkdir()
+        train = str(tmp_path / "empty")
+    if change == "other":
+        checkpoint = str(tmp_path / "other.pth")
+        torch.save({"layer1.weight": torch.ones(2)}, checkpoint)
+    arguments = [train, val, "--checkpoint", checkpoint, *SIZES, *options]
+    with pytest.raises(SystemExit) as ended:
+        run_cli(lambda: tool(name).main(arguments))
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert ended.value.code == 2 and len(errors) == 1 and "Traceback" not in captured.out + captured.err
+    assert all(word in errors[0] for word in words), errors[0]
+
+
+def test_dense_probe_trains_one_layer_and_prints_miou(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The dense probe would train the backbone, take another one's weights, or not say what it measured."""
+    for split in ("train", "val"):
+        for index in range(2):
+            rng = np.random.default_rng(index)
+            picture = tmp_path / f"street/leftImg8bit/{split}/town/{index}_leftImg8bit.png"
+            labels = tmp_path / f"street/gtFine/{split}/town/{index}_gtFine_labelTrainIds.png"
+            for path in (picture, labels):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (144, 256, 3), dtype=np.uint8)).save(picture)
+            Image.fromarray(np.repeat([[10], [0]], 72, 0).repeat(256, 1).astype(np.uint8)).save(labels)
+    config, run, out = tmp_path / "probe.py", tmp_path / "run", tmp_path / "dense.json"
+    config.write_text(TOY_PROBE)
+    arguments = [str(tmp_path / "street"), "--checkpoint", checkpoint, "--config", str(config)]
+    tool("eval_dense").main([*arguments, "--work-dir", str(run), "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert last_json(capsys.readouterr().out) == result
+    assert {"mIoU", "mAcc", "aAcc", "sha256", "iterations"} <= set(result)
+    assert (result["classes"], result["prefix"], result["model"]) == (
+        ["road", "sky"],
+        "teacher.backbone.",
+        NAME,
+    )
+    state = torch.load(run / "latest.pth", weights_only=False)["state_dict"]
+    source = torch.load(checkpoint, weights_only=True)["state_dict"]
+    backbone = {key for key in state if key.startswith("backbone.trunk.")}
+    assert len(backbone) == len(source) and set(state) - backbone == {
+        "decode_head.conv_seg.weight",
+        "decode_head.conv_seg.bias",
+    }
+    for key in backbone:
+        assert torch.equal(state[key], source[key.replace("backbone.trunk.", "teacher.backbone.")]), key
+    assert state["decode_head.conv_seg.weight"].shape == (2, 3 * 16, 1, 1)

@@ -1,0 +1,126 @@
+"""Dense probe of a frozen backbone on data in Cityscapes' layout: one linear layer, mIoU, mAcc, aAcc.
+
+Trains and tests configs/probe/dense_probe_vit.py or dense_probe_swin.py, the backbone's shape taken from the
+checkpoint and the classes from the data (Cityscapes' classes that occur in its training labels).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from timm.models.swin_transformer import SwinTransformer
+
+from mst_pretrain.backbones import Trunk
+from mst_pretrain.config import load_config
+from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.evaluation.backbone import RANDOM, Origin, load_trunk
+from mst_pretrain.evaluation.cli import add_backbone_arguments
+from mst_pretrain.evaluation.features import block_widths
+from mst_pretrain.evaluation.ranks import speaks
+from mst_pretrain.evaluation.report import publish, surroundings
+from mst_pretrain.launch import add_arguments, on_first_rank, prepare, run
+
+PROBES = Path(__file__).parents[1] / "configs/probe"
+TAPS = 4  # blocks of a ViT
+
+
+def put_backbone(cfg: Config, trunk: Trunk, origin: Origin) -> None:
+    """Make the probe's backbone and the width of its linear layer those of a trunk.
+
+    Raises:
+        UserError: The config is a ViT's and the trunk a Swin, or the other way round.
+    """
+    swin = isinstance(trunk, SwinTransformer)
+    backbone = cfg.model.backbone
+    if backbone.type != ("MSTSwin" if swin else "MSTVisionTransformer"):
+        raise UserError(
+            f"{cfg.filename} probes a {backbone.type}, but {origin.model} is another kind. Leave --config out."
+        )
+    backbone.model, backbone.model_args = origin.model, origin.model_args
+    backbone.init_cfg = None
+    if origin.checkpoint != RANDOM:
+        backbone.init_cfg = dict(type="Pretrained", checkpoint=origin.checkpoint, prefix=origin.prefix)
+    if swin:
+        widths = [int(layer.blocks[0].dim) for layer in trunk.layers]
+        backbone.out_indices, backbone.frozen_stages = tuple(range(len(widths))), len(widths)
+    else:
+        widths = block_widths(trunk)
+        backbone.frozen_stages = len(widths)
+        backbone.out_indices = tuple(range(len(widths)))[-TAPS:]
+        widths = widths[-TAPS:]
+    head = cfg.model.decode_head
+    head.in_channels, head.in_index, head.channels = widths, list(range(len(widths))), sum(widths)
+
+
+def put_classes(cfg: Config, classes: tuple[str, ...]) -> None:
+    """Make data and linear layer those of the classes that the data has."""
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.metainfo = dict(classes=classes)
+    cfg.model.decode_head.num_classes = len(classes)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, check everything, train the linear layer, test, print one JSON line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "root", help="data in Cityscapes' layout: leftImg8bit/{train,val}, gtFine/{train,val}"
+    )
+    add_backbone_arguments(parser)
+    parser.add_argument("--config", help="a probe's config (default: that of the checkpoint's kind)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of random weights, the linear layer, order and crops"
+    )
+    parser.add_argument("--out", help="write the result there as JSON")
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
+    kind = "swin" if isinstance(trunk, SwinTransformer) else "vit"
+    args.config = args.config or str(PROBES / f"dense_probe_{kind}.py")
+    cfg = load_config(args.config, {"data_root": args.root, **args.cfg_options})
+    put_backbone(cfg, trunk, origin)
+    cfg.randomness = dict(seed=args.seed)
+    prepare(cfg, args)
+
+    from mst_transfer.data.layouts import cityscapes_present_classes
+    from mst_transfer.launch import check_training
+
+    classes = cityscapes_present_classes(args.root, "train")
+    put_classes(cfg, classes)
+    on_first_rank(lambda: check_training(cfg))
+
+    def train_and_test(runner: Any) -> dict[str, float]:
+        runner.train()
+        return runner.test()
+
+    metrics = run(cfg, train_and_test)
+    if speaks():
+        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        publish(
+            {
+                "protocol": "dense-probe",
+                **origin.as_dict(),
+                "config": args.config,
+                "cfg_options": {key: str(value) for key, value in args.cfg_options.items()},
+                "data": args.root,
+                "classes": list(classes),
+                "iterations": cfg.train_cfg.max_iters,
+                "batch": cfg.train_dataloader.batch_size * int(os.environ.get("WORLD_SIZE", "1")),
+                "lr": cfg.optim_wrapper.optimizer.lr,
+                "seed": args.seed,
+                **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
+                **surroundings(device),
+            },
+            args.out,
+        )
+
+
+if __name__ == "__main__":
+    run_cli(main)
