@@ -11,6 +11,7 @@ train photos alone, so no frame of CamVid and no val photo.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -18,17 +19,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.checkpoint_io import LATEST, save_atomic
+from mst_pretrain.checkpoint_io import INITIAL, LATEST, load_checkpoint, save_atomic
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError, run_cli
 
 sys.path.insert(0, str(Path(__file__).parent))
 from study.arms import ALL, CPU, MIN_HIDDEN, Arm
+from study.cost import measure
 from study.readouts import Evaluation
-from study.report import write_report
+from study.report import ReadOut, write_report
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (1, 2, 3)
+READOUT, COST = "readout.pth", "cost.json"
+RANDOM, PIXELS, PRIOR = "random weights", "raw pixels", "position prior"
 
 
 class Study:
@@ -50,7 +54,14 @@ class Study:
         arms = CPU if preset == "cpu" else ALL
         self.arms = [arm for arm in arms if arm.comparable(self.tokens)]
         self.left_out = [arm for arm in arms if not arm.comparable(self.tokens)]
+        self.size, self.patch = cfg.model.backbone.img_size, cfg.model.backbone.patch_size
+        self.length = (
+            f"{cfg.train_cfg.max_epochs} epochs of {Path(cfg.data_root).name} in batches of "
+            f"{cfg.train_dataloader.batch_size}{''.join(f', {option}' for option in options)}"
+        )
         self.shards = data / "tiny-imagenet-100" / Path(cfg.data_root).name
+        self.device = "cuda" if preset == "gpu" else "cpu"
+        self.evaluation: Evaluation | None = None
 
     def run(self, deadline: float) -> bool:
         """Everything not done yet, until the deadline (``time.monotonic``); whether all is done."""
@@ -65,6 +76,8 @@ class Study:
             if not self.pretrain(arm, seed, deadline):
                 return False
             self.read_out(arm, seed)
+        if not (self.out / COST).exists():
+            (self.out / COST).write_text(json.dumps(measure(self.config), indent=2) + "\n")
         return True
 
     def work_dir(self, arm: Arm, seed: int) -> Path:
@@ -74,7 +87,7 @@ class Study:
     def pretrain(self, arm: Arm, seed: int, deadline: float) -> bool:
         """One run, or the rest of it; False when the time is up first."""
         work_dir = self.work_dir(arm, seed)
-        if (work_dir / "readout.pth").exists() or (work_dir / "finished").exists():
+        if (work_dir / READOUT).exists() or (work_dir / "finished").exists():
             return True
         pairs = [f"{key}={value}" for key, value in self.flat_options(arm).items()]
         command = [
@@ -113,23 +126,46 @@ class Study:
         return flat
 
     def read_out(self, arm: Arm, seed: int) -> None:
-        """Evaluate one finished run, and the random weights it started from once per seed."""
-        evaluation = None
-        targets = [
-            (self.work_dir(arm, seed) / LATEST, self.work_dir(arm, seed) / "readout.pth"),
-            (
-                self.work_dir(arm, seed) / "initial.pth",
-                self.out / "random weights" / f"seed{seed}" / "readout.pth",
-            ),
+        """Evaluate one finished run, the random weights it started from once per seed, and the baselines once."""
+        work_dir = self.work_dir(arm, seed)
+        wanted = {
+            work_dir: lambda e: e.of_checkpoint(work_dir / LATEST, seed),
+            self.out / RANDOM / f"seed{seed}": lambda e: e.of_checkpoint(work_dir / INITIAL, seed),
+            self.out / PIXELS / "seed0": lambda e: e.of_pixels(),
+            self.out / PRIOR / "seed0": lambda e: e.of_position_prior(),
+        }
+        for folder, evaluate in wanted.items():
+            if not (folder / READOUT).exists():
+                self.evaluation = self.evaluation or Evaluation(
+                    self.data, self.shards, self.size, self.patch, self.device
+                )
+                save_atomic(vars(evaluate(self.evaluation)), folder / READOUT)
+
+    def report(self, command: str) -> str:
+        """Write ``report.md``, ``report.json`` and ``report.png`` of what is there."""
+        names = {arm.folder: arm.name for arm in self.arms} | {name: name for name in (RANDOM, PIXELS, PRIOR)}
+        arms = {
+            name: {
+                int(path.parent.name.removeprefix("seed")): ReadOut(**load_checkpoint(path))
+                for path in sorted((self.out / folder).glob(f"seed*/{READOUT}"))
+            }
+            for folder, name in names.items()
+        }
+        hidden = {arm.name: arm.hidden(self.tokens) for arm in self.arms}
+        realised = {arm.name: self.realised(arm) for arm in self.arms}
+        left_out = [f"{arm.name} ({arm.hidden(self.tokens):.1f} tokens)" for arm in self.left_out]
+        cost = json.loads((self.out / COST).read_text()) if (self.out / COST).exists() else None
+        return write_report(self.out, arms, hidden, realised, left_out, cost, self.length, command)
+
+    def realised(self, arm: Arm) -> float | None:
+        """Hidden tokens per view as the training logged them, mean over all its lines."""
+        counts = [
+            json.loads(line).get("masked_tokens")
+            for path in sorted(self.out.glob(f"{arm.folder}/seed*/*/vis_data/scalars.json"))
+            for line in path.read_text().splitlines()
         ]
-        for checkpoint, target in targets:
-            if not target.exists():
-                evaluation = evaluation or Evaluation(self.config, self.data, self.shards)
-                save_atomic(evaluation.of_checkpoint(checkpoint, seed).state(), target)
-        if not (self.out / "raw pixels" / "readout.pth").exists():
-            evaluation = evaluation or Evaluation(self.config, self.data, self.shards)
-            save_atomic(evaluation.of_pixels().state(), self.out / "raw pixels" / "readout.pth")
-            save_atomic(evaluation.of_position_prior().state(), self.out / "position prior" / "readout.pth")
+        known = [count for count in counts if count is not None]
+        return sum(known) / len(known) if known else None
 
 
 def main() -> None:
@@ -154,7 +190,7 @@ def main() -> None:
     if not args.report:
         done = study.run(time.monotonic() + 60 * args.minutes)
         print("nothing is left" if done else "time is up: run the same command again")
-    write_report(study.out, study.arms, study.left_out, study.tokens, " ".join(sys.argv))
+    print(study.report(" ".join(["python", *sys.argv])))
 
 
 if __name__ == "__main__":

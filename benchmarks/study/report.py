@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
@@ -15,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 RESAMPLES = 2000
+BASELINES = ("random weights", "raw pixels", "position prior")
 
 
 @dataclass
@@ -74,10 +77,121 @@ def bootstrap_difference(one: Tensor, other: Tensor, seed: int = 0) -> tuple[flo
 
 def spread(values: list[float]) -> str:
     """Mean and standard deviation over seeds."""
+    if not values:
+        return ""
     tensor = torch.tensor(values, dtype=torch.double)
     if len(values) == 1:
         return f"{tensor[0]:.2f}"
     return f"{tensor.mean():.2f} ± {tensor.std():.2f}"
+
+
+def write_report(
+    out: Path,
+    arms: dict[str, dict[int, ReadOut]],
+    hidden: dict[str, float],
+    realised: dict[str, float | None],
+    left_out: list[str],
+    cost: dict[str, Any] | None,
+    length: str,
+    command: str,
+) -> str:
+    """``report.md``, ``report.json`` and ``report.png`` in ``out``; returns the Markdown.
+
+    Args:
+        out: Folder.
+        arms: Read-outs by arm and seed; arms without any are left out. Baselines have the names below.
+        hidden: Tokens an arm should hide per view.
+        realised: Tokens it did hide.
+        left_out: Arms that were not run.
+        cost: Of ``cost.measure``, or None.
+        length: How long and on what each run trained.
+        command: What was typed.
+    """
+    arms = {name: runs for name, runs in arms.items() if runs}
+    scores = {name: [run.scores() for run in runs.values()] for name, runs in arms.items()}
+    lines = [
+        "# Mask study",
+        "",
+        f"`{command}`",
+        "",
+        f"Each run: {length}. Mean and standard deviation over seeds.",
+        "",
+    ]
+    lines += [
+        "| arm | seeds | hidden tokens per view | k-NN (k = 20) | linear | dense probe, mIoU |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, rows in scores.items():
+        cells = [
+            spread([v for row in rows if (v := row[key]) is not None]) for key in ("knn", "linear", "dense")
+        ]
+        count = "" if realised.get(name) is None else f"{realised[name]:.1f} (expected {hidden[name]:.1f})"
+        count = "0" if hidden.get(name) == 0 else count
+        lines.append(f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} |")
+    lines += ["", *[f"Not run: {text}: fewer than 4 hidden tokens are no comparison." for text in left_out]]
+    short = too_short(scores)
+    lines += [
+        f"**{name} ends below raw pixels in k-NN: the run was too short to compare it.**" for name in short
+    ]
+    differences = compare(arms, [name for name in arms if name in hidden and name not in short])
+    if differences:
+        lines += ["", "Differences to DINO, 95 % intervals of a paired bootstrap over val images:", ""]
+        lines += ["| arm | k-NN | linear | dense probe |", "|---|---|---|---|"]
+        for name, row in differences.items():
+            cells = [f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in row.values()]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    if cost:
+        on, off = cost["decoder"], cost["no decoder"]
+        lines += [
+            "",
+            f"Cost of the decoder: {on['seconds']:.3f} s and {on['gib']:.2f} GiB per step with it, "
+            f"{off['seconds']:.3f} s and {off['gib']:.2f} GiB without; time ratio {cost['time_ratio']:.2f} "
+            f"(medians of {cost['rounds']}, measured in turn).",
+        ]
+    text = "\n".join(lines) + "\n"
+    (out / "report.md").write_text(text)
+    whole = {
+        "command": command,
+        "length": length,
+        "scores": {name: dict(zip(arms[name], rows, strict=True)) for name, rows in scores.items()},
+        "hidden_tokens": realised,
+        "differences_to_dino": differences,
+        "below_raw_pixels": short,
+        "not_run": left_out,
+        "cost": cost,
+    }
+    (out / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
+    plot(scores, out / "report.png")
+    return text
+
+
+def too_short(scores: dict[str, list[dict[str, float | None]]]) -> list[str]:
+    """Arms whose mean k-NN accuracy is below raw pixels'."""
+
+    def mean(name: str) -> float:
+        values = [v for row in scores.get(name, []) if (v := row["knn"]) is not None]
+        return sum(values) / len(values) if values else float("nan")
+
+    return [name for name in scores if name not in BASELINES and mean(name) < mean("raw pixels")]
+
+
+def compare(
+    arms: dict[str, dict[int, ReadOut]], names: list[str]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Each arm minus DINO on every read-out, over the seeds both have."""
+    differences: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for name in names:
+        seeds = sorted(set(arms[name]) & set(arms.get("DINO", {})))
+        if name == "DINO" or "DINO" not in names or not seeds:
+            continue
+        row = {}
+        for key in ("knn", "linear", "confusion"):
+            one, other = (
+                torch.stack([getattr(arms[arm][seed], key) for seed in seeds]) for arm in (name, "DINO")
+            )
+            row[key] = bootstrap_difference(one, other)
+        differences[name] = row
+    return differences
 
 
 def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
