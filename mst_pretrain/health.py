@@ -100,10 +100,12 @@ class HealthHook(Hook):
             with open(listing, "a") as file:
                 file.write(json.dumps(entry) + "\n")
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        scaled = not bad and hasattr(runner.optim_wrapper, "loss_scaler")
         runner.logger.warning(
             f"Step {runner.iter + 1} skipped, {self.skipped_in_a_row} in a row, {self.skipped} in all: {what} is not "
             f"finite{f' on rank {bad[0]}' if len(ranks) > 1 and bad else ''}. Weights, teacher and centre stay as "
-            f"they were. Images of the batch: {', '.join(names[:SHOWN])}{more} ({listing})"
+            f"they were. {'The loss scale is lowered. ' if scaled else ''}"
+            f"Images of the batch: {', '.join(names[:SHOWN])}{more} ({listing})"
         )
         if self.skipped_in_a_row >= self.max_skipped:
             raise UserError(
