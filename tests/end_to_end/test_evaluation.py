@@ -130,17 +130,8 @@ def test_linear_of_two_processes_is_one_with_the_whole_batch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Gradients would be averaged over uneven shares, images trained on twice, or each process train its own heads."""
-    # 20 images in batches of 7: the last has 6; in the sweep 20 - 3 held out.
-    arguments = [
-        *data,
-        "--checkpoint",
-        checkpoint,
-        *SIZES,
-        "--epochs",
-        "2",
-        "--train-batch-size",
-        "7",
-    ]
+    # 23 images less 3 held out, in batches of 7: shares of 4 and 3, and a last batch of 6.
+    arguments = [*data, "--checkpoint", checkpoint, *SIZES, "--epochs", "2", "--train-batch-size", "7"]
     states = {}
     for number in (1, 2):
         out = tmp_path / f"{number}.json"
@@ -193,6 +184,23 @@ def test_sweep_reports_what_it_chose(
     assert without_surroundings(again) == without_surroundings(result)
 
 
+def test_dino_protocol_is_dinos(
+    data: tuple[str, str], checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number called DINO's would have another rate, batch, schedule or features, or not use all training images."""
+    parsed = tool("eval_linear").parse([*data, "--protocol", "dino"])
+    settings = tool("eval_linear").settings_of(parsed, build_trunk(NAME, **{**SHAPE, "depth": 6}), 5000)
+    assert settings.columns == {"last4": (0, 64)} and (settings.rates, settings.epochs) == ([0.001], 100)
+    assert (settings.batch, settings.scaled_rates) == (1024, [0.004])
+    assert settings.step_each_epoch and settings.augment and (settings.resize, settings.crop) == (256, 224)
+    arguments = [*data, "--checkpoint", checkpoint, *SIZES, "--protocol", "dino", "--epochs", "1"]
+    tool("eval_linear").main(arguments)
+    result = last_json(capsys.readouterr().out)
+    assert (result["protocol"], result["features"]) == ("linear-dino", ["last3"])
+    assert (result["train_images"], result["held_out_images"], result["batch"]) == (23, 0, 23)
+    assert result["hold_out"] is None and result["chosen"] == {"features": "last3", "lr": 0.001}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "options", "words"),
     [
@@ -210,7 +218,7 @@ def test_sweep_reports_what_it_chose(
 )
 def test_bad_input_is_one_message(
     data: tuple[str, str], checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    name: str, change: str, words: list[str],
+    name: str, change: str, options: list[str], words: list[str],
 ) -> None:  # fmt: skip
     """A user's mistake would end in a traceback, in silence, or in a number."""
     train, val = data
