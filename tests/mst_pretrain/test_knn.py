@@ -107,12 +107,13 @@ def test_ties_go_to_the_earlier_image_and_the_lower_class() -> None:
 
 def test_ties_at_the_last_neighbour_go_to_the_earlier_image() -> None:
     """``topk`` picks any of many equals: its own choice would be the neighbours."""
-    train = torch.zeros(5000, 4)
-    train[:, 0] = 1.0
-    train[1] = torch.tensor([0.0, 1.0, 0.0, 0.0])
-    similarity, index = nearest(train, train[:2], 4, chunk=4096)
-    assert index[0].tolist() == [0, 2, 3, 4] and index[1].tolist() == [1, 0, 2, 3]
-    assert similarity.tolist() == [[1.0] * 4, [1.0, 0.0, 0.0, 0.0]]
+    for count, place in ((40, 30), (5000, 300)):
+        train = torch.zeros(count, 4)
+        train[:, 0] = 1.0  # equally far from the query ...
+        train[place] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # ... except this one
+        similarity, index = nearest(train, train[[place, 0]], 4, chunk=4096)
+        assert index.tolist() == [[place, 0, 1, 2], [0, 1, 2, 3]]
+        assert similarity.tolist() == [[1.0, 0.0, 0.0, 0.0], [1.0] * 4]
 
 
 def test_low_temperature_does_not_overflow() -> None:
