@@ -1,4 +1,4 @@
-"""k-NN accuracy of a frozen backbone on labelled images. One process, or several: torchrun tools/eval_knn.py ..."""
+"""k-NN accuracy of a frozen backbone on labelled images. Several processes: tools/dist_eval.sh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear accuracy of a frozen backbone on labelled images. Several processes: torchrun tools/eval_linear.py ...
+"""Linear accuracy of a frozen backbone on labelled images. Several processes: tools/dist_eval.sh.
 
 ``sweep``: learning rates x features, all heads at once; the best on held-out training images is tested on val, once.
 ``dino``: DINO's linear evaluation: one head, SGD, cosine, random crops; the last epoch's head is tested on val.

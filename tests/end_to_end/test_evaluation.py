@@ -77,21 +77,23 @@ def last_json(text: str) -> dict[str, Any]:
     return json.loads([line for line in text.splitlines() if line.startswith("{")][-1])
 
 
-def two_processes(*arguments: str) -> dict[str, Any]:
-    """A tool under torchrun."""
+def two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``tools/dist_eval.sh`` on two CPU processes; the first argument is knn or linear."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    done = subprocess.run(
-        [sys.executable, *launcher, *arguments],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+        port = str(probe.getsockname()[1])
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHON": sys.executable,
+        "PORT": port,
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = ["bash", "tools/dist_eval.sh", arguments[0], "2", *arguments[1:]]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+
+
+def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('{"protocol"') == 1
     return last_json(done.stdout)
@@ -112,7 +114,7 @@ def test_knn_of_two_processes_is_one_processes(
     assert (one["model"], one["model_args"], one["prefix"]) == (NAME, SHAPE, "teacher.backbone.")
     assert (one["train_images"], one["val_images"], one["classes"], one["k"]) == (23, 9, 3, [1, 5])
     assert {"sha256", "temperature", "resize", "crop", "versions", "date", "knn_1", "knn_5"} <= set(one)
-    two = two_processes("tools/eval_knn.py", *arguments, "--save", str(tmp_path / "2.npz"))
+    two = result_of(two_processes("knn", *arguments, "--save", str(tmp_path / "2.npz")))
     assert (one["world_size"], two["world_size"]) == (1, 2)
     assert without_surroundings(two) == without_surroundings(one)
     first, second = np.load(tmp_path / "1.npz"), np.load(tmp_path / "2.npz")
@@ -121,32 +123,20 @@ def test_knn_of_two_processes_is_one_processes(
         np.testing.assert_allclose(second[name], first[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("options", [["--protocol", "sweep"], ["--protocol", "dino", "--augment", "crop"]])
 def test_linear_of_two_processes_is_one_with_the_whole_batch(
     data: tuple[str, str],
     checkpoint: str,
     tmp_path: Path,
-    options: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Gradients would be averaged over uneven shares, images trained on twice, or each process train its own heads."""
-    # 20 images in batches of 7: the last has 6; in the sweep 20 - 3 held out.
-    arguments = [
-        *data,
-        "--checkpoint",
-        checkpoint,
-        *SIZES,
-        *options,
-        "--epochs",
-        "2",
-        "--train-batch-size",
-        "7",
-    ]
+    # 23 images less 3 held out, in batches of 7: shares of 4 and 3, and a last batch of 6.
+    arguments = [*data, "--checkpoint", checkpoint, *SIZES, "--epochs", "2", "--train-batch-size", "7"]
     states = {}
     for number in (1, 2):
         out = tmp_path / f"{number}.json"
         if number == 2:
-            result = two_processes("tools/eval_linear.py", *arguments, "--out", str(out))
+            result = result_of(two_processes("linear", *arguments, "--out", str(out)))
         else:
             tool("eval_linear").main([*arguments, "--out", str(out)])
             result = last_json(capsys.readouterr().out)
@@ -194,6 +184,23 @@ def test_sweep_reports_what_it_chose(
     assert without_surroundings(again) == without_surroundings(result)
 
 
+def test_dino_protocol_is_dinos(
+    data: tuple[str, str], checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number called DINO's would have another rate, batch, schedule or features, or not use all training images."""
+    parsed = tool("eval_linear").parse([*data, "--protocol", "dino"])
+    settings = tool("eval_linear").settings_of(parsed, build_trunk(NAME, **{**SHAPE, "depth": 6}), 5000)
+    assert settings.columns == {"last4": (0, 64)} and (settings.rates, settings.epochs) == ([0.001], 100)
+    assert (settings.batch, settings.scaled_rates) == (1024, [0.004])
+    assert settings.step_each_epoch and settings.augment and (settings.resize, settings.crop) == (256, 224)
+    arguments = [*data, "--checkpoint", checkpoint, *SIZES, "--protocol", "dino", "--epochs", "1"]
+    tool("eval_linear").main(arguments)
+    result = last_json(capsys.readouterr().out)
+    assert (result["protocol"], result["features"]) == ("linear-dino", ["last3"])
+    assert (result["train_images"], result["held_out_images"], result["batch"]) == (23, 0, 23)
+    assert result["hold_out"] is None and result["chosen"] == {"features": "last3", "lr": 0.001}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "options", "words"),
     [
@@ -232,6 +239,13 @@ def test_bad_input_is_one_message(
     errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 2 and len(errors) == 1 and "Traceback" not in captured.out + captured.err
     assert all(word in errors[0] for word in words), errors[0]
+
+
+def test_bad_input_of_two_processes_is_one_message(data: tuple[str, str]) -> None:
+    """Each process would print the error, and torchrun a traceback of its own."""
+    done = two_processes("knn", *data, "--checkpoint", "absent.pth")
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.count("error: ") == 1 and "absent.pth" in done.stderr
 
 
 def test_dense_probe_trains_one_layer_and_prints_miou(

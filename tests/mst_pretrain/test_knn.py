@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from mst_pretrain.backbones import build_trunk
 from mst_pretrain.data.sources import FileSource
 from mst_pretrain.evaluation.features import evaluation_transform, extract_features
-from mst_pretrain.evaluation.knn import knn_accuracy, knn_predict
+from mst_pretrain.evaluation.knn import knn_accuracy, knn_predict, nearest
 
 
 def brute_force(
@@ -103,6 +103,17 @@ def test_ties_go_to_the_earlier_image_and_the_lower_class() -> None:
             4: [3, 3],
             40: [1, 1],
         }
+
+
+def test_ties_at_the_last_neighbour_go_to_the_earlier_image() -> None:
+    """``topk`` picks any of many equals: its own choice would be the neighbours."""
+    for count, place in ((40, 30), (5000, 300)):
+        train = torch.zeros(count, 4)
+        train[:, 0] = 1.0  # equally far from the query ...
+        train[place] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # ... except this one
+        similarity, index = nearest(train, train[[place, 0]], 4, chunk=4096)
+        assert index.tolist() == [[place, 0, 1, 2], [0, 1, 2, 3]]
+        assert similarity.tolist() == [[1.0, 0.0, 0.0, 0.0], [1.0] * 4]
 
 
 def test_low_temperature_does_not_overflow() -> None:

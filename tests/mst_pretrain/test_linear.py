@@ -112,6 +112,10 @@ def test_low_shot_is_seeded_and_balanced() -> None:
     assert torch.equal(chosen, low_shot(labels, 0.1, seed=3))
     assert not torch.equal(chosen, low_shot(labels, 0.1, seed=4))
     fixed = torch.arange(40) % 2
+    of_each = low_shot(fixed, 0.5, seed=0)
+    assert not torch.equal(
+        of_each[of_each % 2 == 0], of_each[of_each % 2 == 1] - 1
+    )  # no pattern shared by classes
     assert (
         low_shot(fixed, 0.1, seed=0).tolist()
         == low_shot(torch.cat([fixed, torch.full((9,), 7)]), 0.1, 0)[:4].tolist()
