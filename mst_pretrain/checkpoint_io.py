@@ -99,14 +99,17 @@ def backbone_prefix(path: str | Path) -> str:
     Raises:
         UserError: The file cannot be read, holds no patch embedding, or several and none is a teacher's.
     """
-    keys = [key for key in _tensors(path) if key.endswith(PATCH_EMBEDDING)]
-    found = [key.removesuffix(PATCH_EMBEDDING) for key in keys]
+    keys = list(_tensors(path))
+    found = [key.removesuffix(PATCH_EMBEDDING) for key in keys if key.endswith(PATCH_EMBEDDING)]
     chosen = found if len(found) == 1 else [prefix for prefix in found if "teacher" in prefix]
     if len(chosen) != 1:
-        what = f"several backbones ({', '.join(found)})" if found else f"no {PATCH_EMBEDDING}"
+        heads = ", ".join(sorted({key.split(".")[0] for key in keys})[:8]) or "no tensors"
+        what = (
+            f"several backbones ({', '.join(found)})" if found else f"no {PATCH_EMBEDDING} (found: {heads})"
+        )
         raise UserError(
             f"{path} holds {what}, so it is not clear where its backbone is. Give a checkpoint of tools/pretrain.sh "
-            "or a timm or DINO backbone; others: tools/convert_checkpoint.py."
+            "or a file with timm's keys; others: tools/convert_checkpoint.py."
         )
     return chosen[0]
 

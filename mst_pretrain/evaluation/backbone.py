@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from ..backbones import Trunk, build_trunk
-from ..checkpoint_io import load_backbone, load_checkpoint, load_state_dict
+from ..checkpoint_io import backbone_prefix, load_backbone, load_checkpoint, load_state_dict
 from ..errors import UserError
 from .ranks import speaks
 
 DEFAULT_MODEL = "vit_small_patch16_224"
 RANDOM = "none"
-OWN_PREFIXES = ("teacher.backbone.", "student.backbone.")
 # A classifier and the tables that timm once stored; any other weight left over means another architecture.
 MAY_BE_LEFT = re.compile(r"head\.|head_dist\.|fc_norm\.|.*(relative_position_index|attn_mask)$")
 # (width, depth): every timm ViT of these has 64 channels per head.
@@ -89,7 +88,7 @@ def load_trunk(
     loaded = load_checkpoint(checkpoint)
     whole = load_state_dict(checkpoint)
     if prefix is None:
-        prefix = find_prefix(whole, checkpoint)
+        prefix = backbone_prefix(checkpoint)
     own_args: dict[str, Any] = {}
     if model is None:
         weights = {key[len(prefix) :]: value for key, value in whole.items() if key.startswith(prefix)}
@@ -120,26 +119,6 @@ def _build(model: str, arguments: dict[str, Any]) -> Trunk:
         raise UserError(
             f"{model} cannot be built with --model-args {arguments}: {reason}. Correct them."
         ) from error
-
-
-def find_prefix(keys: Iterable[str], path: str | Path) -> str:
-    """``teacher.backbone.`` or, where there is no teacher, ``student.backbone.`` in ours; '' in a file of timm.
-
-    Raises:
-        UserError: Neither is in it.
-    """
-    keys = list(keys)
-    for prefix in OWN_PREFIXES:
-        if any(key.startswith(prefix) for key in keys):
-            return prefix
-    if "patch_embed.proj.weight" in keys:
-        return ""
-    shown = ", ".join(sorted({key.split(".")[0] for key in keys})[:8])
-    raise UserError(
-        f"{path} is neither a checkpoint of tools/pretrain.sh ({' or '.join(OWN_PREFIXES)}...) nor a file with "
-        f"timm's keys (patch_embed.proj.weight); its keys begin with: {shown}. Convert it with "
-        "tools/convert_checkpoint.py, or name what stands before its keys: --prefix."
-    )
 
 
 def guess_model(meta: Any, weights: Mapping[str, Tensor], path: str | Path) -> tuple[str, dict[str, Any]]:

@@ -77,6 +77,8 @@ def test_unclear_files_are_refused(backbone: nn.Module, tmp_path: Path) -> None:
         f"{name}.{key}": value for name in ("a", "b") for key, value in backbone.state_dict().items()
     }
     torch.save(two, tmp_path / "two.pth")
+    torch.save({"student.backbone.patch_embed.proj.weight": torch.ones(2)}, tmp_path / "student.pth")
+    assert backbone_prefix(tmp_path / "student.pth") == "student.backbone."
     torch.save({"weight": torch.ones(2)}, tmp_path / "none.pth")
     with pytest.raises(UserError, match=r"two\.pth holds several backbones \(a\., b\.\)"):
         backbone_prefix(tmp_path / "two.pth")
