@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from ..errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-TAIL_BYTES = 1024
+HEAD_BYTES, TAIL_BYTES = 12, 1024
 SHOWN = 3
 
 
@@ -58,12 +59,7 @@ def check_image_files(paths: Sequence[Path]) -> None:
             for path, fault in zip(paths, pool.map(find_fault, paths), strict=True)
             if fault
         ]
-    if faults:
-        shown = ", ".join(faults[:SHOWN]) + (", ..." if len(faults) > SHOWN else "")
-        raise UserError(
-            f"{len(faults)} of {len(paths)} images cannot be used: {shown}. Copy them again from the source, "
-            "or remove them (and their labels)."
-        )
+    report_faults(faults, len(paths))
 
 
 def check_image_folder(root: str | Path) -> int:
@@ -85,33 +81,63 @@ def find_fault(path: str | Path) -> str:
     try:
         size = os.stat(path).st_size
         with open(path, "rb") as file:
-            head = file.read(12)
+            head = file.read(HEAD_BYTES)
             file.seek(max(0, size - TAIL_BYTES))
             tail = file.read()
+        return find_fault_in(head, tail, size, lambda: Path(path).read_bytes())
     except OSError as error:
         return error.strerror or str(error)
+
+
+def find_fault_in(head: bytes, tail: bytes, size: int, whole: Callable[[], bytes]) -> str:
+    """What is wrong with one encoded image, or an empty string.
+
+    Args:
+        head: Its first ``HEAD_BYTES``.
+        tail: Its last ``TAIL_BYTES``.
+        size: Its length.
+        whole: Reads all of it; called only where head and tail cannot tell.
+    """
     if size == 0:
         return "empty file"
     if head.startswith(b"\xff\xd8"):
         if tail.rstrip(b"\0").endswith(b"\xff\xd9"):
             return ""
-        return _decoding_fault(path) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
+        return _decoding_fault(whole()) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
     if head.startswith(b"\x89PNG"):
         return "" if b"IEND\xaeB`\x82" in tail else "truncated PNG: no IEND chunk"
-    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return (
             ""
             if int.from_bytes(head[4:8], "little") + 8 <= size
             else "truncated WebP: shorter than its header says"
         )
-    return _decoding_fault(path)
+    return _decoding_fault(whole())
 
 
-def _decoding_fault(path: str | Path) -> str:
-    """Decode the whole file with Pillow; the error's text, or an empty string."""
+def _decoding_fault(encoded: bytes) -> str:
+    """Decode the whole image with Pillow; the error's text, or an empty string."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(encoded)) as image:
             image.load()
     except Exception as error:  # Pillow's readers raise many types on broken files
-        return f"not decodable: {error}".replace(f" {str(path)!r}", "")
+        return f"not decodable: {error}"
     return ""
+
+
+def report_faults(faults: list[str], images: int) -> None:
+    """Nothing where there are none.
+
+    Args:
+        faults: ``name (what is wrong)`` of each.
+        images: How many were looked at.
+
+    Raises:
+        UserError: Their number, the first names and the remedy.
+    """
+    if faults:
+        shown = ", ".join(faults[:SHOWN]) + (", ..." if len(faults) > SHOWN else "")
+        raise UserError(
+            f"{len(faults)} of {images} images cannot be used: {shown}. Copy them again from the source, "
+            "or remove them (and their labels)."
+        )
