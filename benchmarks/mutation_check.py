@@ -2,6 +2,7 @@
 
     python benchmarks/mutation_check.py              # all, a few minutes
     python benchmarks/mutation_check.py --only loss  # those whose file, line or test contains "loss"
+    python benchmarks/mutation_check.py --list FILE  # others, for which any test of the core may fail
 
 The checkout is not touched: its packages, tests and configs are copied to a temporary folder and mutated there, one
 at a time. Exit code 1 when a mutation survives, a mutated line is not found exactly once, or a named test fails on
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -246,7 +248,7 @@ def parse(table: str) -> list[Mutation]:
     mutations = []
     for block in table.strip().split("\n\n"):
         place, old, new = block.splitlines()
-        file, test = place.split()
+        file, _, test = place.partition(" ")
         mutations.append(Mutation(file, test, old.removeprefix("- "), new.removeprefix("+ ")))
     return mutations
 
@@ -259,27 +261,46 @@ def run_tests(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
-def check(folder: Path, mutation: Mutation) -> str:
-    """``caught``, or what is wrong."""
+def check(folder: Path, mutation: Mutation) -> tuple[str, str]:
+    """``caught`` or what is wrong, and the test that failed."""
     path = folder / "mst_pretrain" / mutation.file
     source = path.read_text()
     count = source.count(mutation.old)
     if count != 1:
-        return f"FOUND {count} TIMES"
+        return f"FOUND {count} TIMES", mutation.test
     path.write_text(source.replace(mutation.old, mutation.new))
     try:
-        code = run_tests(folder, mutation.test).returncode
+        for tests in [[mutation.test]] if mutation.test else [related(folder, mutation.file), [""]]:
+            ended = run_tests(folder, *tests)
+            failed = re.search(r"^(?:FAILED|ERROR) tests/mst_pretrain/(\S+)", ended.stdout, re.MULTILINE)
+            if ended.returncode:
+                break
     finally:
         path.write_text(source)
-    return {0: "SURVIVED", 1: "caught"}.get(code, f"PYTEST ENDED WITH {code}")
+    result = {0: "SURVIVED", 1: "caught"}.get(ended.returncode, f"PYTEST ENDED WITH {ended.returncode}")
+    return result, failed[1] if failed else mutation.test
+
+
+def related(folder: Path, file: str) -> list[str]:
+    """Test files that name a module are asked first; most mutations end there."""
+    module = Path(file).stem
+    tests = sorted((folder / "tests/mst_pretrain").glob("test_*.py"))
+    return [test.name for test in tests if re.search(rf"\b{module}\b", test.read_text())] or [""]
 
 
 def main() -> int:
     """Copy, try the unchanged code, mutate, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", default="", help="mutations whose file, line or test contains this")
+    parser.add_argument(
+        "--list", type=Path, help="other mutations, in blocks like the table's but without a test"
+    )
     args = parser.parse_args()
-    mutations = [m for m in parse(TABLE) if args.only in f"{m.file} {m.test} {m.old}"]
+    mutations = [
+        m
+        for m in parse(args.list.read_text() if args.list else TABLE)
+        if args.only in f"{m.file} {m.test} {m.old}"
+    ]
     console, start = Console(width=160), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -298,9 +319,10 @@ def main() -> int:
             table.add_column(title, overflow="fold")
         results = []
         for mutation in mutations:
-            results.append(check(folder, mutation))
-            print(f"{results[-1]:8} {mutation.file}: {mutation.new}", file=sys.stderr, flush=True)
-            cells = (mutation.file, mutation.old, mutation.new, mutation.test, results[-1])
+            result, test = check(folder, mutation)
+            results.append(result)
+            print(f"{result:8} {mutation.file}: {mutation.new}", file=sys.stderr, flush=True)
+            cells = (mutation.file, mutation.old, mutation.new, test, result)
             table.add_row(*map(escape, cells))
     console.print(table)
     caught = results.count("caught")
