@@ -35,7 +35,7 @@ class HealthHook(Hook):
 
     Args:
         max_skipped: Stop after so many skipped steps in a row.
-        collapse_interval: Iterations over which the watched values are averaged before they are judged.
+        collapse_interval: Steps, skipped ones not counted, over which the watched values are averaged before they are judged.
         collapse_patience: Stop when every average of so many iterations showed collapse; 0 only reports it.
         uniform: Collapse to one answer for all images, centred away: loss and teacher entropy above this share of
             ln K.
@@ -61,6 +61,7 @@ class HealthHook(Hook):
         self.buffers: list[Tensor] = []
         self.skipped_in_a_row, self.skipped, self.collapsed_iters = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
+        self.summed = 0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the buffers a step may spoil."""
@@ -78,9 +79,12 @@ class HealthHook(Hook):
             self._report_skipped(runner, float(outputs["loss"]))
             return
         self.skipped_in_a_row = 0
+        if runner.iter < _warmup(runner):
+            return
         for name in WATCHED:
             self.sums[name] = self.sums.get(name, 0) + outputs[name].detach().float()
-        if (runner.iter + 1) % self.collapse_interval == 0:
+        self.summed += 1
+        if self.summed == self.collapse_interval:
             self._judge_collapse(runner)
 
     def _report_skipped(self, runner: Runner, loss: float) -> None:
@@ -117,13 +121,10 @@ class HealthHook(Hook):
             )
 
     def _judge_collapse(self, runner: Runner) -> None:
-        if runner.iter < _warmup(runner):
-            self.sums = {}
-            return
         model = unwrap(runner)
         total = torch.stack([self.sums[name] for name in WATCHED])
         all_reduce(total, op="mean")
-        self.sums = {}
+        self.sums, self.summed = {}, 0
         mean = dict(zip(WATCHED, (total / self.collapse_interval).tolist(), strict=True))
         signs = self.signs_of_collapse(
             mean, len(model.distillation.center), model.student.backbone.num_features, model.lambda_ce

@@ -170,3 +170,28 @@ def test_a_healthy_toy_run_is_left_alone(toy_config: MakeConfig, capsys: pytest.
     cfg.default_hooks.schedule.warmup_epochs = 1
     build_runner(cfg).train()
     assert "collapsed" not in capsys.readouterr().out
+
+
+def test_averages_are_over_the_steps_that_were_made(
+    toy_config: MakeConfig, nan_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A skipped step would count as a loss of zero, or two windows be judged as one of twice the loss."""
+    judged: list[float] = []
+    original = HealthHook.signs_of_collapse
+
+    def spy(self: HealthHook, mean: dict[str, float], *args: Any) -> list[str]:
+        judged.append(mean["loss_ce"])
+        return original(self, mean, *args)
+
+    monkeypatch.setattr(HealthHook, "signs_of_collapse", spy)
+    nan_at(4)  # the fourth step would end the first window
+    cfg = toy_config(
+        train_cfg__max_iters=10, default_hooks__health={"type": "HealthHook", "collapse_interval": 4}
+    )
+    cfg.default_hooks.schedule.warmup_epochs = 0
+    runner = build_runner(cfg)
+    runner.train()
+    losses = runner.message_hub.get_scalar("train/loss_ce").data[0].tolist()
+    made = [loss for loss in losses if math.isfinite(loss)]
+    assert len(losses) == 10 and len(made) == 9
+    assert judged == pytest.approx([sum(made[:4]) / 4, sum(made[4:8]) / 4], rel=1e-5)
