@@ -35,7 +35,8 @@ class HealthHook(Hook):
 
     Args:
         max_skipped: Stop after so many skipped steps in a row.
-        collapse_interval: Steps, skipped ones not counted, over which the watched values are averaged before they are judged.
+        collapse_interval: Steps over which the watched values are averaged before they are judged; skipped steps do
+            not count.
         collapse_patience: Stop when every average of so many iterations showed collapse; 0 only reports it.
         uniform: Collapse to one answer for all images, centred away: loss and teacher entropy above this share of
             ln K.
