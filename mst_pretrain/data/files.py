@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
 from ..errors import UserError
+from .decode import reason, to_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024
@@ -52,18 +51,36 @@ def check_image_files(paths: Sequence[Path]) -> None:
     Raises:
         UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
     """
-    with ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1))) as pool:
+    with checking_pool() as pool:
         faults = [
             f"{path} ({fault})"
             for path, fault in zip(paths, pool.map(find_fault, paths), strict=True)
             if fault
         ]
+    report_faults(faults, len(paths))
+
+
+def checking_pool() -> ThreadPoolExecutor:
+    """Threads that wait for a disk or a network file system, not for each other."""
+    return ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1)))
+
+
+def report_faults(faults: Sequence[str], total: int) -> None:
+    """Raise the one error of all unusable images, if there are any.
+
+    Raises:
+        UserError: Their number and the first ones.
+    """
     if faults:
-        shown = ", ".join(faults[:SHOWN]) + (", ..." if len(faults) > SHOWN else "")
         raise UserError(
-            f"{len(faults)} of {len(paths)} images cannot be used: {shown}. Copy them again from the source, "
+            f"{len(faults)} of {total} images cannot be used: {first_of(faults)}. Copy them again from the source, "
             "or remove them (and their labels)."
         )
+
+
+def first_of(names: Sequence[object]) -> str:
+    """The first few of a list for a message."""
+    return ", ".join(map(str, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
 
 
 def check_image_folder(root: str | Path) -> int:
@@ -83,35 +100,44 @@ def check_image_folder(root: str | Path) -> int:
 def find_fault(path: str | Path) -> str:
     """What is wrong with one image file, or an empty string."""
     try:
-        size = os.stat(path).st_size
         with open(path, "rb") as file:
-            head = file.read(12)
-            file.seek(max(0, size - TAIL_BYTES))
-            tail = file.read()
+
+            def read(offset: int, length: int) -> bytes:
+                file.seek(offset)
+                return file.read(length)
+
+            return find_encoded_fault(read, os.fstat(file.fileno()).st_size)
     except OSError as error:
         return error.strerror or str(error)
+
+
+def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
+    """What is wrong with one encoded image, wherever it lies, or an empty string.
+
+    Args:
+        read: Gives the bytes at (offset, length).
+        size: Bytes in all.
+    """
     if size == 0:
         return "empty file"
+    head, start = read(0, 12), max(0, size - TAIL_BYTES)
+    tail = read(start, size - start)
     if head.startswith(b"\xff\xd8"):
         if tail.rstrip(b"\0").endswith(b"\xff\xd9"):
             return ""
-        return _decoding_fault(path) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
+        return _decoding_fault(read(0, size)) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
     if head.startswith(b"\x89PNG"):
         return "" if b"IEND\xaeB`\x82" in tail else "truncated PNG: no IEND chunk"
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        return (
-            ""
-            if int.from_bytes(head[4:8], "little") + 8 <= size
-            else "truncated WebP: shorter than its header says"
-        )
-    return _decoding_fault(path)
+        whole = int.from_bytes(head[4:8], "little") + 8 <= size
+        return "" if whole else "truncated WebP: shorter than its header says"
+    return _decoding_fault(read(0, size))
 
 
-def _decoding_fault(path: str | Path) -> str:
-    """Decode the whole file with Pillow; the error's text, or an empty string."""
+def _decoding_fault(encoded: bytes) -> str:
+    """Decode it all; the error's text, or an empty string."""
     try:
-        with Image.open(path) as image:
-            image.load()
+        to_rgb(encoded)
     except Exception as error:  # Pillow's readers raise many types on broken files
-        return f"not decodable: {error}".replace(f" {str(path)!r}", "")
+        return f"not decodable: {reason(error)}"
     return ""
