@@ -11,6 +11,10 @@ from typing import Protocol
 
 from ..errors import UserError
 from .files import check_image_files, list_images
+from .hub import PREFIX, HubSource
+from .labels import class_folders
+from .lists import read_list
+from .shards import ShardSource, names_shards, open_shards, shards_in
 
 
 class ImageSource(Protocol):
@@ -85,35 +89,37 @@ class FileSource:
 
 
 def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
-    """The source a spec names: a folder, searched recursively (labelled: one folder per class).
+    """The source that a spec names.
+
+    ==================================== ================================================ =========================
+    spec                                 images                                           labels
+    ==================================== ================================================ =========================
+    a folder                             every image below it, sorted by path             CLASS/IMAGE.jpg
+    a list ``*.txt``                     one path a line, :func:`read_list`                behind the path
+    ``*.tar``, URLs, ``{000..146}``      WebDataset shards, :func:`local_shards`           ``KEY.cls``
+    a folder of ``*.tar`` and no image   the same                                         ``KEY.cls``
+    ``hf:NAME[@SPLIT][#COLUMN]``         Hugging Face data set, :class:`HubSource`         its ClassLabel column
+    ==================================== ================================================ =========================
 
     Args:
-        spec: Path of a folder.
+        spec: A folder, a file, a pattern or a name; see the table.
         labelled: Also read the class of every image.
 
     Raises:
-        UserError: Nothing is there, it holds no image, or no labels although they are asked for.
+        UserError: Nothing is there, it holds no image, is damaged, or has no labels although they are asked for.
     """
-    if labelled:
-        return FileSource(*class_folders(spec))
-    return FileSource(list_images(spec))
-
-
-def class_folders(root: str | Path) -> tuple[list[Path], list[int], list[str]]:
-    """Images of one folder per class.
-
-    Returns:
-        Paths, class index of each (folders in sorted order), and the class names.
-
-    Raises:
-        UserError: ``root`` is missing or has no class folder with an image.
-    """
-    root = Path(root)
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
-    if not names:
-        raise UserError(
-            f"{root} has no class folders. Labelled images are expected as {root}/CLASS/IMAGE.jpg."
-        )
-    per_class = [list_images(root / name) for name in names]
-    labels = [label for label, paths in enumerate(per_class) for _ in paths]
-    return [path for paths in per_class for path in paths], labels, names
+    text = str(spec)
+    if text.startswith(PREFIX) and not text.startswith(f"{PREFIX}//"):  # hf:// is webdataset's, for shards
+        return HubSource(text, labelled)
+    folder = Path(spec)
+    if not folder.is_dir():
+        if names_shards(text):
+            return open_shards(text, labelled)
+        if folder.suffix == ".txt":
+            return FileSource(*read_list(folder, labelled))
+    try:
+        return FileSource(*class_folders(folder)) if labelled else FileSource(list_images(folder))
+    except UserError:
+        if shards := shards_in(folder):
+            return ShardSource(shards, labelled)
+        raise

@@ -1,0 +1,123 @@
+"""Images in a Hugging Face data set (the optional package datasets)."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .files import checking_pool, find_encoded_fault, report_faults
+
+PREFIX = "hf:"
+SPEC = re.compile(r"hf:(?P<name>[^@#]+)(?:@(?P<split>[^#]+))?(?:#(?P<column>.+))?")
+
+
+class HubSource:
+    """The rows of one split.
+
+    Args:
+        spec: ``hf:NAME[@SPLIT][#COLUMN]``. NAME is a folder of ``save_to_disk`` or whatever ``load_dataset``
+            takes; SPLIT is ``train`` unless given and may be a slice (``train[:10%]``) for ``load_dataset``; COLUMN
+            is needed only where there are several columns of images.
+        labelled: Also read the labels: the only ``ClassLabel`` column.
+
+    Raises:
+        UserError: datasets is not installed, the data set cannot be loaded, has no such split or column, or no labels.
+    """
+
+    def __init__(self, spec: str, labelled: bool = False) -> None:
+        match = SPEC.fullmatch(spec)
+        if match is None:
+            raise UserError(f"'{spec}' cannot be read. Write hf:NAME, hf:NAME@SPLIT or hf:NAME@SPLIT#COLUMN.")
+        try:
+            library = importlib.import_module("datasets")
+        except ImportError as error:
+            raise UserError(f"{spec} needs the package datasets. Install it: pip install datasets") from error
+        self.spec = spec
+        rows = self._load(library, match["name"], match["split"])
+        self.column = self._column(rows, library.Image, match["column"])
+        self.labels: list[int] | None = None
+        self.classes: list[str] = []
+        if labelled:
+            self._read_labels(rows, library.ClassLabel)
+        rows = rows.select_columns([self.column]).with_format(None)
+        self.rows = rows.cast_column(self.column, library.Image(decode=False))
+        if not len(self):
+            raise UserError(f"{spec} has no rows. Choose another split.")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, index: int) -> str:
+        """Spec and row."""
+        return f"{self.spec} row {index}"
+
+    def read(self, index: int) -> bytes:
+        """The encoded file."""
+        image = self.rows[int(index)][self.column]
+        if image is None:
+            raise UserError(f"{self.name(index)} has no image. Filter such rows out.")
+        if image["bytes"] is not None:
+            return image["bytes"]
+        try:
+            return Path(image["path"]).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{self.name(index)}: {image['path']} cannot be read ({error.strerror}). Save the data set again with "
+                "its images inside (save_to_disk after cast_column)."
+            ) from error
+
+    def check(self) -> None:
+        """See :func:`find_encoded_fault`."""
+        with checking_pool() as pool:
+            found = pool.map(self._fault, range(len(self)))
+            faults = [f"{self.name(index)} ({fault})" for index, fault in enumerate(found) if fault]
+        report_faults(faults, len(self))
+
+    def _fault(self, index: int) -> str:
+        try:
+            encoded = self.read(index)
+        except UserError as error:
+            return str(error)
+        return find_encoded_fault(lambda offset, length: encoded[offset : offset + length], len(encoded))
+
+    def _load(self, library: Any, name: str, split: str | None) -> Any:
+        folder = Path(name).expanduser()
+        saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
+        try:
+            if not saved:
+                return library.load_dataset(name, split=split or "train")
+            loaded = library.load_from_disk(str(folder))
+        except Exception as error:  # the library and its back ends raise many types
+            raise UserError(
+                f"{self.spec} cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}). Check the name and the split; a data "
+                "set that needs more arguments can be loaded in Python and saved with save_to_disk."
+            ) from error
+        if not isinstance(loaded, dict):
+            if split is not None:
+                raise UserError(f"{folder} holds a single split. Leave @{split} out.")
+            return loaded
+        if (split or "train") not in loaded:
+            raise UserError(f"{self.spec}: no split '{split or 'train'}'. There are: {', '.join(loaded)}.")
+        return loaded[split or "train"]
+
+    def _column(self, rows: Any, kind: type, wanted: str | None = None) -> str:
+        """The column of a feature type: the wanted one, or the only one."""
+        found = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
+        if wanted is not None:
+            found = [name for name in found if name == wanted]
+        if len(found) != 1:
+            columns = ", ".join(f"{name} ({type(value).__name__})" for name, value in rows.features.items())
+            choice = "Choose one: hf:NAME@SPLIT#COLUMN." if kind.__name__ == "Image" else "Save it with one."
+            count = f"{len(found) or 'no'} {kind.__name__} columns{f' {wanted}' if wanted else ''}"
+            raise UserError(f"{self.spec}: {count} among {columns}. One is needed. {choice}")
+        return found[0]
+
+    def _read_labels(self, rows: Any, kind: type) -> None:
+        column = self._column(rows, kind)
+        labels = [-1 if label is None else int(label) for label in rows.with_format(None)[column]]
+        if bare := sum(label < 0 for label in labels):
+            raise UserError(f"{self.spec}: {bare} of {len(labels)} rows have no label. Choose another split.")
+        self.labels, self.classes = labels, list(rows.features[column].names)

@@ -1,0 +1,142 @@
+"""Images in WebDataset tar shards, read at random: the sampler orders, splits and resumes them as it does files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from .fetch import local_shards
+from .files import checking_pool, find_encoded_fault, first_of, report_faults
+from .labels import number_classes
+from .progress import Progress
+from .tar_index import index_tar
+
+OPEN_FILES = 128  # per process: below the usual limit of 1024, whatever the number of shards
+
+
+class ShardSource:
+    """All images of some tar shards, shard after shard.
+
+    A worker opens shards when it first reads from them. Forked workers may share open files: reads name their place.
+
+    Args:
+        paths: The shards.
+        labelled: Also read the ``.cls`` members: an integer or a class name each.
+
+    Raises:
+        UserError: See :func:`read_headers`; or a label is missing.
+    """
+
+    def __init__(self, paths: list[Path], labelled: bool = False) -> None:
+        self.paths = paths
+        progress = Progress("reading the headers of shards", len(paths))
+        indices = []
+        for path in paths:
+            indices.append(index_tar(path))
+            progress.step(1)
+        self._shard = np.repeat(np.arange(len(paths)), [len(index.names) for index in indices])
+        self._names = np.concatenate([index.names for index in indices])
+        self._spans = np.concatenate([index.images for index in indices])
+        self._files: OrderedDict[int, FileIO] = OrderedDict()
+        self.labels: list[int] | None = None
+        self.classes: list[str] = []
+        if labelled:
+            self._read_labels(np.concatenate([index.labels for index in indices]))
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}
+
+    def name(self, index: int) -> str:
+        """Shard and member."""
+        return f"{self.paths[self._shard[index]]}/{self._names[index].decode(errors='replace')}"
+
+    def read(self, index: int) -> bytes:
+        """The member's bytes."""
+        offset, size = map(int, self._spans[index])
+        return self._read(int(self._shard[index]), offset, size)
+
+    def check(self) -> None:
+        """See :func:`find_encoded_fault`; only some bytes of each member are read."""
+        faults = []
+        with checking_pool() as pool:
+            for shard, path in enumerate(self.paths):
+                members = np.nonzero(self._shard == shard)[0]
+                with open(path, "rb") as file:
+                    found = pool.map(partial(self._fault, file.fileno()), members)
+                    faults += [
+                        f"{self.name(i)} ({fault})" for i, fault in zip(members, found, strict=True) if fault
+                    ]
+        report_faults(faults, len(self))
+
+    def _fault(self, file: int, index: int) -> str:
+        start, size = map(int, self._spans[index])
+        return find_encoded_fault(lambda offset, length: os.pread(file, length, start + offset), size)
+
+    def _read(self, shard: int, offset: int, size: int) -> bytes:
+        path = self.paths[shard]
+        try:
+            file = self._files.pop(shard, None) or FileIO(path)
+            self._files[shard] = file  # the last used is the last in line
+            if len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+            data = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}). Check that it is still there."
+            ) from error
+        if len(data) < size:
+            raise UserError(f"{path} became shorter while it was in use. Copy it again and start again.")
+        return data
+
+    def _read_labels(self, spans: np.ndarray) -> None:
+        bare = [self.name(index) for index in np.nonzero(spans[:, 1] < 0)[0]]
+        if bare:
+            raise UserError(
+                f"{len(bare)} of {len(self)} samples have no label (.cls): {first_of(bare)}. Labels are needed here; "
+                "write one .cls member beside each image."
+            )
+        texts = [
+            self._read(int(shard), int(offset), int(size)).decode(errors="replace").strip()
+            for shard, (offset, size) in zip(self._shard, spans, strict=True)
+        ]
+        self.labels, self.classes = number_classes(texts)
+
+
+def names_shards(spec: str) -> bool:
+    """Whether a spec is a pattern of shards or a URL."""
+    return "::" in spec or bool(re.search(r"^pipe:|://|\.(tar|tgz|tar\.gz)$", spec))
+
+
+def open_shards(spec: str, labelled: bool = False) -> ShardSource:
+    """The shards of a spec, see :func:`local_shards`.
+
+    Raises:
+        UserError: As :func:`local_shards` and :class:`ShardSource`.
+    """
+    return ShardSource(local_shards(spec), labelled)
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The tar files of a folder, in sorted order.
+
+    Raises:
+        UserError: They belong to several sets, as train-000.tar and val-000.tar do.
+    """
+    shards = sorted(folder.glob("*.tar"))
+    sets = sorted({re.sub(r"\d+", "*", shard.name) for shard in shards})
+    if len(sets) > 1:
+        raise UserError(
+            f"{folder} holds shards of {len(sets)} sets: {first_of(sets)}. Name one: '{folder}/{sets[0]}'"
+        )
+    return shards
