@@ -91,8 +91,9 @@ class HubSource:
                 return library.load_dataset(name, split=split or "train")
             loaded = library.load_from_disk(str(folder))
         except Exception as error:  # the library and its back ends raise many types
+            why = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{self.spec} cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}). Check the name and the split; a data "
+                f"{self.spec} cannot be loaded ({why}). Check the name and the split; a data "
                 "set that needs more arguments can be loaded in Python and saved with save_to_disk."
             ) from error
         if not isinstance(loaded, dict):

@@ -45,7 +45,7 @@ class TarIndex:
 def index_tar(path: Path) -> TarIndex:
     """The index of a shard, kept in the cache folder for as long as the file does not change.
 
-    Reading all headers takes about a minute per million members; the kept index is read in no time.
+    Reading all headers takes about half a minute per million members; the kept index is read in no time.
 
     Raises:
         UserError: As :func:`read_headers`.

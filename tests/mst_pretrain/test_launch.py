@@ -46,6 +46,17 @@ def test_unknown_key_names_the_nearest(config: Path) -> None:
     assert "'model.backbone.depth'" in message and "+model.backbone.dpth=" in message
 
 
+def test_key_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell turns data_root=t-{0..1}.tar without quotes into two options: the run would see the last shard only."""
+    parser = argparse.ArgumentParser()
+    launch.add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cfg-options", "data_root=t-0.tar", "a.b=1", "data_root=t-1.tar"])
+    assert "data_root 2 times" in capsys.readouterr().err
+    options = parser.parse_args(["--cfg-options", "data_root=t-{0..1}.tar", "a.b=1"]).cfg_options
+    assert options == {"data_root": "t-{0..1}.tar", "a.b": 1}
+
+
 def test_keys_are_overridden_and_added(config: Path) -> None:
     """--cfg-options would not reach nested keys, list entries, or keys added on purpose with a plus."""
     options = {
