@@ -41,6 +41,11 @@ class ConfigOptions(DictAction):
             )
         super().__call__(parser, namespace, values, option)
 
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """A pattern of shards such as ``{a,b}.tar`` stays text; MMEngine takes its comma for a list's."""
+        return val if "{" in val else DictAction._parse_iterable(val)
+
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
     """Read a config and override keys of it; nothing it names is imported yet.

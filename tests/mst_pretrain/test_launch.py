@@ -53,8 +53,19 @@ def test_key_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser.parse_args(["--cfg-options", "data_root=t-0.tar", "a.b=1", "data_root=t-1.tar"])
     assert "data_root 2 times" in capsys.readouterr().err
-    options = parser.parse_args(["--cfg-options", "data_root=t-{0..1}.tar", "a.b=1"]).cfg_options
-    assert options == {"data_root": "t-{0..1}.tar", "a.b": 1}
+
+
+def test_patterns_of_shards_stay_text() -> None:
+    """A comma inside braces would make a list of two broken paths."""
+    parser = argparse.ArgumentParser()
+    launch.add_arguments(parser)
+    given = ["--cfg-options", "data_root=t-{0,01,2}.tar", "a.b=1", "c=[1,2]", "d=1,x"]
+    assert parser.parse_args(given).cfg_options == {
+        "data_root": "t-{0,01,2}.tar",
+        "a.b": 1,
+        "c": [1, 2],
+        "d": [1, "x"],
+    }
 
 
 def test_keys_are_overridden_and_added(config: Path) -> None:
