@@ -9,17 +9,16 @@ INTERVAL = 10.0  # seconds
 
 
 class Progress:
-    """Says what is done, how much, and how long the rest takes, at most every ten seconds.
+    """Says what is done and how long the rest takes: every ten seconds at most, in the first process of a node.
 
     Args:
         what: e.g. "fetching shards".
         total: Steps in all.
-        quiet: Say nothing; by default every process of a node but its first.
     """
 
-    def __init__(self, what: str, total: int, quiet: bool | None = None) -> None:
+    def __init__(self, what: str, total: int) -> None:
         self.what, self.total = what, total
-        self.quiet = os.environ.get("LOCAL_RANK", "0") != "0" if quiet is None else quiet
+        self.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
         self.done, self.bytes = 0, 0
         self.started = self.said = time.monotonic()
 
