@@ -20,7 +20,7 @@ NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
 
 
 class ConfigOptions(DictAction):
-    """MMEngine's ``--cfg-options KEY=VALUE ...``, with a message where ``=`` is missing."""
+    """MMEngine's ``--cfg-options KEY=VALUE ...``, with a message where ``=`` is missing or a key is given twice."""
 
     def __call__(
         self,
@@ -33,7 +33,18 @@ class ConfigOptions(DictAction):
         bare = [value for value in values if "=" not in value]
         if bare:
             parser.error(f"--cfg-options takes KEY=VALUE pairs, got '{bare[0]}'")
+        keys = [value.partition("=")[0] for value in values]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:  # also what a shell makes of data_root=train-{0..9}.tar without quotes
+            parser.error(
+                f"--cfg-options has {twice[0]} {len(twice)} times. Give it once; put quotes around braces"
+            )
         super().__call__(parser, namespace, values, option)
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """A pattern of shards such as ``{a,b}.tar`` stays text; MMEngine takes its comma for a list's."""
+        return val if "{" in val else DictAction._parse_iterable(val)
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:

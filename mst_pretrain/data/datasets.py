@@ -22,7 +22,7 @@ class UnlabelledImages(Dataset):
     A sample is asked for as (epoch, index); what comes out is a function of (seed, epoch, index) alone.
 
     Args:
-        data_root: See :func:`open_source`.
+        data_root: A folder, text list, shards, URLs or a Hugging Face data set: see :func:`open_source`.
         crops: Arguments of :class:`MultiCrop`.
         seed: Seed of all augmentation; None waits for the loop, which gives it the run's own.
         check: Look at every image first, so that a truncated one stops the run before its first step; a data set

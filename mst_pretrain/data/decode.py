@@ -1,23 +1,23 @@
-"""From encoded bytes to RGB pixels, whatever the file's mode."""
+"""From encoded bytes to the RGB pixels that a person would see. Colour profiles are not applied, as in timm."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
 
 from ..errors import UserError
 
-ORIENTATION = 0x0112  # EXIF tag
+TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+OPEN_STREAM = re.compile(r" ?<_io\.BytesIO object at \w+>")
 
 
 def decode_rgb(encoded: bytes, name: str) -> Image.Image:
-    """Decode one image to upright RGB.
-
-    Greyscale, palette and CMYK become RGB; transparent pixels become white, not the colour hidden behind them;
-    16-bit greyscale is scaled by its whole range; an EXIF rotation is carried out.
+    """Decode one image to RGB, see :func:`to_rgb`.
 
     Args:
         encoded: The whole file.
@@ -27,34 +27,13 @@ def decode_rgb(encoded: bytes, name: str) -> Image.Image:
         UserError: It cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.load()
-            if image.getexif().get(ORIENTATION, 1) != 1:
-                return _to_rgb(ImageOps.exif_transpose(image))
-            return _to_rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} cannot be decoded ({error}). Remove the file or copy it again.") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("32-bit integer pixels; save 8 or 16 bits")
-        return Image.fromarray((values / 257 + 0.5).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save 8 or 16 bits")
-    return image.convert("RGB")
+        return to_rgb(encoded)
+    except Exception as error:  # Pillow's readers raise many types on broken files
+        raise UserError(f"{name} cannot be decoded ({reason(error)}). Remove it or copy it again.") from error
 
 
 def read_rgb(path: str | Path) -> Image.Image:
-    """Decode an image file to upright RGB, see :func:`decode_rgb`.
+    """Decode an image file to RGB.
 
     Raises:
         UserError: The file cannot be read or decoded.
@@ -64,3 +43,51 @@ def read_rgb(path: str | Path) -> Image.Image:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
     return decode_rgb(encoded, str(path))
+
+
+def to_rgb(encoded: bytes) -> Image.Image:
+    """The first frame, upright, in 8-bit RGB.
+
+    Transparent pixels show white: dropping the alpha channel, as ``convert("RGB")`` does, would show whatever lies
+    hidden behind it. 16-bit (TIFF: also 12-bit) grey is scaled by its bit depth, which ``convert`` clips at 255.
+    CMYK follows its file's polarity: in a JPEG with Adobe's marker 255 is no ink, in one without it 0 is.
+
+    Raises:
+        ValueError: 32-bit or float grey, which has no white; other types from Pillow's readers.
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        image.load()
+        with contextlib.suppress(Exception):  # a broken EXIF block spoils no pixel: as it is stored
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "RGB" and "transparency" not in image.info:
+            return image
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            return _deep_grey(image)
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+            return ImageChops.invert(image).convert("RGB")  # Pillow inverted it, with or without the marker
+        return image.convert("RGB")
+
+
+def reason(error: Exception) -> str:
+    """An error's text without the name of the stream that it was read from."""
+    return OPEN_STREAM.sub("", str(error)) or type(error).__name__
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    """Grey of 9 to 16 unsigned bits."""
+    bits, inverted = 16, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2[TIFF_BITS][0]
+        inverted = image.tag_v2[TIFF_PHOTOMETRIC] == WHITE_IS_ZERO
+    # Pillow's mode "I" is 32 bits wide; PNG (older Pillow) and PGM put 16 into it
+    unsigned = image.mode.startswith("I;16") or isinstance(
+        image, PngImagePlugin.PngImageFile | PpmImagePlugin.PpmImageFile
+    )
+    if not unsigned:
+        raise ValueError(f"{image.mode}-mode grey of unknown range; save it with 8 or 16 unsigned bits")
+    values = np.asarray(image).astype(np.float32) * (255 / (2**bits - 1))
+    grey = Image.fromarray((values + 0.5).clip(0, 255).astype(np.uint8))
+    return (ImageChops.invert(grey) if inverted else grey).convert("RGB")

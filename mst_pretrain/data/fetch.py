@@ -1,78 +1,147 @@
-"""Shards behind URLs: each is fetched once to a local folder, then read like any other."""
+"""From shard patterns and URLs to local tar files. Only braces and URLs need the webdataset package."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import importlib
 import os
 import re
 import shutil
-import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
-from rich.progress import track
+from filelock import FileLock
 
 from ..errors import UserError
+from .files import first_of
+from .progress import Progress
 
-URL = re.compile(r"^[a-z0-9]+://|^pipe:")
-CACHE = "MST_CACHE"
-POLL_SECONDS = 1.0
-
-
-def is_url(name: str) -> bool:
-    """Whether a shard's name is a URL or a ``pipe:`` command."""
-    return URL.match(name) is not None
+URL = re.compile(r"pipe:|[a-z][a-z0-9+.-]*://")
+CHUNK = 1 << 20
+TAR_END = bytes(1024)  # every whole tar ends with two empty blocks
 
 
-def cache_folder() -> Path:
-    """``MST_CACHE``, or ``~/.cache/mst``."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "mst")
+def cache_folder(kind: str) -> Path:
+    """Where fetched shards and shard indices are kept: ``$MST_CACHE/KIND``, by default ``~/.cache/mst/KIND``."""
+    return Path(os.environ.get("MST_CACHE") or Path.home() / ".cache" / "mst", kind)
 
 
-def cached_path(url: str) -> Path:
-    """Where a URL's shard is kept: its own name behind a digest of the whole URL."""
-    name = re.sub(r"[^\w.-]", "_", url.rpartition("/")[2])[-80:]
-    return cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}_{name}"
+def local_shards(spec: str) -> list[Path]:
+    """Local files of all shards of a spec, in its order; URLs are fetched first.
 
-
-def fetch(names: list[str]) -> list[Path]:
-    """Local paths of shards; those behind URLs are fetched by the first process of the machine.
-
-    A file stands under its name only when it is whole, so an interrupted fetch goes on with the shards that are left.
+    Args:
+        spec: Patterns joined by ``::``. Each is a path or a URL of webdataset (``https:``, ``pipe:COMMAND`` ...) and
+            may have braces (``{000..146}``); a path may have ``* ? [``.
 
     Raises:
-        UserError: webdataset is not installed, or a URL cannot be read.
+        UserError: A shard is missing, named twice, or cannot be fetched; webdataset is needed and missing.
     """
-    wanted = [name for name in names if is_url(name) and not cached_path(name).is_file()]
-    if wanted and int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        for url in track(wanted, description=f"fetching {len(wanted)} shards to {cache_folder()}"):
-            _fetch_one(url, cached_path(url))
-    for url in wanted:
-        while not cached_path(url).is_file():
-            time.sleep(POLL_SECONDS)  # the first process fetches it; its failure ends this one too
-    return [cached_path(name) if is_url(name) else Path(name) for name in names]
-
-
-def _fetch_one(url: str, target: Path) -> None:
-    try:
-        from webdataset.gopen import gopen
-    except ImportError as error:
+    shards: list[Path] = []
+    urls: dict[Path, str] = {}
+    missing: list[str] = []
+    for shard in expand(spec):
+        if shard.startswith("file:"):
+            shard = url2pathname(urlparse(shard).path)
+        if URL.match(shard):
+            urls[cached(shard)] = shard
+            shards.append(cached(shard))
+        elif Path(shard).is_file():
+            shards.append(Path(shard))
+        elif matches := sorted(glob.glob(shard, recursive=True)):
+            shards += map(Path, matches)
+        else:
+            missing.append(shard)
+    if missing:
         raise UserError(
-            f"{url} is a URL, which needs the webdataset package: pip install 'mst-toolkit[webdataset]'."
-        ) from error
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+            f"{spec}: {len(missing)} of {len(missing) + len(shards)} shards do not exist: {first_of(missing)}. Copy "
+            "them there, or correct the range or the path."
+        )
+    twice = [str(shard) for shard, count in Counter(shards).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{spec} names {len(twice)} shards more than once: {first_of(twice)}. Name each once."
+        )
+    fetch_missing(urls)
+    return shards
+
+
+def expand(spec: str) -> list[str]:
+    """Split at ``::`` and expand braces, as webdataset does.
+
+    Raises:
+        UserError: Unbalanced braces, or webdataset is missing.
+    """
+    if "{" not in spec:
+        return spec.split("::")
+    expand_urls = _webdataset("shardlists", spec).expand_urls
+    try:
+        return list(expand_urls(spec))
+    except ValueError as error:
+        raise UserError(f"{spec}: {error}. Write a range of shards as {{000..146}}.") from error
+
+
+def cached(url: str) -> Path:
+    """Where a URL's shard is kept."""
+    base = re.sub(r"[^\w.-]+", "_", url)[-60:].lstrip("._")
+    return cache_folder("shards") / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{base}"
+
+
+def fetch_missing(shards: dict[Path, str]) -> None:
+    """Fetch every shard that is not there yet. Of several processes one fetches a shard, the others wait for it.
+
+    Args:
+        shards: Target to URL.
+
+    Raises:
+        UserError: One cannot be fetched or is no whole tar file.
+    """
+    absent = {target: url for target, url in shards.items() if not target.exists()}
+    progress = Progress("fetching shards", len(absent))
+    for target, url in absent.items():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{url}: fetched shards cannot be kept in {target.parent} ({error.strerror}). Set MST_CACHE to a "
+                "folder with enough space."
+            ) from error
+        with FileLock(f"{target}.lock"):
+            if not target.exists():
+                _fetch(url, target, progress)
+        progress.step(1)
+
+
+def _fetch(url: str, target: Path, progress: Progress) -> None:
+    """Through webdataset's opener into a file beside the target; renamed when it is whole."""
+    gopen = _webdataset("gopen", url).gopen
+    part = target.with_name(f"{target.name}.part")
     try:
         with gopen(url) as stream, open(part, "wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        if part.stat().st_size == 0:
-            raise OSError("nothing came")
+            while chunk := stream.read(CHUNK):
+                file.write(chunk)
+                progress.step(size=len(chunk))
+        with open(part, "rb") as file:
+            file.seek(-min(len(TAR_END), part.stat().st_size), os.SEEK_END)
+            if file.read() != TAR_END:
+                raise OSError("what came is not a whole tar file")
         os.replace(part, target)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{url} cannot be fetched ({str(error) or type(error).__name__}). Check the address and the network; "
-            f"what was fetched before stays in {target.parent} ({CACHE} names another folder)."
+            f"{url} cannot be fetched to {target.parent} ({error}; {shutil.disk_usage(target.parent).free >> 20} MiB "
+            "free there). Check the address; MST_CACHE names another folder."
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _webdataset(module: str, spec: str) -> Any:
+    try:
+        return importlib.import_module(f"webdataset.{module}")
+    except ImportError as error:
+        raise UserError(
+            f"{spec}: braces and URLs of shards need the package webdataset. Install it: pip install webdataset"
+        ) from error

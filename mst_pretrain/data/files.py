@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
 from ..errors import UserError
+from .decode import reason, to_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-HEAD_BYTES, TAIL_BYTES = 12, 1024
+TAIL_BYTES = 1024
 SHOWN = 3
 
 
@@ -53,13 +51,36 @@ def check_image_files(paths: Sequence[Path]) -> None:
     Raises:
         UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
     """
-    with ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1))) as pool:
+    with checking_pool() as pool:
         faults = [
             f"{path} ({fault})"
             for path, fault in zip(paths, pool.map(find_fault, paths), strict=True)
             if fault
         ]
     report_faults(faults, len(paths))
+
+
+def checking_pool() -> ThreadPoolExecutor:
+    """Threads that wait for a disk or a network file system, not for each other."""
+    return ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1)))
+
+
+def report_faults(faults: Sequence[str], total: int) -> None:
+    """Raise the one error of all unusable images, if there are any.
+
+    Raises:
+        UserError: Their number and the first ones.
+    """
+    if faults:
+        raise UserError(
+            f"{len(faults)} of {total} images cannot be used: {first_of(faults)}. Copy them again from the source, "
+            "or remove them (and their labels)."
+        )
+
+
+def first_of(names: Sequence[object]) -> str:
+    """The first few of a list for a message."""
+    return ", ".join(map(str, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
 
 
 def check_image_folder(root: str | Path) -> int:
@@ -79,65 +100,44 @@ def check_image_folder(root: str | Path) -> int:
 def find_fault(path: str | Path) -> str:
     """What is wrong with one image file, or an empty string."""
     try:
-        size = os.stat(path).st_size
         with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
-            file.seek(max(0, size - TAIL_BYTES))
-            tail = file.read()
-        return find_fault_in(head, tail, size, lambda: Path(path).read_bytes())
+
+            def read(offset: int, length: int) -> bytes:
+                file.seek(offset)
+                return file.read(length)
+
+            return find_encoded_fault(read, os.fstat(file.fileno()).st_size)
     except OSError as error:
         return error.strerror or str(error)
 
 
-def find_fault_in(head: bytes, tail: bytes, size: int, whole: Callable[[], bytes]) -> str:
-    """What is wrong with one encoded image, or an empty string.
+def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
+    """What is wrong with one encoded image, wherever it lies, or an empty string.
 
     Args:
-        head: Its first ``HEAD_BYTES``.
-        tail: Its last ``TAIL_BYTES``.
-        size: Its length.
-        whole: Reads all of it; called only where head and tail cannot tell.
+        read: Gives the bytes at (offset, length).
+        size: Bytes in all.
     """
     if size == 0:
         return "empty file"
+    head, start = read(0, 12), max(0, size - TAIL_BYTES)
+    tail = read(start, size - start)
     if head.startswith(b"\xff\xd8"):
         if tail.rstrip(b"\0").endswith(b"\xff\xd9"):
             return ""
-        return _decoding_fault(whole()) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
+        return _decoding_fault(read(0, size)) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
     if head.startswith(b"\x89PNG"):
         return "" if b"IEND\xaeB`\x82" in tail else "truncated PNG: no IEND chunk"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return (
-            ""
-            if int.from_bytes(head[4:8], "little") + 8 <= size
-            else "truncated WebP: shorter than its header says"
-        )
-    return _decoding_fault(whole())
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        whole = int.from_bytes(head[4:8], "little") + 8 <= size
+        return "" if whole else "truncated WebP: shorter than its header says"
+    return _decoding_fault(read(0, size))
 
 
 def _decoding_fault(encoded: bytes) -> str:
-    """Decode the whole image with Pillow; the error's text, or an empty string."""
+    """Decode it all; the error's text, or an empty string."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.load()
+        to_rgb(encoded)
     except Exception as error:  # Pillow's readers raise many types on broken files
-        return f"not decodable: {error}"
+        return f"not decodable: {reason(error)}"
     return ""
-
-
-def report_faults(faults: list[str], images: int) -> None:
-    """Nothing where there are none.
-
-    Args:
-        faults: ``name (what is wrong)`` of each.
-        images: How many were looked at.
-
-    Raises:
-        UserError: Their number, the first names and the remedy.
-    """
-    if faults:
-        shown = ", ".join(faults[:SHOWN]) + (", ..." if len(faults) > SHOWN else "")
-        raise UserError(
-            f"{len(faults)} of {images} images cannot be used: {shown}. Copy them again from the source, "
-            "or remove them (and their labels)."
-        )

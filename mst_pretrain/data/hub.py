@@ -1,115 +1,124 @@
-"""Hugging Face data sets as an image source: ``hf:PATH[@SPLIT][#COLUMN]``."""
+"""Images in a Hugging Face data set (the optional package datasets)."""
 
 from __future__ import annotations
 
+import importlib
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .files import HEAD_BYTES, TAIL_BYTES, find_fault_in, report_faults
+from .files import checking_pool, find_encoded_fault, report_faults
 
 PREFIX = "hf:"
-SPEC = re.compile(r"hf:(?P<path>[^@#]+)(@(?P<split>[^#]+))?(#(?P<column>.+))?$")
-SAVED = ("state.json", "dataset_dict.json")
+SPEC = re.compile(r"hf:(?P<name>[^@#]+)(?:@(?P<split>[^#]+))?(?:#(?P<column>.+))?")
 
 
 class HubSource:
-    """The images of one column of one split.
+    """The rows of one split.
 
     Args:
-        spec: ``hf:`` and a folder written by ``save_to_disk``, or a name on the Hub (fetched, or from its cache);
-            ``@split``, by default ``train``; ``#column``, by default the only image column.
-        labelled: Also read the only ``ClassLabel`` column.
+        spec: ``hf:NAME[@SPLIT][#COLUMN]``. NAME is a folder of ``save_to_disk`` or whatever ``load_dataset``
+            takes; SPLIT is ``train`` unless given and may be a slice (``train[:10%]``) for ``load_dataset``; COLUMN
+            is needed only where there are several columns of images.
+        labelled: Also read the labels: the only ``ClassLabel`` column.
 
     Raises:
-        UserError: ``datasets`` is not installed, or there is no such data set, split or column.
+        UserError: datasets is not installed, the data set cannot be loaded, has no such split or column, or no labels.
     """
 
     def __init__(self, spec: str, labelled: bool = False) -> None:
-        found = SPEC.match(spec)
-        if found is None:
-            raise UserError(f"'{spec}' is not hf:PATH[@SPLIT][#COLUMN]. Correct it.")
+        match = SPEC.fullmatch(spec)
+        if match is None:
+            raise UserError(f"'{spec}' cannot be read. Write hf:NAME, hf:NAME@SPLIT or hf:NAME@SPLIT#COLUMN.")
+        try:
+            library = importlib.import_module("datasets")
+        except ImportError as error:
+            raise UserError(f"{spec} needs the package datasets. Install it: pip install datasets") from error
         self.spec = spec
-        images = _open(spec, found["path"], found["split"] or "train")
-        features = images.features
-        self.column = found["column"] or _only(spec, features, "Image")
-        if self.column not in features:
-            raise UserError(
-                f"{spec}: no column '{self.column}' (found: {', '.join(features)}). Name one of these."
-            )
+        rows = self._load(library, match["name"], match["split"])
+        self.column = self._column(rows, library.Image, match["column"])
         self.labels: list[int] | None = None
         self.classes: list[str] = []
         if labelled:
-            column = _only(spec, features, "ClassLabel")
-            self.labels, self.classes = [int(label) for label in images[column]], list(features[column].names)
-        from datasets import Image
-
-        self.images = images.select_columns([self.column]).cast_column(self.column, Image(decode=False))
+            self._read_labels(rows, library.ClassLabel)
+        rows = rows.select_columns([self.column]).with_format(None)
+        self.rows = rows.cast_column(self.column, library.Image(decode=False))
+        if not len(self):
+            raise UserError(f"{spec} has no rows. Choose another split.")
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows)
 
     def name(self, index: int) -> str:
-        """Data set and row."""
+        """Spec and row."""
         return f"{self.spec} row {index}"
 
     def read(self, index: int) -> bytes:
-        """The encoded image of a row."""
-        cell = self.images[index][self.column]
-        if cell is None:
-            raise UserError(f"{self.name(index)} has no image. Filter the data set.")
+        """The encoded file."""
+        image = self.rows[int(index)][self.column]
+        if image is None:
+            raise UserError(f"{self.name(index)} has no image. Filter such rows out.")
+        if image["bytes"] is not None:
+            return image["bytes"]
         try:
-            return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+            return Path(image["path"]).read_bytes()
         except OSError as error:
             raise UserError(
-                f"{self.name(index)} cannot be read ({error}). Make the data set again."
+                f"{self.name(index)}: {image['path']} cannot be read ({error.strerror}). Save the data set again with "
+                "its images inside (save_to_disk after cast_column)."
             ) from error
 
     def check(self) -> None:
-        """Look at every image's first and last bytes; decode only where these cannot tell."""
-        faults = []
-        for index in range(len(self)):
-            encoded = self.read(index)
-            head, tail = encoded[:HEAD_BYTES], encoded[-TAIL_BYTES:]
-            fault = find_fault_in(head, tail, len(encoded), partial(bytes, encoded))
-            if fault:
-                faults.append(f"{self.name(index)} ({fault})")
+        """See :func:`find_encoded_fault`."""
+        with checking_pool() as pool:
+            found = pool.map(self._fault, range(len(self)))
+            faults = [f"{self.name(index)} ({fault})" for index, fault in enumerate(found) if fault]
         report_faults(faults, len(self))
 
+    def _fault(self, index: int) -> str:
+        try:
+            encoded = self.read(index)
+        except UserError as error:
+            return str(error)
+        return find_encoded_fault(lambda offset, length: encoded[offset : offset + length], len(encoded))
 
-def _open(spec: str, path: str, split: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"{spec} needs the datasets package: pip install 'mst-toolkit[hf]'.") from error
-    try:
-        if any((Path(path) / name).is_file() for name in SAVED):
-            saved = datasets.load_from_disk(path)
-            if isinstance(saved, datasets.DatasetDict):
-                return saved[split]
-            if "@" in spec:
-                raise UserError(f"{spec}: {path} was saved as one split. Leave @{split} out.")
-            return saved
-        return datasets.load_dataset(path, split=split)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{spec} cannot be opened ({error}). Check its path or name, and the split."
-        ) from error
+    def _load(self, library: Any, name: str, split: str | None) -> Any:
+        folder = Path(name).expanduser()
+        saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
+        try:
+            if not saved:
+                return library.load_dataset(name, split=split or "train")
+            loaded = library.load_from_disk(str(folder))
+        except Exception as error:  # the library and its back ends raise many types
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"{self.spec} cannot be loaded ({why}). Check the name and the split; a data "
+                "set that needs more arguments can be loaded in Python and saved with save_to_disk."
+            ) from error
+        if not isinstance(loaded, dict):
+            if split is not None:
+                raise UserError(f"{folder} holds a single split. Leave @{split} out.")
+            return loaded
+        if (split or "train") not in loaded:
+            raise UserError(f"{self.spec}: no split '{split or 'train'}'. There are: {', '.join(loaded)}.")
+        return loaded[split or "train"]
 
+    def _column(self, rows: Any, kind: type, wanted: str | None = None) -> str:
+        """The column of a feature type: the wanted one, or the only one."""
+        found = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
+        if wanted is not None:
+            found = [name for name in found if name == wanted]
+        if len(found) != 1:
+            columns = ", ".join(f"{name} ({type(value).__name__})" for name, value in rows.features.items())
+            choice = "Choose one: hf:NAME@SPLIT#COLUMN." if kind.__name__ == "Image" else "Save it with one."
+            count = f"{len(found) or 'no'} {kind.__name__} columns{f' {wanted}' if wanted else ''}"
+            raise UserError(f"{self.spec}: {count} among {columns}. One is needed. {choice}")
+        return found[0]
 
-def _only(spec: str, features: Any, kind: str) -> str:
-    """The one column of a type."""
-    columns = [name for name, feature in features.items() if type(feature).__name__ == kind]
-    if len(columns) != 1:
-        what = (
-            f"{len(columns)} columns of type {kind} ({', '.join(columns)})"
-            if columns
-            else f"no {kind} column"
-        )
-        raise UserError(
-            f"{spec} has {what} among {', '.join(features)}. "
-            + ("Name one: #COLUMN." if kind == "Image" and columns else "Cast one to it.")
-        )
-    return columns[0]
+    def _read_labels(self, rows: Any, kind: type) -> None:
+        column = self._column(rows, kind)
+        labels = [-1 if label is None else int(label) for label in rows.with_format(None)[column]]
+        if bare := sum(label < 0 for label in labels):
+            raise UserError(f"{self.spec}: {bare} of {len(labels)} rows have no label. Choose another split.")
+        self.labels, self.classes = labels, list(rows.features[column].names)

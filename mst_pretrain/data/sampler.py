@@ -16,7 +16,8 @@ class ResumableSampler(Sampler):
     """Position p of the stream is element ``p mod n`` of the permutation of epoch ``p div n``.
 
     Ranks take turns (p mod world size), so R ranks with batch B see together what one rank sees with batch R * B.
-    Yields (epoch, index) pairs.
+    Yields (epoch, index) pairs. The stream has no gaps: where n is no multiple of the global batch, the last batch of
+    an epoch is filled with the first samples of the next one. None is dropped, and every batch is full.
 
     Args:
         dataset: Only its length n matters.

@@ -1,274 +1,142 @@
-"""WebDataset tar shards, read at random: each member's place is found once, then one read per image.
-
-Random access keeps what the folders have: every sample once per epoch on any number of ranks and workers, exact
-resume, and an order shuffled over all shards instead of inside a buffer.
-"""
+"""Images in WebDataset tar shards, read at random: the sampler orders, splits and resumes them as it does files."""
 
 from __future__ import annotations
 
-import glob
 import os
+import re
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .fetch import fetch, is_url
-from .files import HEAD_BYTES, IMAGE_SUFFIXES, TAIL_BYTES, find_fault_in, report_faults
+from .fetch import local_shards
+from .files import checking_pool, find_encoded_fault, first_of, report_faults
+from .labels import number_classes
+from .progress import Progress
+from .tar_index import index_tar
 
-BLOCK = 512  # a tar file's unit
-LABEL = ".cls"
-OPEN_FILES = 64
-
-
-@dataclass
-class Member:
-    """One regular file of a tar shard.
-
-    Attributes:
-        name: Its path in the shard.
-        offset: First byte of its content.
-        size: Length of its content.
-    """
-
-    name: str
-    offset: int
-    size: int
+OPEN_FILES = 128  # per process: below the usual limit of 1024, whatever the number of shards
 
 
 class ShardSource:
-    """The images of tar shards in the order of the shards and of their members.
+    """All images of some tar shards, shard after shard.
 
-    Members of one sample share the path up to the first dot of the file name (WebDataset's rule): ``KEY.jpg``,
-    ``KEY.cls``. Exactly one of them is an image; with labels one is a ``.cls`` that holds the class.
+    A worker opens shards when it first reads from them. Forked workers may share open files: reads name their place.
 
     Args:
-        shards: Local files.
-        labelled: Also read every ``.cls``.
+        paths: The shards.
+        labelled: Also read the ``.cls`` members: an integer or a class name each.
 
     Raises:
-        UserError: A shard is missing, truncated or no tar file, or a sample has no image, two, or no label.
+        UserError: See :func:`read_headers`; or a label is missing.
     """
 
-    def __init__(self, shards: list[Path], labelled: bool = False) -> None:
-        self.shards = shards
-        numbers, offsets, sizes, names, classes = [], [], [], [], []
-        for number, shard in enumerate(shards):
-            for image, label in samples(shard, labelled):
-                numbers.append(number)
-                offsets.append(image.offset)
-                sizes.append(image.size)
-                names.append(image.name.encode())
-                classes.append(label)
-        if not names:
-            raise UserError(f"{len(shards)} shards ({shards[0]} ...) hold no sample. Check the pattern.")
-        # Arrays, not lists: a worker's copy of a list of a million objects is a copy in memory.
-        self.place = np.array([numbers, offsets, sizes], dtype=np.int64)
-        self.names = np.array(names)
+    def __init__(self, paths: list[Path], labelled: bool = False) -> None:
+        self.paths = paths
+        progress = Progress("reading the headers of shards", len(paths))
+        indices = []
+        for path in paths:
+            indices.append(index_tar(path))
+            progress.step(1)
+        self._shard = np.repeat(np.arange(len(paths)), [len(index.names) for index in indices])
+        self._names = np.concatenate([index.names for index in indices])
+        self._spans = np.concatenate([index.images for index in indices])
+        self._files: OrderedDict[int, FileIO] = OrderedDict()
         self.labels: list[int] | None = None
         self.classes: list[str] = []
         if labelled:
-            numeric = all(name.isdigit() for name in set(classes))
-            self.classes = sorted(set(classes), key=lambda name: (int(name) if numeric else 0, name))
-            index = {name: place for place, name in enumerate(self.classes)}
-            self.labels = [index[name] for name in classes]
-        self.open_files: OrderedDict[int, int] = OrderedDict()
-        self.owner = os.getpid()
+            self._read_labels(np.concatenate([index.labels for index in indices]))
 
     def __len__(self) -> int:
-        return self.place.shape[1]
+        return len(self._spans)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "open_files": OrderedDict(), "owner": 0}
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}
 
     def name(self, index: int) -> str:
         """Shard and member."""
-        return f"{self.shards[self.place[0, index]]}:{self.names[index].decode()}"
+        return f"{self.paths[self._shard[index]]}/{self._names[index].decode(errors='replace')}"
 
     def read(self, index: int) -> bytes:
         """The member's bytes."""
-        number, offset, size = (int(value) for value in self.place[:, index])
-        return self._bytes(number, offset, size)
+        offset, size = map(int, self._spans[index])
+        return self._read(int(self._shard[index]), offset, size)
 
     def check(self) -> None:
-        """Look at the first and last bytes of every image; decode only where these cannot tell."""
+        """See :func:`find_encoded_fault`; only some bytes of each member are read."""
+        faults = []
+        with checking_pool() as pool:
+            for shard, path in enumerate(self.paths):
+                members = np.nonzero(self._shard == shard)[0]
+                with open(path, "rb") as file:
+                    found = pool.map(partial(self._fault, file.fileno()), members)
+                    faults += [
+                        f"{self.name(i)} ({fault})" for i, fault in zip(members, found, strict=True) if fault
+                    ]
+        report_faults(faults, len(self))
 
-        def fault(index: int) -> str:
-            number, offset, size = (int(value) for value in self.place[:, index])
-            head = self._bytes(number, offset, min(size, HEAD_BYTES))
-            tail = self._bytes(number, offset + max(0, size - TAIL_BYTES), min(size, TAIL_BYTES))
-            found = find_fault_in(head, tail, size, lambda: self.read(index))
-            return f"{self.name(index)} ({found})" if found else ""
+    def _fault(self, file: int, index: int) -> str:
+        start, size = map(int, self._spans[index])
+        return find_encoded_fault(lambda offset, length: os.pread(file, length, start + offset), size)
 
-        report_faults([found for index in range(len(self)) if (found := fault(index))], len(self))
-
-    def _bytes(self, number: int, offset: int, size: int) -> bytes:
+    def _read(self, shard: int, offset: int, size: int) -> bytes:
+        path = self.paths[shard]
         try:
-            content = os.pread(self._descriptor(number), size, offset)
+            file = self._files.pop(shard, None) or FileIO(path)
+            self._files[shard] = file  # the last used is the last in line
+            if len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+            data = os.pread(file.fileno(), size, offset)
         except OSError as error:
             raise UserError(
-                f"{self.shards[number]} cannot be read ({error.strerror}). Copy it again."
+                f"{path} cannot be read ({error.strerror}). Check that it is still there."
             ) from error
-        if len(content) < size:
-            raise UserError(f"{self.shards[number]} has become shorter than it was. Copy it again.")
-        return content
+        if len(data) < size:
+            raise UserError(f"{path} became shorter while it was in use. Copy it again and start again.")
+        return data
 
-    def _descriptor(self, number: int) -> int:
-        """An open shard; the least recently used is closed when there are too many."""
-        if self.owner != os.getpid():  # a worker opens its own
-            self.open_files, self.owner = OrderedDict(), os.getpid()
-        if number not in self.open_files:
-            if len(self.open_files) >= OPEN_FILES:
-                os.close(self.open_files.popitem(last=False)[1])
-            self.open_files[number] = os.open(self.shards[number], os.O_RDONLY)
-        self.open_files.move_to_end(number)
-        return self.open_files[number]
-
-
-def samples(shard: Path, labelled: bool) -> Iterator[tuple[Member, str]]:
-    """Image and class (empty without labels) of every sample of a shard, in the order of the images."""
-    images: dict[str, Member] = {}
-    labels: dict[str, str] = {}
-    keys: set[str] = set()
-    with open(shard, "rb") as file:
-        for member in members(shard):
-            folder, _, base = member.name.rpartition("/")
-            stem, dot, extension = base.partition(".")
-            key = f"{folder}/{stem}"
-            if not stem:
-                continue  # hidden files, such as macOS's ._NAME
-            keys.add(key)
-            if f".{extension}".lower() in IMAGE_SUFFIXES:
-                if key in images:
-                    raise UserError(
-                        f"{shard}: two images have the key '{key.lstrip('/')}' ({images[key].name}, {member.name}). "
-                        "A sample has one; write the shard again."
-                    )
-                images[key] = member
-            elif labelled and dot + extension == LABEL:
-                file.seek(member.offset)
-                labels[key] = file.read(member.size).decode("utf-8", "replace").strip()
-    _complain(shard, keys - images.keys(), f"image ({' '.join(IMAGE_SUFFIXES)})")
-    if labelled:
-        _complain(shard, images.keys() - labels.keys(), f"class ({LABEL})")
-    yield from ((member, labels.get(key, "")) for key, member in images.items())
+    def _read_labels(self, spans: np.ndarray) -> None:
+        bare = [self.name(index) for index in np.nonzero(spans[:, 1] < 0)[0]]
+        if bare:
+            raise UserError(
+                f"{len(bare)} of {len(self)} samples have no label (.cls): {first_of(bare)}. Labels are needed here; "
+                "write one .cls member beside each image."
+            )
+        texts = [
+            self._read(int(shard), int(offset), int(size)).decode(errors="replace").strip()
+            for shard, (offset, size) in zip(self._shard, spans, strict=True)
+        ]
+        self.labels, self.classes = number_classes(texts)
 
 
-def _complain(shard: Path, keys: set[str], what: str) -> None:
-    if keys:
-        shown = ", ".join(key.lstrip("/") for key in sorted(keys)[:3])
-        raise UserError(f"{shard}: {len(keys)} samples have no {what}: {shown}. Write the shard again.")
+def names_shards(spec: str) -> bool:
+    """Whether a spec is a pattern of shards or a URL."""
+    return "::" in spec or bool(re.search(r"^pipe:|://|\.(tar|tgz|tar\.gz)$", spec))
 
 
-def members(shard: Path) -> Iterator[Member]:
-    """The regular files of a tar file (ustar, GNU and pax names), found by their headers alone.
+def open_shards(spec: str, labelled: bool = False) -> ShardSource:
+    """The shards of a spec, see :func:`local_shards`.
 
     Raises:
-        UserError: The file is no tar file, compressed, or ends too early.
+        UserError: As :func:`local_shards` and :class:`ShardSource`.
     """
-    try:
-        size = shard.stat().st_size
-        with open(shard, "rb") as file:
-            offset, long_name = 0, ""
-            while True:
-                file.seek(offset)
-                header = file.read(BLOCK)
-                if len(header) == BLOCK and not header.strip(b"\0"):
-                    return  # the archive's end
-                if len(header) < BLOCK:
-                    raise UserError(
-                        f"{shard} is truncated: the end of the archive is missing. Copy it again."
-                    )
-                content = offset + BLOCK
-                length = _number(header, shard, offset)
-                if content + length > size:
-                    raise UserError(f"{shard} is truncated inside {_name(header)}. Copy it again.")
-                kind = header[156:157]
-                if kind == b"L":
-                    long_name = file.read(length).rstrip(b"\0").decode("utf-8", "replace")
-                elif kind == b"x":
-                    long_name = _pax_path(file.read(length)) or long_name
-                elif kind in (b"0", b"\0", b"7"):
-                    yield Member(long_name or _name(header), content, length)
-                    long_name = ""
-                elif kind != b"g":
-                    long_name = ""
-                offset = content + -(-length // BLOCK) * BLOCK
-    except OSError as error:
-        raise UserError(f"shard {shard} cannot be read ({error.strerror}). Check the pattern.") from error
+    return ShardSource(local_shards(spec), labelled)
 
 
-def _number(header: bytes, shard: Path, offset: int) -> int:
-    """Length of a member's content, after the header's check sum has been compared."""
-    try:
-        stored = int(header[148:156].split(b"\0")[0].strip() or b"x", 8)
-        if stored != sum(header) - sum(header[148:156]) + 8 * 32:
-            raise ValueError
-        if header[124] & 0x80:  # GNU's binary form, for members above 8 GiB
-            return int.from_bytes(header[125:136], "big")
-        return int(header[124:136].split(b"\0")[0].strip() or b"0", 8)
-    except ValueError as error:
-        what = (
-            "is no tar file (a compressed one must be unpacked)"
-            if offset == 0
-            else f"is broken at byte {offset}"
-        )
-        raise UserError(f"{shard} {what}. Copy it again, or write it as a plain .tar.") from error
-
-
-def _name(header: bytes) -> str:
-    name = header[:100].split(b"\0")[0].decode("utf-8", "replace")
-    prefix = (
-        header[345:500].split(b"\0")[0].decode("utf-8", "replace") if header[257:263] == b"ustar\0" else ""
-    )
-    return f"{prefix}/{name}" if prefix else name
-
-
-def _pax_path(records: bytes) -> str:
-    """The ``path`` of a pax header, whose records are ``LENGTH KEY=VALUE\\n``."""
-    while records:
-        length, _, rest = records.partition(b" ")
-        record, records = rest[: int(length) - len(length) - 2], records[int(length) :]
-        key, _, value = record.partition(b"=")
-        if key == b"path":
-            return value.decode("utf-8", "replace")
-    return ""
-
-
-def expand_shards(spec: str) -> list[Path]:
-    """Local shards of a spec: patterns joined by ``::``, each a path, ``{000..146}``, a glob or a URL.
+def shards_in(folder: Path) -> list[Path]:
+    """The tar files of a folder, in sorted order.
 
     Raises:
-        UserError: A pattern matches nothing, a shard is missing, or a URL cannot be fetched.
+        UserError: They belong to several sets, as train-000.tar and val-000.tar do.
     """
-    names: list[str] = []
-    for pattern in spec.split("::"):
-        for name in _braces(pattern) if "{" in pattern else [pattern]:
-            if not is_url(name) and glob.has_magic(name):
-                found = sorted(glob.glob(name))
-                if not found:
-                    raise UserError(f"no file matches {name}. Check the pattern.")
-                names += found
-            else:
-                names.append(name)
-    local = [name for name in names if not is_url(name)]
-    if missing := [name for name in local if not Path(name).is_file()]:
+    shards = sorted(folder.glob("*.tar"))
+    sets = sorted({re.sub(r"\d+", "*", shard.name) for shard in shards})
+    if len(sets) > 1:
         raise UserError(
-            f"{len(missing)} of {len(names)} shards are missing: {', '.join(missing[:3])}. "
-            "Copy them there, or correct the pattern's range."
+            f"{folder} holds shards of {len(sets)} sets: {first_of(sets)}. Name one: '{folder}/{sets[0]}'"
         )
-    return fetch(names)
-
-
-def _braces(pattern: str) -> list[str]:
-    try:
-        from braceexpand import braceexpand
-    except ImportError as error:
-        raise UserError(
-            f"{pattern} has a brace pattern, which needs the webdataset package: pip install "
-            "'mst-toolkit[webdataset]'. A glob (*) needs none."
-        ) from error
-    return list(braceexpand(pattern))
+    return shards

@@ -46,6 +46,28 @@ def test_unknown_key_names_the_nearest(config: Path) -> None:
     assert "'model.backbone.depth'" in message and "+model.backbone.dpth=" in message
 
 
+def test_key_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell turns data_root=t-{0..1}.tar without quotes into two options: the run would see the last shard only."""
+    parser = argparse.ArgumentParser()
+    launch.add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cfg-options", "data_root=t-0.tar", "a.b=1", "data_root=t-1.tar"])
+    assert "data_root 2 times" in capsys.readouterr().err
+
+
+def test_patterns_of_shards_stay_text() -> None:
+    """A comma inside braces would make a list of two broken paths."""
+    parser = argparse.ArgumentParser()
+    launch.add_arguments(parser)
+    given = ["--cfg-options", "data_root=t-{0,01,2}.tar", "a.b=1", "c=[1,2]", "d=1,x"]
+    assert parser.parse_args(given).cfg_options == {
+        "data_root": "t-{0,01,2}.tar",
+        "a.b": 1,
+        "c": [1, 2],
+        "d": [1, "x"],
+    }
+
+
 def test_keys_are_overridden_and_added(config: Path) -> None:
     """--cfg-options would not reach nested keys, list entries, or keys added on purpose with a plus."""
     options = {

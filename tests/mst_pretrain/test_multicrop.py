@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.decode import read_rgb
+from mst_pretrain.data.labels import class_folders
 from mst_pretrain.data.multicrop import PARAMETERS, CropRecipe, MultiCrop, cut, draw_parameters, random_box
-from mst_pretrain.data.sources import class_folders
 from mst_pretrain.errors import UserError
 
 CROPS: dict[str, Any] = dict(

@@ -1,267 +1,131 @@
-"""Every kind of source gives the same images, names and classes as the folder it was made from."""
+"""One spec string names a source: which kind it opens, folders, text lists, class numbers."""
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from mst_pretrain.data import fetch
-from mst_pretrain.data.shards import members
-from mst_pretrain.data.sources import ImageSource, open_source
+from mst_pretrain.data.labels import number_classes
+from mst_pretrain.data.shards import ShardSource
+from mst_pretrain.data.sources import FileSource, open_source
 from mst_pretrain.errors import UserError
 
-CLASSES = ("cat", "dog", "eel")
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MST_CACHE", str(tmp_path / "cache"))
 
 
-def encoded(seed: int, kind: str = "JPEG") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue()
-
-
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-
-
-def write_shard(path: Path, contents: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> Path:
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, content in contents.items():
-            add(tar, name, content)
+def photo(path: Path, color: tuple[int, int, int] = (9, 9, 9)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), color).save(path)
     return path
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight photos in three class folders."""
-    root = tmp_path_factory.mktemp("photos")
-    for index in range(8):
-        path = root / "folder" / CLASSES[index % 3] / f"{index}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(index))
-    return root
+def test_folders_of_any_shape(tmp_path: Path) -> None:
+    """Nested or flat unlabelled folders, or upper-case suffixes, would lose images."""
+    names = ["a.jpg", "b/c.PNG", "b/d/e.webp", "f/g.Tiff"]
+    for name in names:
+        photo(tmp_path / "images" / name)
+    (tmp_path / "images/notes.md").write_text("no image")
+    source = open_source(tmp_path / "images")
+    assert isinstance(source, FileSource) and source.labels is None and source.classes == []
+    assert [source.name(i) for i in range(len(source))] == [str(tmp_path / "images" / name) for name in names]
+    assert source.read(1) == (tmp_path / "images/b/c.PNG").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def specs(photos: Path) -> dict[str, str]:
-    """The same photos, in the same order, as every kind of source."""
-    from datasets import ClassLabel, Dataset, Features
-    from datasets import Image as ImageColumn
-
-    paths = sorted((photos / "folder").rglob("*.jpg"))
-    names = [path.relative_to(photos).as_posix() for path in paths]
-    labels = [path.parent.name for path in paths]
-    (photos / "list.txt").write_text(
-        "# photos\n\n" + "".join(f"{name}\t{label}\n" for name, label in zip(names, labels, strict=True))
-    )
-    (photos / "shards").mkdir()
-    for number, part in enumerate((slice(0, 5), slice(5, 6), slice(6, 8))):
-        contents: dict[str, bytes] = {}
-        for path, label in zip(paths[part], labels[part], strict=True):
-            contents[f"{path.stem}.cls"] = str(CLASSES.index(label)).encode()
-            contents[f"{path.stem}.jpg"] = path.read_bytes()
-        write_shard(photos / "shards" / f"part-{number:03d}.tar", contents)
-    table = {
-        "photo": [{"bytes": path.read_bytes(), "path": None} for path in paths],
-        "kind": [CLASSES.index(label) for label in labels],
-    }
-    features = Features({"photo": ImageColumn(), "kind": ClassLabel(names=list(CLASSES))})
-    Dataset.from_dict(table, features=features).save_to_disk(photos / "saved")
-    return {
-        "folder": str(photos / "folder"),
-        "list": str(photos / "list.txt"),
-        "braces": str(photos / "shards" / "part-{000..002}.tar"),
-        "glob": str(photos / "shards" / "*.tar"),
-        "several": "::".join(str(photos / "shards" / f"part-00{number}.tar") for number in range(3)),
-        "folder of shards": str(photos / "shards"),
-        "hub": f"hf:{photos / 'saved'}",
-        "hub, column": f"hf:{photos / 'saved'}#photo",
-    }
-
-
-KINDS = (
-    "folder",
-    "list",
-    "braces",
-    "glob",
-    "several",
-    "folder of shards",
-    "pipe URLs",
-    "hub",
-    "hub, column",
-)
-
-
-@pytest.fixture
-def opened(specs: dict[str, str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Open a kind of source, with a cache folder of its own."""
-    monkeypatch.setenv("MST_CACHE", str(tmp_path / "cache"))
-    commands = [f"pipe:cat {photos}/shards/part-00{number}.tar" for number in range(3)]
-    return lambda kind, **options: open_source({**specs, "pipe URLs": "::".join(commands)}[kind], **options)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_source_is_the_folder(kind: str, opened: Callable[..., ImageSource], photos: Path) -> None:
-    """Images would be lost, doubled, reordered, or given another one's class on the way into another format."""
-    paths = sorted((photos / "folder").rglob("*.jpg"))
-    source = opened(kind, labelled=True)
-    assert [source.read(index) for index in range(len(source))] == [path.read_bytes() for path in paths]
-    assert source.labels is not None and len(source) == 8
-    names = [source.classes[label] for label in source.labels]
-    expected = [path.parent.name for path in paths]
-    if names[0].isdigit():  # a .cls file holds a number
-        names = [CLASSES[int(name)] for name in names]
-    assert names == expected
-    plain = opened(kind)
-    assert plain.labels is None and plain.classes == [] and plain.read(3) == source.read(3)
-    assert len({source.name(index) for index in range(8)}) == 8
-    copy = pickle.loads(pickle.dumps(source))
-    assert copy.read(7) == paths[7].read_bytes() and copy.name(7) == source.name(7)
-    source.check()
-
-
-def test_a_url_is_fetched_once(opened: Callable[..., ImageSource], tmp_path: Path, photos: Path) -> None:
-    """Every run would fetch again, or a broken fetch leave half a shard under its name."""
-    opened("pipe URLs")
-    kept = sorted((tmp_path / "cache").iterdir())
-    stamps = [path.stat().st_mtime_ns for path in kept]
-    assert len(kept) == 3 and not any(path.name.endswith(".part") for path in kept)
-    opened("pipe URLs")
-    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "cache").iterdir())] == stamps
-    bad = f"pipe:head -c 900 {photos}/shards/part-000.tar; exit 3"
-    with pytest.raises(UserError, match=r"cannot be fetched.*MST_CACHE"):
-        open_source(bad)
-    assert sorted((tmp_path / "cache").iterdir()) == kept
-    assert not fetch.cached_path(bad).exists()
-
-
-@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_members_are_tarfiles(form: int, tmp_path: Path) -> None:
-    """Long, nested or non-ASCII names, empty or odd-sized members would be read from the wrong place."""
-    contents = {
-        "a.jpg": b"x" * 511,
-        "deep/" * 18 + "b.jpg": b"y" * 512,
-        "c.empty": b"",
-        "d.jpg": b"z" * 513,
-    }
-    if form != tarfile.USTAR_FORMAT:
-        contents |= {"n" * 180 + ".jpg": b"long", "grüße/ä.jpg": b"umlaut"}
-    path = tmp_path / "x.tar"
-    with tarfile.open(path, "w", format=form) as tar:
-        tar.addfile(tarfile.TarInfo("folder/"))
-        for name, content in contents.items():
-            add(tar, name, content)
-        link = tarfile.TarInfo("link.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "a.jpg"
-        tar.addfile(link)
-    raw = path.read_bytes()
-    got = {member.name: raw[member.offset : member.offset + member.size] for member in members(path)}
-    assert {name: content for name, content in got.items() if name != "folder/"} == contents
-
-
-def test_bad_shards_are_named(tmp_path: Path) -> None:
-    """A truncated or wrongly written shard would lose images without a word, or stop the run in its middle."""
-    good = write_shard(tmp_path / "good.tar", {"a.jpg": encoded(0), "a.cls": b"1"})
-    raw = good.read_bytes()
-    bad: dict[str, tuple[bytes, str]] = {
-        "cut.tar": (raw[:700], r"cut\.tar is truncated inside a\.jpg"),
-        "endless.tar": (raw[: 512 + len(encoded(0)) // 512 * 512 + 512], "end of the archive is missing"),
-        "text.tar": (b"photos " * 100, "no tar file"),
-        "flipped.tar": (raw[:10] + b"\xff" + raw[11:], "no tar file"),
-    }
-    for name, (content, message) in bad.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=message):
-            open_source(tmp_path / name)
-    written: dict[str, tuple[dict[str, bytes], str]] = {
-        "alone": ({"a.jpg": encoded(0), "b.cls": b"1"}, r"1 samples have no image.*: b\."),
-        "two": ({"a.jpg": encoded(0), "a.png": encoded(0, "PNG")}, "two images have the key 'a'"),
-        "none": ({}, "no sample"),
-    }
-    for name, (contents, message) in written.items():
-        with pytest.raises(UserError, match=message):
-            open_source(write_shard(tmp_path / f"{name}.tar", contents))
-    unlabelled = write_shard(tmp_path / "plain.tar", {"a.jpg": encoded(0)})
-    with pytest.raises(UserError, match=r"no class \(\.cls\)"):
-        open_source(unlabelled, labelled=True)
-    with pytest.raises(UserError, match=r"2 of 3 shards are missing.*b1\.tar"):
-        (tmp_path / "b0.tar").write_bytes(raw)
-        open_source(str(tmp_path / "b{0..2}.tar"))
-    with pytest.raises(UserError, match="no file matches"):
-        open_source(str(tmp_path / "q*.tar"))
-
-
-def test_truncated_images_inside_shards_and_data_sets_are_found(tmp_path: Path) -> None:
-    """A truncated image would stop the run in its middle instead of before it."""
-    from datasets import Dataset, Features
-    from datasets import Image as ImageColumn
-
-    images = [encoded(0), encoded(1)[:-40], encoded(2, "PNG"), encoded(3, "PNG")[:-20]]
-    suffixes = ("jpg", "jpg", "png", "png")
-    contents = {
-        f"{i}.{suffix}": image for i, (suffix, image) in enumerate(zip(suffixes, images, strict=True))
-    }
-    shard = write_shard(tmp_path / "x.tar", contents)
-    with pytest.raises(
-        UserError, match=r"2 of 4 images.*x\.tar:1\.jpg \(truncated JPEG.*x\.tar:3\.png \(truncated PNG"
-    ):
-        open_source(shard).check()
-    table = Dataset.from_dict(
-        {"image": [{"bytes": image, "path": None} for image in images]},
-        features=Features({"image": ImageColumn()}),
-    )
-    table.save_to_disk(tmp_path / "saved")
-    with pytest.raises(UserError, match=r"2 of 4 images.*row 1 \(truncated JPEG"):
-        open_source(f"hf:{tmp_path / 'saved'}").check()
-
-
-def test_lists(tmp_path: Path, photos: Path) -> None:
-    """A path with blanks would be cut, a number at its end be taken for a class, or a missing image be skipped."""
-    (tmp_path / "my photos").mkdir()
-    for name in ("my photos/a 1.jpg", "b.jpg"):
-        (tmp_path / name).write_bytes(encoded(0))
-    absolute = next((photos / "folder/cat").iterdir())
-    listing = tmp_path / "list.txt"
-    listing.write_text(f"my photos/a 1.jpg\nb.jpg 10\n# c.jpg\n{absolute}\n")
-    source = open_source(listing)
-    assert [source.name(i) for i in range(3)] == [
-        str(tmp_path / "my photos/a 1.jpg"),
-        str(tmp_path / "b.jpg"),
-        str(absolute),
+def test_list_of_paths_and_labels(tmp_path: Path) -> None:
+    """Lists as mmpretrain and others write them would be misread: names with spaces, comments, absolute paths."""
+    paths = [
+        tmp_path / "lists/a b.jpg",
+        tmp_path / "lists/sub/x.jpg copy.JPEG",
+        photo(tmp_path / "c.png"),
+        tmp_path / "d.png",
     ]
-    with pytest.raises(UserError, match=r"2 lines have no class: my photos/a 1\.jpg"):
-        open_source(listing, labelled=True)
-    listing.write_text("my photos/a 1.jpg 10\nb.jpg 9\n")
-    labelled = open_source(listing, labelled=True)
-    assert labelled.classes == ["9", "10"] and labelled.labels == [1, 0]
-    listing.write_text("b.jpg\nmissing.jpg\n")
-    with pytest.raises(UserError, match=r"names 1 images of 2 that do not exist: .*missing\.jpg"):
-        open_source(listing)
-    listing.write_text("# nothing\n")
-    with pytest.raises(UserError, match="names no image"):
-        open_source(listing)
-    with pytest.raises(UserError, match=r"gone\.txt cannot be read"):
-        open_source(tmp_path / "gone.txt")
+    for path in paths:
+        photo(path)
+    listed = tmp_path / "lists/train.txt"
+    listed.write_text(
+        f"\ufeff# comment\na b.jpg\thouse cat\n\n  sub/x.jpg copy.JPEG 65\n{paths[2]} dog\r\n../d.png dog  \n",
+        encoding="utf-8",
+    )
+    source = open_source(listed, labelled=True)
+    assert [Path(source.name(i)).resolve() for i in range(4)] == paths
+    assert source.classes == ["65", "dog", "house cat"] and source.labels == [2, 0, 1, 1]
+    assert source.read(0) == paths[0].read_bytes()
+    assert open_source(str(listed)).labels is None
+    listed.write_text("a b.jpg\n")
+    assert len(open_source(listed)) == 1
+    with pytest.raises(UserError, match=r"train\.txt, line 1: 'a b\.jpg' has no label"):
+        open_source(listed, labelled=True)
 
 
-def test_data_sets_that_do_not_fit_are_refused(photos: Path, specs: dict[str, str]) -> None:
-    """A wrong split or column would end in a traceback of the library's."""
-    saved = specs["hub"]
-    with pytest.raises(UserError, match=r"no column 'picture' \(found: photo, kind\)"):
-        open_source(f"{saved}#picture")
-    with pytest.raises(UserError, match="Leave @val out"):
-        open_source(f"{saved}@val")
-    with pytest.raises(UserError, match="hf:PATH"):
-        open_source("hf:")
-    with pytest.raises(UserError, match="cannot be opened"):
-        open_source(f"hf:{photos / 'folder' / 'cat'}@nothing")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg\n\nno suffix\n", r"line 3: 'no suffix' has no path.*one path a line"),
+        (
+            "a.jpg\nb.jpg\nc.jpg 1\nd.jpg\ne.jpg\n",
+            r"4 of 5 .*do not exist: .*b\.jpg, .*c\.jpg, .*d\.jpg, \.\.\.",
+        ),
+        ("# nothing\n", "lists no image"),
+    ],
+)
+def test_bad_lists_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    """A run would start and stop at the first missing photograph, without its number or line."""
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(UserError, match=rf"list\.txt.*{message}"):
+        open_source(tmp_path / "list.txt")
+
+
+def test_truncated_file_of_a_list_is_found_before_the_first_step(tmp_path: Path) -> None:
+    """A half-copied photograph would stop the run hours later."""
+    path = photo(tmp_path / "a.jpg")
+    path.write_bytes(path.read_bytes()[:-20])
+    photo(tmp_path / "b.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\n")
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be used: .*a\.jpg \(truncated JPEG"):
+        open_source(tmp_path / "list.txt").check()
+
+
+def test_images_that_only_decoding_can_judge_are_decoded(tmp_path: Path) -> None:
+    """A TIFF that cannot be used would pass the check and stop the run in its middle."""
+    Image.new("L", (64, 64), 7).save(tmp_path / "good.tif")
+    Image.new("F", (64, 64), 0.5).save(tmp_path / "float.tif")
+    data = (tmp_path / "good.tif").read_bytes()
+    (tmp_path / "half.tif").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"2 of 3 .*float\.tif \(not decodable: .*half\.tif \(not decodable"):
+        open_source(tmp_path).check()
+
+
+def test_folder_of_shards_is_opened_as_shards(tmp_path: Path) -> None:
+    """A folder of tar files would be called empty, or train and val shards in one folder be mixed."""
+    photo(tmp_path / "one.jpg")
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("train-000.tar", "train-001.tar"):
+        with tarfile.open(folder / name, "w") as tar:
+            tar.add(tmp_path / "one.jpg", "one.jpg")
+    assert isinstance(open_source(folder), ShardSource) and len(open_source(folder)) == 2
+    (folder / "train-001.tar").rename(folder / "val-001.tar")
+    with pytest.raises(UserError, match=r"2 sets: train-\*\.tar, val-\*\.tar"):
+        open_source(folder)
+    assert len(open_source(folder / "train-*.tar")) == 1
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("spec", ["nowhere", "nowhere.txt", "nowhere.tar", "nowhere-*.tar"])
+def test_what_does_not_exist_is_named(tmp_path: Path, spec: str, labelled: bool) -> None:
+    """A typing error in data_root would end in a traceback."""
+    with pytest.raises(UserError, match=r"nowhere.*(?i:check|correct|expected|must be)"):
+        open_source(tmp_path / spec, labelled)
+
+
+def test_classes_are_numbered_alike_everywhere() -> None:
+    """Class 10 would come before class 2, so the indices of a shard's integers were other classes."""
+    assert number_classes(["10", "2", "007", "2"]) == ([2, 0, 1, 0], ["2", "7", "10"])
+    assert number_classes(["b", "10", "a", "b"]) == ([2, 0, 1, 2], ["10", "a", "b"])
