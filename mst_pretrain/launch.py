@@ -62,6 +62,9 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         _init_from(cfg, args)
     if getattr(args, "resume", None):
         _resume(cfg, args.resume)
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if (cfg.get(name) or {}).get("num_workers") == 0:
+            cfg[name].persistent_workers = False  # PyTorch refuses it without workers
     _log_short_runs(cfg)
     _set_up_devices(cfg)
 
@@ -115,6 +118,8 @@ def _log_short_runs(cfg: Config) -> None:
     """A trial run of a few iterations prints every one of them."""
     logger = cfg.get("default_hooks", {}).get("logger")
     limit = cfg.get("train_cfg", {}).get("max_iters")
+    if limit is not None and not isinstance(limit, int):
+        raise UserError(f"{cfg.filename}: train_cfg.max_iters is '{limit}', not a whole number. Correct it.")
     if logger and limit and limit < logger.get("interval", 10):
         logger.interval = 1
 

@@ -1,7 +1,7 @@
 # Sourced by the launching scripts: which Python, and torchrun with the processor's cores shared out.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [[ -n "${PYTHON:-}" ]]; then python="$PYTHON"
-elif [[ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" && "${MST_NO_VENV:-0}" != 1 && -x "${MST_VENV:-$root/.venv}/bin/python" ]]; then
+elif [[ -z "${VIRTUAL_ENV:-}" && "${MST_NO_VENV:-0}" != 1 && -x "${MST_VENV:-$root/.venv}/bin/python" ]]; then
   python="${MST_VENV:-$root/.venv}/bin/python"
 else python=python; fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

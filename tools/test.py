@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
 
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError, run_cli
@@ -33,6 +34,10 @@ def main(argv: list[str] | None = None) -> None:
     on_first_rank(lambda: check_test(cfg))
 
     def test(runner: Any) -> None:
+        batches = len(runner.test_loop.dataloader)
+        for hook in runner.hooks:
+            if isinstance(hook, LoggerHook):  # a few slow images are a long time without a word
+                hook.interval = max(1, min(hook.interval, batches // 20))
         metrics = runner.test()
         if is_main_process():
             write_metrics(metrics, cfg.work_dir)

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,11 +101,14 @@ def check_coco(
             "Copy them there, or remove their entries from the JSON."
         )
     own = coco_classes(path, content)
-    if classes is not None and [name for name in own if name in classes] != list(classes):
-        raise UserError(
-            f"{path} lists its categories as {list(own)}, but the classes trained are {list(classes)}. "
-            "It must have them all, in the same order: correct the file, or the classes."
-        )
+    for place, (name, wanted) in enumerate(
+        zip_longest([name for name in own if name in (classes or ())], classes or ()), 1
+    ):
+        if name != wanted:
+            raise UserError(
+                f"{path}: category {place} of those trained is '{name}' there and '{wanted}' in training. It must have "
+                "them all, in the same order: correct the file, or the classes."
+            )
     check_image_files([folder / name for name in names])
     return len(names)
 

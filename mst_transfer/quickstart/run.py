@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +77,7 @@ class Quickstart:
             UserError: Bad data, or a stage failed.
         """
         start = time.monotonic()
+        self.check_arguments()
         data = self.prepare_data()
         stages = STAGES | ({TRAINING_PHOTOS: 30.0} if self.coco else {})
         plan = Plan(self.root, stages)
@@ -112,6 +115,26 @@ class Quickstart:
         (self.out / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
         return whole
 
+    def check_arguments(self) -> None:
+        """Lengths that make sense, an output folder that can be written.
+
+        Raises:
+            UserError: One does not.
+        """
+        epochs = self.pretrain_epochs
+        if epochs is not None and not 0 <= epochs < math.inf:
+            raise UserError(f"--pretrain-epochs {epochs}: give 0 or more.")
+        if self.max_iters is not None and self.max_iters < 1:
+            raise UserError(f"--max-iters {self.max_iters}: give 1 or more, or leave it out.")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.out):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"--out {self.out} cannot be written ({error.strerror}). Give another folder."
+            ) from error
+
     def prepare_data(self) -> Data:
         """Draw the street scenes unless all three kinds are the user's own; check everything before any work."""
         scenes = self.out / "data"
@@ -129,10 +152,12 @@ class Quickstart:
         coco, cityscapes = self.coco or scenes / "coco", self.cityscapes or scenes / "cityscapes"
         images = self.images or coco / "train2017"
         count = check_image_folder(images)
+        train = "annotations/instances_train2017.json"
+        layouts.check_coco(coco, train, "train2017")
+        things = layouts.coco_classes(coco / train)
+        layouts.check_coco(coco, "annotations/instances_val2017.json", "val2017", things)
         for split in ("train", "val"):
-            layouts.check_coco(coco, f"annotations/instances_{split}2017.json", f"{split}2017")
             layouts.check_cityscapes(cityscapes, split)
-        things = layouts.coco_classes(coco / "annotations/instances_train2017.json")
         classes = layouts.cityscapes_present_classes(cityscapes, "train")
         print(f"Pretraining images: {count} in {images}")
         print(

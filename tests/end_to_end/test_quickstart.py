@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+import torch
+
+from mst_pretrain.checkpoint_io import load_checkpoint
+from mst_pretrain.errors import UserError
 from mst_transfer.quickstart.run import Quickstart, table
 from mst_transfer.quickstart.sheet import draw_sheet
 
@@ -16,8 +21,27 @@ def test_without_pretraining_both_arms_are_equal_to_the_last_digit(tmp_path: Pat
     quickstart = Quickstart(ROOT, tmp_path, seed=3, pretrain_epochs=0, max_iters=3, scenes=(32, 4))
     results = quickstart.run()
     assert results["random"] == results["mst"]
+    for stage in ("probe", "mask_rcnn", "upernet"):  # the metrics are rounded; the weights are not
+        one, other = (load_checkpoint(tmp_path / arm / stage / "latest.pth") for arm in ("random", "mst"))
+        weights = one["state_dict"]
+        assert all(torch.equal(value, other["state_dict"][name]) for name, value in weights.items()), stage
     assert set(results["mst"]) == {"probe", "bbox_mAP", "segm_mAP", "mIoU"}
     assert set(results["baseline"]) == {"mIoU", "bbox_mAP"} and results["seed"] == 3
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert f"| UperNet, mIoU | {results['baseline']['mIoU']:.2f} |" in table(results)
     assert draw_sheet(tmp_path, rows=2).stat().st_size > 10_000
+
+
+def test_bad_arguments_stop_before_any_work(tmp_path: Path) -> None:
+    """A run would fail after minutes, take an older run's weights, or end in a traceback."""
+    (tmp_path / "file").touch()
+    bad = {
+        "--pretrain-epochs -1": dict(out=tmp_path / "a", pretrain_epochs=-1.0),
+        "--pretrain-epochs nan": dict(out=tmp_path / "a", pretrain_epochs=float("nan")),
+        "--max-iters 0": dict(out=tmp_path / "a", max_iters=0),
+        "--out": dict(out=tmp_path / "file"),
+    }
+    for message, arguments in bad.items():
+        with pytest.raises(UserError, match=message):
+            Quickstart(ROOT, **arguments).run()  # type: ignore[arg-type]
+    assert not (tmp_path / "a").exists()

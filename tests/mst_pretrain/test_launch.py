@@ -257,3 +257,13 @@ def test_metrics_are_printed_in_per_cent(tmp_path: Path, capsys: pytest.CaptureF
     detection, segmentation = capsys.readouterr().out.splitlines()
     assert detection.startswith("bbox mAP 12.50, segm mAP 10.00")
     assert segmentation.startswith("mIoU 41.50, mAcc 50.00, aAcc 80.25")
+
+
+def test_values_that_cannot_work_are_named(config: Path) -> None:
+    """No workers, or a length that is no number, would end in a traceback."""
+    cfg = load_config(config, {"+train_dataloader": {"num_workers": 0, "persistent_workers": True}})
+    launch.prepare(cfg, arguments(config))
+    assert cfg.train_dataloader.persistent_workers is False
+    cfg = load_config(config, {"+default_hooks": {"logger": {"interval": 50}}, "+train_cfg.max_iters": "abc"})
+    with pytest.raises(UserError, match=r"max_iters is 'abc'"):
+        launch.prepare(cfg, arguments(config))
