@@ -175,6 +175,19 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         raise explained from error
 
 
+def check_pretraining(cfg: Config) -> None:
+    """Open a pretraining config's images before anything is built; other configs pass.
+
+    Raises:
+        UserError: There are none.
+    """
+    dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
+    if dataset.get("type") == "UnlabelledImages":
+        from .data.sources import open_source
+
+        open_source(dataset["data_root"])
+
+
 def on_first_rank(check: Callable[[], None]) -> None:
     """Run ``check`` in the first of the processes only; the others wait for it when they meet."""
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:

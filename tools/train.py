@@ -6,7 +6,7 @@ import argparse
 
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import run_cli
-from mst_pretrain.launch import add_arguments, on_first_rank, prepare, run
+from mst_pretrain.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
 
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args)
+    on_first_rank(lambda: check_pretraining(cfg))
     if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
         from mst_transfer.launch import check_training
 

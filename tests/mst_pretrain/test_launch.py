@@ -267,3 +267,11 @@ def test_values_that_cannot_work_are_named(config: Path) -> None:
     cfg = load_config(config, {"+default_hooks": {"logger": {"interval": 50}}, "+train_cfg.max_iters": "abc"})
     with pytest.raises(UserError, match=r"max_iters is 'abc'"):
         launch.prepare(cfg, arguments(config))
+
+
+def test_missing_images_are_named_before_anything_is_built(config: Path, tmp_path: Path) -> None:
+    """The message would come after two hundred lines of log, with an empty work directory left behind."""
+    dataset = {"type": "UnlabelledImages", "data_root": str(tmp_path / "nowhere")}
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        launch.check_pretraining(load_config(config, {"+train_dataloader": {"dataset": dataset}}))
+    launch.check_pretraining(load_config(config))
