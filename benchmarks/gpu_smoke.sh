@@ -3,7 +3,7 @@
 # Usage: bash benchmarks/gpu_smoke.sh [--rehearse]
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-python="$root/.venv/bin/python"
+python="${MST_VENV:-$root/.venv}/bin/python"
 [[ -n "${VIRTUAL_ENV:-}" || "${MST_NO_VENV:-0}" == 1 || ! -x "$python" ]] && python=python
 cd "$root"
 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec timeout 600 "$python" benchmarks/gpu_smoke.py "$@"
