@@ -186,7 +186,7 @@ def main() -> None:
     data = os.environ.get("MST_REAL_DATA")
     if data is None or not Path(data).is_dir():
         raise UserError("MST_REAL_DATA names no folder. Set it to where the real photos are.")
-    study = Study(args.preset, Path(data).resolve(), args.out, args.cfg_options)
+    study = Study(args.preset, Path(data).resolve(), args.out.resolve(), args.cfg_options)
     if not args.report:
         done = study.run(time.monotonic() + 60 * args.minutes)
         print("nothing is left" if done else "time is up: run the same command again")

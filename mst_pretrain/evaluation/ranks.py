@@ -10,13 +10,15 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
+from mmengine.dist import get_rank as rank
+from mmengine.dist import get_world_size as world_size
 from torch import Tensor
 from torch import distributed as dist
 
 from ..errors import UserError, run_cli
+from ..launch import OTHER_RANK_WAITS
 
 T = TypeVar("T")
-OTHER_RANK_WAITS = 15.0
 
 
 def start() -> torch.device:
@@ -34,19 +36,9 @@ def start() -> torch.device:
     return torch.device("cuda", local) if gpu else torch.device("cpu")
 
 
-def rank() -> int:
-    """This process's number."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
 def speaks() -> bool:
     """Whether this is the first process, also before the process group is there."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def world_size() -> int:
-    """Number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(count: int) -> range:
