@@ -1,6 +1,6 @@
 """Does hiding what the teacher attends to least help? MST's masks and decoder compared on real photographs.
 
-    MST_REAL_DATA=DIR python benchmarks/mask_study.py --cpu --out work_dirs/mask_study --minutes 120
+    MST_REAL_DATA=DIR python benchmarks/mask_study.py --cpu --jobs 2 --out work_dirs/mask_study --minutes 120
     MST_REAL_DATA=DIR python benchmarks/mask_study.py --gpu --out work_dirs/mask_study_gpu --minutes 10
 
 Resumable: run the same command again until it says that nothing is left; ``--report`` only writes the table of what
@@ -15,7 +15,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,12 @@ class Study:
         data: Folder of the real photos.
         out: Everything is written below it.
         options: More ``--cfg-options`` for every run, e.g. a shorter length to try the whole.
+        jobs: Pretraining runs at a time, which share the cores evenly.
     """
 
-    def __init__(self, preset: str, data: Path, out: Path, options: list[str]) -> None:
+    def __init__(self, preset: str, data: Path, out: Path, options: list[str], jobs: int = 1) -> None:
         self.config = ROOT / f"configs/study/{preset}.py"
-        self.data, self.out, self.options = data, out, options
+        self.data, self.out, self.options, self.jobs = data, out, options, jobs
         cfg = load_config(self.config)
         side = cfg.model.backbone.img_size // cfg.model.backbone.patch_size
         self.tokens = side * side
@@ -62,6 +65,8 @@ class Study:
         self.shards = data / "tiny-imagenet-100" / Path(cfg.data_root).name
         self.device = "cuda" if preset == "gpu" else "cpu"
         self.evaluation: Evaluation | None = None
+        self.one_at_a_time = threading.Lock()
+        self.running: set[subprocess.Popen[bytes]] = set()
 
     def run(self, deadline: float) -> bool:
         """Everything not done yet, until the deadline (``time.monotonic``); whether all is done."""
@@ -70,15 +75,35 @@ class Study:
                 f"not run: {arm.name} hides {arm.hidden(self.tokens):.1f} of {self.tokens} tokens, fewer than "
                 f"{MIN_HIDDEN}: no comparison"
             )
+        if not (self.out / COST).exists():
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / COST).write_text(json.dumps(measure(self.config), indent=2) + "\n")
         plan = [(seed, arm) for seed in SEEDS for arm in self.arms]
-        for place, (seed, arm) in enumerate(plan, 1):
+
+        def step(place: int, seed: int, arm: Arm) -> bool:
+            if time.monotonic() > deadline and not self.pretrained(arm, seed):
+                return False
             print(f"[{place}/{len(plan)}] {arm.name}, seed {seed}", flush=True)
             if not self.pretrain(arm, seed, deadline):
                 return False
-            self.read_out(arm, seed)
-        if not (self.out / COST).exists():
-            (self.out / COST).write_text(json.dumps(measure(self.config), indent=2) + "\n")
-        return True
+            with self.one_at_a_time:
+                self.read_out(arm, seed)
+            return True
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            steps = [pool.submit(step, place, seed, arm) for place, (seed, arm) in enumerate(plan, 1)]
+            try:
+                return all([ended.result() for ended in steps])
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self.running):
+                    process.terminate()
+                raise
+
+    def pretrained(self, arm: Arm, seed: int) -> bool:
+        """Whether its run has ended."""
+        work_dir = self.work_dir(arm, seed)
+        return (work_dir / READOUT).exists() or (work_dir / "finished").exists()
 
     def work_dir(self, arm: Arm, seed: int) -> Path:
         """Of one run."""
@@ -87,7 +112,7 @@ class Study:
     def pretrain(self, arm: Arm, seed: int, deadline: float) -> bool:
         """One run, or the rest of it; False when the time is up first."""
         work_dir = self.work_dir(arm, seed)
-        if (work_dir / READOUT).exists() or (work_dir / "finished").exists():
+        if self.pretrained(arm, seed):
             return True
         pairs = [f"{key}={value}" for key, value in self.flat_options(arm).items()]
         command = [
@@ -101,14 +126,19 @@ class Study:
         command += ["--cfg-options", f"data_root={self.shards}", f"randomness.seed={seed}"]
         command += [*pairs, *self.options]
         work_dir.mkdir(parents=True, exist_ok=True)
+        threads = str(max((os.cpu_count() or 1) // self.jobs, 1))
+        env = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
         with open(work_dir / "train.log", "a") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
+            self.running.add(process)
             try:
                 code = process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 process.terminate()
                 process.wait()
                 return False
+            finally:
+                self.running.discard(process)
         if code:
             raise UserError(f"pretraining ended with code {code}. See {work_dir / 'train.log'}.")
         (work_dir / "finished").touch()
@@ -180,13 +210,14 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop after so long; run again to go on"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="pretraining runs at a time (default 1)")
     parser.add_argument("--report", action="store_true", help="only write the report of what is there")
     parser.add_argument("--cfg-options", nargs="*", default=[], help="for every run, KEY=VALUE")
     args = parser.parse_args()
     data = os.environ.get("MST_REAL_DATA")
     if data is None or not Path(data).is_dir():
         raise UserError("MST_REAL_DATA names no folder. Set it to where the real photos are.")
-    study = Study(args.preset, Path(data).resolve(), args.out.resolve(), args.cfg_options)
+    study = Study(args.preset, Path(data).resolve(), args.out.resolve(), args.cfg_options, args.jobs)
     if not args.report:
         done = study.run(time.monotonic() + 60 * args.minutes)
         print("nothing is left" if done else "time is up: run the same command again")
