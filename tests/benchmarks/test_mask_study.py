@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.study.arms import ALL, CPU, MASKS, Arm
+from benchmarks.study.cost import one_variant
 from benchmarks.study.dense import Frames, cell_shares, confusions, mean_iou, position_prior, probe
 from benchmarks.study.report import ReadOut, bootstrap_difference, write_report
 from mst_pretrain.masking import make_mask
@@ -108,9 +109,19 @@ def test_the_report_says_when_a_run_was_too_short(tmp_path: Path) -> None:
         tmp_path, arms, hidden, {"guided 25 %": 15.9}, ["x (1.2 tokens)"], None, "5 epochs", "cmd"
     )
     whole = json.loads((tmp_path / "report.json").read_text())
-    assert whole["below_raw_pixels"] == ["short"] and set(whole["differences_to_dino"]) == {"guided 25 %"}
+    assert whole["below_raw_pixels"] == ["short"]
+    assert {name: set(rows) for name, rows in whole["differences"].items()} == {
+        "DINO": {"guided 25 %"},
+        "guided 25 %": {"DINO"},
+    }
     assert list(whole["scores"]["DINO"]) == ["1", "2"] and "empty" not in whole["scores"]
     assert "| guided 25 % | 1 | 15.9 (expected 16.0) |" in text and "Not run: x (1.2 tokens)" in text
     assert "short ends below raw pixels" in text and (tmp_path / "report.png").stat().st_size > 1000
     expected = 100 * (arms["guided 25 %"][1].knn.double().mean() - arms["DINO"][1].knn.double().mean())  # type: ignore[union-attr]
-    assert whole["differences_to_dino"]["guided 25 %"]["knn"][0] == pytest.approx(expected.item())
+    assert whole["differences"]["DINO"]["guided 25 %"]["knn"][0] == pytest.approx(expected.item())
+
+
+def test_the_cost_of_a_step_is_measured() -> None:
+    """The step of the study's config would not run, or its time and memory not be printed."""
+    result = one_variant(Path(__file__).parents[2] / "configs/study/cpu.py", decoder=False, batch=2)
+    assert 0 < result["seconds"] < 60 and result["gib"] > 0
