@@ -76,7 +76,7 @@ def attend_by_formula(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            module.fused_attn = False  # type: ignore[assignment]
 
 
 def embed_width(trunk: Trunk) -> int:
