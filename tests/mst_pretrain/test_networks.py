@@ -91,12 +91,14 @@ def test_teacher_follows_by_momentum_and_shares_nothing(randomize: Randomize) ->
     randomize(model.student, 3)
     for buffer in model.student.buffers():
         buffer.add_(1)
+    moved = {key: value.clone() for key, value in student.items()}
     model.distillation.collect(torch.ones(2, 1, 24))
     model.update_teacher(0.75)
+    assert all(torch.equal(value, moved[key]) for key, value in model.student.state_dict().items())
     buffers = dict(model.teacher.named_buffers())
     assert len(buffers) == 6
     for key, value in model.teacher.state_dict().items():
-        expected = student[key] if key in buffers else 0.75 * old[key] + 0.25 * student[key]
+        expected = moved[key] if key in buffers else 0.75 * old[key] + 0.25 * moved[key]
         torch.testing.assert_close(value, expected)
         assert value.data_ptr() != student[key].data_ptr()
 
