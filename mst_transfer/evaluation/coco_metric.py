@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from mst_pretrain.evaluation.report import write_json
 
 from .coco_scores import LIBRARIES, CocoScores, load_ground_truth, score_coco
 from .tables import coco_table
+
+INSTANCES = ("bboxes", "scores", "labels", "masks", "mask_scores")
 
 
 @METRICS.register_module()
@@ -92,18 +94,17 @@ class MSTCocoMetric(BaseMetric):
         return metrics
 
 
-def plain_instances(instances: Any) -> dict[str, Any]:
-    """mmdet's ``pred_instances`` as arrays: bboxes float32 [N, 4] xyxy, scores [N], labels [N], masks as RLE."""
+def plain_instances(instances: Mapping[str, Any]) -> dict[str, Any]:
+    """mmdet's ``pred_instances``, tensors or arrays by name, as arrays; masks as compressed RLE."""
     from pycocotools import mask as coco_masks
 
-    kept = {key: np.asarray(instances[key].cpu()) for key in ("bboxes", "scores", "labels")}
-    if "masks" in instances:
-        masks = torch.as_tensor(instances["masks"]).cpu().numpy().astype(np.uint8)
-        rles = [coco_masks.encode(np.asfortranarray(mask)) for mask in masks]
-        kept["masks"] = [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in rles]
-    if "mask_scores" in instances:
-        kept["mask_scores"] = np.asarray(instances["mask_scores"].cpu())
-    return kept
+    arrays: dict[str, Any] = {
+        key: torch.as_tensor(value).cpu().numpy() for key, value in instances.items() if key in INSTANCES
+    }
+    if "masks" in arrays:
+        rles = [coco_masks.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in arrays["masks"]]
+        arrays["masks"] = [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in rles]
+    return arrays
 
 
 def coco_results(

@@ -121,6 +121,13 @@ def score_coco(
     )
 
 
+def require_library(library: str) -> None:
+    """Raises:
+    UserError: The library is not installed.
+    """
+    _classes_of(library)
+
+
 def _classes_of(library: str) -> tuple[Any, Any, str]:
     """The ground truth's class, the evaluation's class, and the version."""
     from importlib.metadata import PackageNotFoundError, version

@@ -75,7 +75,7 @@ class MSTIoUMetric(BaseMetric):
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
         """Add the images' counts; a class that does not occur is no part of a mean."""
         classes = tuple(str(name) for name in self.dataset_meta["classes"])
-        self.scores = SegmentationScores(np.sum(results, axis=0, dtype=np.int64), classes)
+        self.scores = SegmentationScores(np.asarray(results, np.int64).sum(0), classes)
         self.report = {"images": len(results), **self.scores.as_dict()}
         logger: MMLogger = MMLogger.get_current_instance()
         logger.info(f"IoU and accuracy in per cent\n{segmentation_table(self.scores)}")
