@@ -135,7 +135,7 @@ class Predictor:
             self.model = wrap(self.model, tta_model)
 
     def _build(self, loaded: dict[str, Any], checkpoint: str | Path) -> Any:
-        settings = self.config.model.to_dict()
+        settings = copy.deepcopy(self.config.model)
         if isinstance(settings.get("backbone"), dict):
             settings["backbone"]["init_cfg"] = None  # the checkpoint holds every weight
         try:

@@ -154,7 +154,7 @@ def test_counts_beyond_float32() -> None:
 
 def test_label_ids_are_not_train_ids() -> None:
     """A submission with train ids scores near 0 on the official server."""
-    assert cityscapes_label_ids(("road", "car")) == [ROAD, CAR]
+    assert cityscapes_label_ids(("car", "road")) == [CAR, ROAD]
     with pytest.raises(UserError, match="tarmac"):
         cityscapes_label_ids(("tarmac",))
 
