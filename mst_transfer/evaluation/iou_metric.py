@@ -76,12 +76,16 @@ class MSTIoUMetric(BaseMetric):
         """Add the images' counts; a class that does not occur is no part of a mean."""
         classes = tuple(str(name) for name in self.dataset_meta["classes"])
         self.scores = SegmentationScores(np.asarray(results, np.int64).sum(0), classes)
+        if not self.scores.matrix.any():
+            raise UserError(
+                f"none of {len(results)} label maps has a pixel of a known class. Check the label maps."
+            )
         self.report = {"images": len(results), **self.scores.as_dict()}
         logger: MMLogger = MMLogger.get_current_instance()
         logger.info(f"IoU and accuracy in per cent\n{segmentation_table(self.scores)}")
-        means = {
-            "aAcc": self.scores.pixel_accuracy,
-            "mIoU": self.scores.mean_iou,
-            "mAcc": self.scores.mean_accuracy,
+        fractions = (self.scores.pixel_accuracy, self.scores.mean_iou, self.scores.mean_accuracy)
+        return {
+            name: 100 * value
+            for name, value in zip(("aAcc", "mIoU", "mAcc"), fractions, strict=True)
+            if value is not None
         }
-        return {name: float("nan") if value is None else 100 * value for name, value in means.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -12,7 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .predictor import Detections, Segmentation
 
-ALPHA = 0.45  # of a mask's colour
+Color = tuple[int, int, int]
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
+ALPHA = 0.5  # of a mask's colour
+LEGIBLE = 480  # short side in pixels from which on labels can be read
 
 
 def class_colors(count: int, palette: np.ndarray | None = None) -> np.ndarray:
@@ -30,33 +35,36 @@ def class_colors(count: int, palette: np.ndarray | None = None) -> np.ndarray:
 def draw_detections(
     image: np.ndarray, found: Detections, colors: np.ndarray, score_threshold: float = 0.3
 ) -> Image.Image:
-    """Masks, boxes, and class names with scores.
+    """Masks, boxes, and class names with scores; objects of one class differ in shade.
 
     Args:
-        image: RGB uint8 [H, W, 3].
+        image: RGB uint8 [H, W, 3]; a small one is enlarged by a whole factor.
         found: Predictions for it.
         colors: uint8 [C, 3], see :func:`class_colors`.
         score_threshold: Below it nothing is drawn.
     """
-    order = [i for i in np.argsort(found.scores) if found.scores[i] >= score_threshold]  # the surest on top
-    pixels = image.astype(np.float32)
-    for i in order if found.masks is not None else ():
+    factor = _enlargement(image)
+    order = [i for i in np.argsort(found.scores, kind="stable") if found.scores[i] >= score_threshold]
+    shades = _shades(found.labels, order[::-1], colors)
+    pixels = _enlarged(image, factor, cv2.INTER_CUBIC).astype(np.float32)
+    line = max(1, round(min(pixels.shape[:2]) / 300))
+    for i in order if found.masks is not None else ():  # the surest comes last, on top
         assert found.masks is not None
-        mask, color = found.masks[i], colors[found.labels[i]].astype(np.float32)
-        pixels[mask] = (1 - ALPHA) * pixels[mask] + ALPHA * color
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(pixels, contours, -1, [float(value) for value in color], _line_width(image.shape))
+        mask = _enlarged(found.masks[i].astype(np.uint8), factor, cv2.INTER_NEAREST)
+        color = np.asarray(shades[i], np.float32)
+        pixels[mask > 0] = (1 - ALPHA) * pixels[mask > 0] + ALPHA * color
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(pixels, contours, -1, color.tolist(), line)
     picture = Image.fromarray(np.round(pixels).clip(0, 255).astype(np.uint8))
     canvas = ImageDraw.Draw(picture)
+    boxes = factor * found.boxes.astype(np.float64)
     for i in order:
-        left, top, right, bottom = (float(value) for value in found.boxes[i])
-        color = _rgb(colors[found.labels[i]])
-        if right > left and bottom > top:
-            canvas.rectangle((left, top, right, bottom), outline=color, width=_line_width(image.shape))
-    taken: list[tuple[float, float, float, float]] = []
+        if (boxes[i, 2:] > boxes[i, :2]).all():
+            canvas.rectangle(boxes[i].tolist(), outline=shades[i], width=line)
+    taken: list[Rectangle] = []
     for i in reversed(order):  # the surest has the first choice of a place
         text = f"{found.classes[found.labels[i]]} {found.scores[i]:.2f}"
-        _draw_label(canvas, text, found.boxes[i], _rgb(colors[found.labels[i]]), picture.size, taken)
+        _draw_label(canvas, text, boxes[i].tolist(), shades[i], picture.size, taken)
     return picture
 
 
@@ -64,11 +72,14 @@ def draw_segmentation(image: np.ndarray, found: Segmentation, colors: np.ndarray
     """The label map over the image, and beside it the names, colours and shares of the classes that occur.
 
     Args:
-        image: RGB uint8 [H, W, 3].
+        image: RGB uint8 [H, W, 3]; a small one is enlarged by a whole factor.
         found: Predictions for it.
         colors: uint8 [C, 3].
     """
-    overlay = np.round(0.45 * image + 0.55 * colors[found.label_map].astype(np.float32)).astype(np.uint8)
+    factor = _enlargement(image)
+    image = _enlarged(image, factor, cv2.INTER_CUBIC)
+    colored = colors[_enlarged(found.label_map, factor, cv2.INTER_NEAREST)]
+    overlay = np.round((1 - ALPHA) * image + ALPHA * colored).astype(np.uint8)
     rows = sorted(((share, i) for i, share in enumerate(found.shares.values()) if share > 0), reverse=True)
     height, width = image.shape[:2]
     font = _font(max(9, min(height / 26, height / (1.7 * len(rows) + 1))))
@@ -90,37 +101,67 @@ def draw_segmentation(image: np.ndarray, found: Segmentation, colors: np.ndarray
 def _draw_label(
     canvas: ImageDraw.ImageDraw,
     text: str,
-    box: np.ndarray,
-    color: tuple[int, int, int],
+    box: Sequence[float],
+    color: Color,
     size: tuple[int, int],
-    taken: list[tuple[float, float, float, float]],
+    taken: list[Rectangle],
 ) -> None:
-    """A filled label at the box's top left corner: above it, inside it or below it, where no other label is."""
-    font = _font(max(11, min(size) / 34))
-    width, height = font.getlength(text) + 6, 1.35 * font.size
-    left = min(max(0.0, float(box[0])), max(0.0, size[0] - width))
-    tops = [float(box[1]) - height, float(box[1]), float(box[3]), float(box[3]) - height]
-    tops += [float(box[1]) + step * height for step in range(1, 6)]
-    places = [(left, top, left + width, top + height) for top in tops if 0 <= top <= size[1] - height]
-    free = [p for p in places if not any(_overlap(p, other) for other in taken)]
-    chosen = (free or places or [(left, 0.0, left + width, height)])[0]
+    """A filled label at a corner of the box, above, inside or below it, where no other label is.
+
+    Small objects have small letters, so that a label does not hide them and their neighbours.
+    """
+    side = max(box[2] - box[0], box[3] - box[1])
+    font = _font(round(min(max(11.0, min(size) / 34), max(9.0, side / 6))))
+    width, height = font.getlength(text) + 4, 1.3 * font.size
+    lefts = [min(max(0.0, x), max(0.0, size[0] - width)) for x in (box[0], box[2] - width, box[2])]
+    tops = [
+        box[1] - height,
+        box[1],
+        box[3],
+        box[3] - height,
+        *(box[1] + step * height for step in range(1, 4)),
+    ]
+    corners = [(left, top) for left in lefts for top in tops if 0 <= top <= size[1] - height]
+    places = [(left, top, left + width, top + height) for left, top in corners]
+    free = [place for place in places if not any(_overlap(place, other) for other in taken)]
+    chosen = (free or places or [(lefts[0], 0.0, lefts[0] + width, height)])[0]
     taken.append(chosen)
     canvas.rectangle(chosen, fill=color)
     dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140
-    canvas.text(
-        (chosen[0] + 3, (chosen[1] + chosen[3]) / 2), text, "white" if dark else "black", font, anchor="lm"
-    )
+    middle = (chosen[0] + 2, (chosen[1] + chosen[3]) / 2)
+    canvas.text(middle, text, "white" if dark else "black", font, anchor="lm")
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _shades(labels: np.ndarray, order: Sequence[int], colors: np.ndarray) -> dict[int, Color]:
+    """Colour by instance: the class's own, then lighter and darker in turn."""
+    seen: Counter[int] = Counter()
+    shades = {}
+    for i in order:
+        label = int(labels[i])
+        towards, amount = ((0, 0.0), (255, 0.35), (0, 0.3), (255, 0.6))[seen[label] % 4]
+        mixed = np.round((1 - amount) * colors[label] + amount * towards)
+        shades[i] = _rgb(mixed)
+        seen[label] += 1
+    return shades
+
+
+def _enlargement(image: np.ndarray) -> int:
+    """How many times larger a picture is drawn than its image."""
+    return max(1, round(LEGIBLE / min(image.shape[:2])))
+
+
+def _enlarged(pixels: np.ndarray, factor: int, interpolation: int) -> np.ndarray:
+    if factor == 1:
+        return pixels
+    height, width = pixels.shape[:2]
+    return cv2.resize(pixels, (factor * width, factor * height), interpolation=interpolation)
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _line_width(shape: tuple[int, ...]) -> int:
-    return max(1, round(min(shape[:2]) / 300))
-
-
-def _rgb(color: np.ndarray) -> tuple[int, int, int]:
+def _rgb(color: np.ndarray) -> Color:
     return int(color[0]), int(color[1]), int(color[2])
 
 

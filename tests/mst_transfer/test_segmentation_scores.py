@@ -166,6 +166,15 @@ def test_label_images_keep_their_folders(tmp_path: Path) -> None:
     assert label_image_path("/elsewhere/a.jpg", root, "out") == Path("out/a.png")
 
 
+def test_nothing_to_score_is_an_error() -> None:
+    """A folder of empty label maps would give a mIoU of NaN, which no JSON reader takes."""
+    metric = MSTIoUMetric()
+    metric.dataset_meta = {"classes": ("a", "b")}
+    metric.process({}, [sample(np.zeros((2, 2), int), np.full((2, 2), 255), Path("photo.png"))])
+    with pytest.raises(UserError, match="none of 1 label maps"):
+        metric.compute_metrics(metric.results)
+
+
 def test_strange_label_names_the_file() -> None:
     """A label map with an unknown id would stop the test with an index and no file."""
     metric = MSTIoUMetric()

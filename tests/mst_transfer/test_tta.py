@@ -21,14 +21,19 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 HEIGHT, WIDTH = 96, 128
 
 
-def detector() -> tuple[Config, Any]:
-    """The quickstart's Mask R-CNN with weights that tell boxes, classes and mask halves apart."""
+def detector(cascade: bool = False) -> tuple[Config, Any]:
+    """The quickstart's Mask R-CNN, or a cascade of three such heads, with weights that are all different."""
     from mmdet.utils import register_all_modules
 
     register_all_modules(init_default_scope=True)
     cfg = load_config(CONFIGS / "quickstart/mask_rcnn.py")
     import_custom_modules(cfg)
     cfg.model.backbone.init_cfg = None
+    if cascade:
+        head = cfg.model.roi_head
+        head.type, head.num_stages, head.stage_loss_weights = "CascadeRoIHead", 3, [1, 0.5, 0.25]
+        head.bbox_head, head.mask_head = [head.bbox_head] * 3, [head.mask_head] * 3
+        cfg.model.train_cfg.rcnn = [cfg.model.train_cfg.rcnn] * 3
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()
     generator = torch.Generator().manual_seed(1)
@@ -55,9 +60,10 @@ def steps_of(cfg: Config) -> list[Any]:
     return [step for step in cfg.test_dataloader.dataset.pipeline if step.type != "LoadAnnotations"]
 
 
-def test_one_view_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cascade", [False, True])
+def test_one_view_changes_nothing(tmp_path: Path, cascade: bool) -> None:
     """Boxes, scores or masks would be rescaled, cut or pasted otherwise than by the plain model."""
-    cfg, model = detector()
+    cfg, model = detector(cascade)
     steps, image = steps_of(cfg), photo(tmp_path / "a.png")
     plain = predicted(model, steps, image)
     assert len(plain) >= 5 and plain.masks.flatten(1).any(1).float().mean() > 0.5
