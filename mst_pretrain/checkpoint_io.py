@@ -199,6 +199,35 @@ def load_backbone(
     return report
 
 
+def load_model(
+    model: nn.Module, checkpoint: Mapping[str, Any], path: str | Path, strict: bool = True
+) -> None:
+    """Load a whole model, detector or segmentor, from a checkpoint of its training.
+
+    Args:
+        model: Receives the weights.
+        checkpoint: As :func:`load_checkpoint` read it.
+        path: Where it came from, for messages.
+        strict: Whether every weight must have a source and every source a weight.
+
+    Raises:
+        UserError: The weights are not this model's.
+    """
+    try:
+        report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+    except RuntimeError as error:  # a weight of another shape
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{path} is not a checkpoint of this config's model: {first} Use the config it was trained with."
+        ) from error
+    if strict and (report.missing_keys or report.unexpected_keys):
+        raise UserError(
+            f"{path} is not a checkpoint of this config's model: {len(report.missing_keys)} weights missing "
+            f"(first: {report.missing_keys[:2]}), {len(report.unexpected_keys)} unknown "
+            f"(first: {report.unexpected_keys[:2]}). Use the config it was trained with."
+        )
+
+
 def save_atomic(obj: Any, path: str | Path) -> None:
     """Write with ``torch.save`` so that ``path`` is at every moment the old file or the whole new one."""
     path = Path(path)
