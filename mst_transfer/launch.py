@@ -65,6 +65,9 @@ def _check_data(cfg: Config, loader: str) -> None:
         layouts.check_coco(dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes)
     elif dataset.type == "StreetSegmentation":
         layouts.check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
+    elif dataset.type == "FolderSegmentation":
+        root, prefix = Path(dataset.get("data_root") or ""), dataset.data_prefix
+        layouts.check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
     if classes:
         _check_classes(cfg, loader, len(classes))
 
