@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 from mst_pretrain.config import import_custom_modules
 from mst_pretrain.errors import UserError
 
-from .data import layouts
+from .data import folders, layouts
 
 
 def check_training(cfg: Config) -> None:
@@ -67,7 +67,7 @@ def _check_data(cfg: Config, loader: str) -> None:
         layouts.check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
     elif dataset.type == "FolderSegmentation":
         root, prefix = Path(dataset.get("data_root") or ""), dataset.data_prefix
-        layouts.check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
+        folders.check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
     if classes:
         _check_classes(cfg, loader, len(classes))
 

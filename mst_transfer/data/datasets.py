@@ -10,7 +10,8 @@ from mmseg.registry import DATASETS
 
 from mst_pretrain.errors import UserError
 
-from .layouts import cityscapes_images, folder_pairs
+from .folders import folder_pairs
+from .layouts import cityscapes_images
 
 
 @DATASETS.register_module()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_pretrain.data.files import SHOWN, check_image_files, check_image_folder, list_images
+from mst_pretrain.data.files import check_image_files, check_image_folder, first_of
 from mst_pretrain.errors import UserError
 
 from .label_maps import check_pairs, id_counts, parallel, sample
@@ -18,13 +18,11 @@ from .label_maps import check_pairs, id_counts, parallel, sample
 __all__ = [
     "check_cityscapes",
     "check_coco",
-    "check_folder_pair",
     "check_image_folder",
     "cityscapes_images",
     "cityscapes_label_maps",
     "cityscapes_present_classes",
     "coco_classes",
-    "folder_pairs",
     "read_coco",
 ]
 
@@ -87,7 +85,7 @@ def check_coco(
     absent = absent_files(folder, names)
     if absent:
         raise UserError(
-            f"{path} names {len(absent)} images of {len(names)} that are not in {folder}: {_first(absent)}. "
+            f"{path} names {len(absent)} images of {len(names)} that are not in {folder}: {first_of(absent)}. "
             "Copy them there, or remove their entries from the JSON."
         )
     check_categories(path, content, classes)
@@ -102,20 +100,32 @@ def absent_files(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def check_categories(path: Path, content: dict[str, Any], classes: Sequence[str] | None) -> None:
-    """The file has all of ``classes``, in the same order; others are left out of training.
+    """The file has all of ``classes``, in the same order; others are left out of training, which is printed.
 
     Raises:
         UserError: It has not.
     """
-    own = coco_classes(path, content)
+    own, classes = coco_classes(path, content), tuple(classes or ())
+    lacking = [name for name in classes if name not in own]
+    if lacking:
+        raise UserError(
+            f"{path} has no category {first_of(lacking)}; it has {', '.join(own)}. It must have them all: correct the "
+            "classes in the config, or the file."
+        )
     for place, (name, wanted) in enumerate(
-        zip_longest([name for name in own if name in (classes or ())], classes or ()), 1
+        zip_longest([name for name in own if name in classes], classes), 1
     ):
         if name != wanted:
             raise UserError(
-                f"{path}: category {place} of those trained is '{name}' there and '{wanted}' in training. It must have "
-                "them all, in the same order: correct the file, or the classes."
+                f"{path}: category {place} of those trained is '{name}' there and '{wanted}' in training. They must "
+                "have the same order: correct the file, or the classes."
             )
+    left_out = [name for name in own if classes and name not in classes]
+    if left_out:
+        print(
+            f"{path}: {len(left_out)} of {len(own)} categories are not trained: {first_of(left_out)}",
+            flush=True,
+        )
 
 
 def check_annotations(path: Path, content: dict[str, Any]) -> None:
@@ -140,17 +150,17 @@ def check_annotations(path: Path, content: dict[str, Any]) -> None:
     bent = [f"annotation {a}" for a, _, _, box in named if not _is_box(box)]
     if stray:
         raise UserError(
-            f"{path}: {len(stray)} annotations have a category that its categories lack: {_first(stray)}. "
+            f"{path}: {len(stray)} annotations have a category that its categories lack: {first_of(stray)}. "
             "Add the category or correct the ids."
         )
     if lost:
         raise UserError(
-            f"{path}: {len(lost)} annotations belong to images that are not in its images: {_first(lost)}. "
+            f"{path}: {len(lost)} annotations belong to images that are not in its images: {first_of(lost)}. "
             "Add the images or remove these annotations."
         )
     if bent:
         raise UserError(
-            f"{path}: {len(bent)} boxes are not [x, y, width, height]: {_first(bent)}. Correct them."
+            f"{path}: {len(bent)} boxes are not [x, y, width, height]: {first_of(bent)}. Correct them."
         )
 
 
@@ -202,7 +212,7 @@ def cityscapes_label_maps(root: str | Path, split: str) -> list[Path]:
     absent = [str(path) for path, there in zip(maps, parallel(Path.is_file, maps), strict=True) if not there]
     if absent:
         raise UserError(
-            f"{len(absent)} of {len(images)} images in {images_root} have no label map: {_first(absent)}. "
+            f"{len(absent)} of {len(images)} images in {images_root} have no label map: {first_of(absent)}. "
             f"If {labels_root} has polygons, make them: python tools/prepare_data.py cityscapes {root}"
         )
     return maps
@@ -245,49 +255,6 @@ def cityscapes_present_classes(root: str | Path, split: str) -> tuple[str, ...]:
     return present
 
 
-def folder_pairs(images_root: str | Path, maps_root: str | Path) -> tuple[list[Path], list[Path]]:
-    """Every image below one folder, and where its label map belongs: the same path below the other, ``.png``.
-
-    Raises:
-        UserError: Missing folder, no image, or two images that would share a label map.
-    """
-    images_root, maps_root = Path(images_root), Path(maps_root)
-    need_folder(images_root, "the images of this split")
-    need_folder(maps_root, "the label maps of this split")
-    images = list_images(images_root)
-    maps = [maps_root / path.relative_to(images_root).with_suffix(".png") for path in images]
-    owners = dict(zip(maps, images, strict=True))
-    shared = [str(path) for path, label in zip(images, maps, strict=True) if owners[label] != path]
-    if shared:
-        raise UserError(
-            f"{len(shared)} images in {images_root} differ from another one by their suffix only: {_first(shared)}. "
-            "Both would have one label map: rename or remove one."
-        )
-    return images, maps
-
-
-def check_folder_pair(images_root: str | Path, maps_root: str | Path, classes: int) -> int:
-    """Check images and label maps in two folders: maps 8-bit PNG of the image's size, ids 0..classes-1 or 255.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        UserError: As :func:`folder_pairs`; images without label map; or :func:`check_pairs` finds a fault.
-    """
-    images, maps = folder_pairs(images_root, maps_root)
-    absent = [str(path) for path, there in zip(maps, parallel(Path.is_file, maps), strict=True) if not there]
-    if absent:
-        raise UserError(
-            f"{len(absent)} of {len(images)} images in {images_root} have no label map: {_first(absent)}. "
-            "Put the maps there (PNG, the image's name), or remove these images."
-        )
-    check_pairs(
-        images, maps, classes, f"Write pixels of no class as 255, or set {classes} to the true number."
-    )
-    return len(images)
-
-
 def need_folder(path: Path, what: str) -> None:
     """Refuse to go on without a folder.
 
@@ -296,7 +263,3 @@ def need_folder(path: Path, what: str) -> None:
     """
     if not path.is_dir():
         raise UserError(f"Folder {path} ({what}) does not exist. Check the data root or put the data there.")
-
-
-def _first(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")

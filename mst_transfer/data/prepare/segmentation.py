@@ -9,6 +9,7 @@ from pathlib import Path
 from mst_pretrain.errors import UserError
 
 from .. import layouts
+from ..folders import folder_pairs
 from ..label_maps import id_fault, size_fault
 from .findings import Findings
 from .task import Task
@@ -104,7 +105,7 @@ def prepare_pair(task: Task) -> None:
         if missing:
             continue
         try:
-            images, maps = layouts.folder_pairs(folder, labels)
+            images, maps = folder_pairs(folder, labels)
         except UserError as error:
             task.findings.add_error(folder, error)
             continue
