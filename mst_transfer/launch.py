@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mst_pretrain.config import import_custom_modules
 from mst_pretrain.errors import UserError
 
-from .data import layouts
+from .data import folders, layouts
 from .evaluation.settings import check_metrics, classes_of
 
 
@@ -64,6 +64,9 @@ def _check_data(cfg: Config, loader: str) -> None:
         layouts.check_coco(dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes)
     elif dataset.type == "StreetSegmentation":
         layouts.check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
+    elif dataset.type == "FolderSegmentation":
+        root, prefix = Path(dataset.get("data_root") or ""), dataset.data_prefix
+        folders.check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
     if classes:
         _check_classes(cfg, loader, len(classes))
 
