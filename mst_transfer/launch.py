@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS
 from mst_pretrain.config import import_custom_modules
 from mst_pretrain.errors import UserError
 
+from .comparison.rows import INIT_CFG, missing_message
 from .data import layouts
 
 
@@ -46,6 +47,11 @@ def _check_pretrained(cfg: Config) -> None:
     path = Path(init["checkpoint"])
     if path.is_file():
         return
+    if message := missing_message(path):
+        raise UserError(
+            f"{message}; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE; or start from random weights: "
+            "--init random"
+        )
     config = f"configs/pretrain/{path.parent.name}.py"
     raise UserError(
         f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}; or name "

@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     cfg.load_from, cfg.resume = args.checkpoint, False
 
+    from mst_transfer.comparison.record import ResultRecord
     from mst_transfer.launch import check_test
 
     on_first_rank(lambda: check_test(cfg))
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         for hook in runner.hooks:
             if isinstance(hook, LoggerHook):  # a few slow images are a long time without a word
                 hook.interval = max(1, min(hook.interval, batches // 20))
+        runner.register_hook(ResultRecord(args.config, args.checkpoint, args.cfg_options))
         metrics = runner.test()
         if is_main_process():
             write_metrics(metrics, cfg.work_dir)
