@@ -7,5 +7,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),  # [code: Swin segmentation]
     dict(
         type="PolyLR", power=1.0, by_epoch=False, begin=1500, end=80000
-    ),  # [code: Swin segmentation]; end: 80k
+    ),  # [code: Swin segmentation], to 80k
 ]
