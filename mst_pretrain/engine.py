@@ -60,6 +60,36 @@ class MSTRunner(Runner):
         self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
         return checkpoint
 
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """Scale the learning rate linearly with the images of one optimizer step.
+
+        MMEngine's own leaves out accumulated micro-batches. Where the scaling is off and the batch is another than
+        the learning rate is for, a warning says so.
+        """
+        base = (auto_scale_lr or {}).get("base_batch_size")
+        if base is None:
+            return
+        batch = step_batch(self, optim_wrapper)
+        if not (auto_scale_lr or {}).get("enable"):
+            if batch != base:
+                self.logger.warning(
+                    f"{batch} images per optimizer step, and the config's learning rate is for {base}. It is used as "
+                    "it stands; --auto-scale-lr scales it linearly."
+                )
+            return
+        for group in optim_wrapper.optimizer.param_groups:
+            group["lr"] *= batch / base
+        self.logger.info(
+            f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."
+        )
+
+
+def step_batch(runner: Runner, optim_wrapper: Any) -> int:
+    """Images of one optimizer step, over all processes and accumulated micro-batches."""
+    loader = runner._train_dataloader
+    batch = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
+    return int(batch) * get_world_size() * int(getattr(optim_wrapper, "_accumulative_counts", 1))
+
 
 def point_latest(whole: Path) -> None:
     """Make ``latest.pth`` beside a checkpoint the same file, at once."""

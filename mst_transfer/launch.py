@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mst_pretrain.config import import_custom_modules
 from mst_pretrain.errors import UserError
 
+from .comparison.rows import INIT_CFG, missing_message
 from .data import folders, layouts
 from .evaluation.settings import check_metrics, classes_of
 
@@ -47,6 +48,11 @@ def _check_pretrained(cfg: Config) -> None:
     path = Path(init["checkpoint"])
     if path.is_file():
         return
+    if message := missing_message(path):
+        raise UserError(
+            f"{message}; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE; or start from random weights: "
+            "--init random"
+        )
     config = f"configs/pretrain/{path.parent.name}.py"
     raise UserError(
         f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}; or name "

@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     cfg.load_from, cfg.resume = args.checkpoint, False
 
+    from mst_transfer.comparison.record import ResultRecord
     from mst_transfer.evaluation.report import write_report
     from mst_transfer.evaluation.settings import check_metrics, use_our_metrics
     from mst_transfer.evaluation.speed import SpeedHook, speed_line
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         if tta_model is not None:
             runner.register_hook(TTAHook(tta_model), "VERY_LOW")
         runner.register_hook(speed, "LOWEST")  # outside of everything else that is put around the model
+        runner.register_hook(ResultRecord(args.config, args.checkpoint, args.cfg_options))
         metrics = runner.test()
         if is_main_process():
             settings = {"config": args.config, "checkpoint": args.checkpoint, "tta": tta}

@@ -2,7 +2,7 @@
 # the same file for every initialisation. The paper's 42.7 / 38.8 [paper, summary] is after 100 epochs of
 # pretraining; for that setting: --cfg-options
 # model.backbone.init_cfg.checkpoint=work_dirs/mst_swin-t_8xb64-100e_in1k/latest.pth
-_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
+_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py", "../_base_/tta_coco.py"]
 
 model = dict(
     backbone=dict(
