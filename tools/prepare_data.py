@@ -48,9 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; run the same command again, it goes on from here", flush=True)
         raise
     print("\n".join(findings.lines(summary)))
-    problems = len(findings.problems)
-    print(f"{args.root}: {'no problem' if not problems else f'{problems} problems'}, summary in {summary}")
-    return 2 if problems else 0
+    count = len(findings.problems)
+    verdict = "no problem" if count == 0 else "1 problem" if count == 1 else f"{count:,} problems"
+    print(f"{args.root}: {verdict}, summary in {summary}")
+    return 2 if count else 0
 
 
 if __name__ == "__main__":

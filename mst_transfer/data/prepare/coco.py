@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import CocoDataset
+
 from mst_pretrain.errors import UserError
 
 from .. import layouts
@@ -39,7 +41,7 @@ def prepare_coco(task: Task) -> None:
             continue
         classes = classes or layouts.coco_classes(path, content)
         _coco_split(task, split, path, content)
-    if task.any_count and classes:
+    if task.any_count and classes and classes != CocoDataset.METAINFO["classes"]:
         task.findings.notes.append(f"for the config: classes = {classes!r}")
 
 

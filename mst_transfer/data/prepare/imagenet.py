@@ -26,7 +26,7 @@ def prepare_imagenet(task: Task) -> None:
             folder = task.root / f"{split}-*.tar"
             count, names[split] = _shards(task, split, shards)
         else:
-            what = f"no such folder; ILSVRC2012_img_{split}.tar, one folder a class, or shards {split}-*.tar"
+            what = f"no such folder; unpack ILSVRC2012_img_{split}.tar into it, one folder a class"
             task.findings.add("missing split", folder, what)
             continue
         task.findings.splits[split] = {"images": count, "classes": len(names[split])}

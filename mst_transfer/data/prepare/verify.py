@@ -59,12 +59,15 @@ class Record:
                 "what this tool writes: --out DIR"
             ) from error
         self._file.seek(0)
+        line = "\n"
         for line in self._file:
             try:
                 key, size, modified, facts = json.loads(line)
-            except ValueError:  # the torn last line of a killed run
+            except (ValueError, TypeError):  # the torn last line of a killed run
                 continue
             self._known[key] = ((size, modified), facts)
+        if not line.endswith("\n"):
+            self._file.write("\n")
 
     def find(self, kind: str, path: Path, state: State) -> Facts | None:
         """The facts of a file that has not changed since, or None."""
