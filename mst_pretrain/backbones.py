@@ -12,7 +12,7 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer, window_partition, window_reverse
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -67,6 +67,16 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
     if isinstance(model, VisionTransformer) and model.cls_token is not None:
         return model
     raise UserError(f"'{name}' is a {type(model).__name__}; MST needs a ViT with a [CLS] token or a Swin.")
+
+
+def attend_by_formula(model: nn.Module) -> None:
+    """Every timm attention multiplies, normalises and multiplies instead of calling torch's fused kernel.
+
+    For bfloat16 on a CPU: forward and backward of 17 to 197 tokens of width 64 are 3 to 11 times as fast.
+    """
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # type: ignore[assignment]
 
 
 def embed_width(trunk: Trunk) -> int:

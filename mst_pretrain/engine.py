@@ -15,7 +15,7 @@ from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
 
-from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint
+from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, load_model
 from .errors import UserError
 from .hooks import random_state, set_random_state
 
@@ -55,19 +55,7 @@ class MSTRunner(Runner):
         checkpoint = load_checkpoint(filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model: Any = getattr(self.model, "module", self.model)
-        try:
-            report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
-        except RuntimeError as error:  # a weight of another shape
-            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise UserError(
-                f"{filename} is not a checkpoint of this config's model: {first} Use the config it was trained with."
-            ) from error
-        if strict and (report.missing_keys or report.unexpected_keys):
-            raise UserError(
-                f"{filename} is not a checkpoint of this config's model: {len(report.missing_keys)} weights missing "
-                f"(first: {report.missing_keys[:2]}), {len(report.unexpected_keys)} unknown "
-                f"(first: {report.unexpected_keys[:2]}). Use the config it was trained with."
-            )
+        load_model(model, checkpoint, filename, strict)
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
         return checkpoint

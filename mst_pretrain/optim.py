@@ -12,6 +12,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
+from .backbones import attend_by_formula
 from .errors import UserError
 
 
@@ -125,12 +126,15 @@ class MSTOptimWrapperConstructor:
     ) -> None:
         if paramwise_cfg:
             raise ValueError(f"MSTOptimWrapperConstructor takes no paramwise_cfg, got {paramwise_cfg}")
-        self.wrapper_cfg = {**optim_wrapper_cfg}
+        self.wrapper_cfg = {key: value for key, value in optim_wrapper_cfg.items() if key != "constructor"}
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """The optimizer wrapper of a model, maybe wrapped for distribution."""
+        """The optimizer wrapper of a model, maybe wrapped for distribution; see also ``attend_by_formula``."""
         model = getattr(model, "module", model)
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        if on_cpu and self.wrapper_cfg.get("dtype") == "bfloat16":
+            attend_by_formula(model)
         decayed, plain = split_parameters(model)
         groups = [
             {"params": decayed, "decays": True},

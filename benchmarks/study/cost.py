@@ -46,15 +46,21 @@ def measure(config: Path) -> dict[str, Any]:
     return summary | {"time_ratio": statistics.median(ratios), "rounds": ROUNDS}
 
 
-def one_variant(config: Path, decoder: bool) -> dict[str, float]:
-    """Median step time in seconds and peak memory in GiB of this process, on random pixels."""
+def one_variant(config: Path, decoder: bool, batch: int | None = None) -> dict[str, float]:
+    """Median step time in seconds and peak memory in GiB of this process, on random pixels.
+
+    Args:
+        config: Of the study.
+        decoder: Whether the image is restored.
+        batch: Images; None: the config's.
+    """
     cfg = load_config(config)
     if not decoder:
         cfg.model.decoder = None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = MODELS.build({**cfg.model, "data_preprocessor": None}).to(device).train()
     wrapper = MSTOptimWrapperConstructor(dict(cfg.optim_wrapper))(model)
-    batch, crops = cfg.train_dataloader.batch_size, cfg.train_dataloader.dataset.crops
+    batch, crops = batch or cfg.train_dataloader.batch_size, cfg.train_dataloader.dataset.crops
     sides = crops.global_crops[0].size, crops.local_crop.size
     views = {
         "global_views": torch.randn(len(crops.global_crops), batch, 3, sides[0], sides[0], device=device),

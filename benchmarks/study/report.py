@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 RESAMPLES = 2000
+REFERENCES = ("DINO", "guided 25 %")  # arms that the others are compared with
 BASELINES = ("random weights", "raw pixels", "position prior")
 
 
@@ -133,11 +134,14 @@ def write_report(
     lines += [
         f"**{name} ends below raw pixels in k-NN: the run was too short to compare it.**" for name in short
     ]
-    differences = compare(arms, [name for name in arms if name in hidden and name not in short])
-    if differences:
-        lines += ["", "Differences to DINO, 95 % intervals of a paired bootstrap over val images:", ""]
+    comparable = [name for name in arms if name in hidden and name not in short]
+    differences = {reference: compare(arms, comparable, reference) for reference in REFERENCES}
+    for reference, rows_of in differences.items():
+        if not rows_of:
+            continue
+        lines += ["", f"Arm minus {reference}, 95 % intervals of a paired bootstrap over val images:", ""]
         lines += ["| arm | k-NN | linear | dense probe |", "|---|---|---|---|"]
-        for name, row in differences.items():
+        for name, row in rows_of.items():
             cells = [f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in row.values()]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     if cost:
@@ -155,7 +159,7 @@ def write_report(
         "length": length,
         "scores": {name: dict(zip(arms[name], rows, strict=True)) for name, rows in scores.items()},
         "hidden_tokens": realised,
-        "differences_to_dino": differences,
+        "differences": differences,
         "below_raw_pixels": short,
         "not_run": left_out,
         "cost": cost,
@@ -176,18 +180,18 @@ def too_short(scores: dict[str, list[dict[str, float | None]]]) -> list[str]:
 
 
 def compare(
-    arms: dict[str, dict[int, ReadOut]], names: list[str]
+    arms: dict[str, dict[int, ReadOut]], names: list[str], reference: str
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Each arm minus DINO on every read-out, over the seeds both have."""
+    """Each arm minus the reference on every read-out, over the seeds both have."""
     differences: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name in names:
-        seeds = sorted(set(arms[name]) & set(arms.get("DINO", {})))
-        if name == "DINO" or "DINO" not in names or not seeds:
+        seeds = sorted(set(arms[name]) & set(arms.get(reference, {})))
+        if name == reference or reference not in names or not seeds:
             continue
         row = {}
         for key in ("knn", "linear", "confusion"):
             one, other = (
-                torch.stack([getattr(arms[arm][seed], key) for seed in seeds]) for arm in (name, "DINO")
+                torch.stack([getattr(arms[arm][seed], key) for seed in seeds]) for arm in (name, reference)
             )
             row[key] = bootstrap_difference(one, other)
         differences[name] = row

@@ -13,13 +13,14 @@ model = dict(
         num_heads=3,
         drop_path_rate=0.0,
     ),
-    head=dict(prototypes=1024, hidden_dim=512, bottleneck_dim=128),
+    head=dict(prototypes=256, hidden_dim=512, bottleneck_dim=128, norm="bn"),
     masking=dict(mode="attention", num=4, prob=1.0),
     decoder=dict(width=64, min_width=16),
 )
 train_dataloader = dict(
-    batch_size=64,
-    num_workers=1,
+    batch_size=16,
+    num_workers=0,
+    persistent_workers=False,
     pin_memory=False,
     dataset=dict(
         data_root=data_root,
@@ -39,16 +40,18 @@ train_dataloader = dict(
         ),
     ),
 )
-train_cfg = dict(max_epochs=15)
+train_cfg = dict(max_epochs=10)
+optim_wrapper = dict(dtype="bfloat16")
 default_hooks = dict(
     schedule=dict(
-        base_lr=1e-3,
-        base_batch=64,
-        final_lr=1e-5,
-        warmup_epochs=1,
+        base_lr=5e-4,
+        base_batch=16,
+        final_lr=1e-6,
+        warmup_epochs=0.5,
         weight_decay=(0.04, 0.04),
-        momentum=(0.99, 1.0),
+        momentum=(0.98, 1.0),
+        freeze_last_layer_epochs=0,
     ),
-    logger=dict(interval=20),
-    checkpoint=dict(interval=100, max_keep_ckpts=1),
+    logger=dict(interval=50),
+    checkpoint=dict(interval=400, max_keep_ckpts=1),
 )

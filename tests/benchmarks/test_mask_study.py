@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.mask_study import COST, Study
 from benchmarks.study.arms import ALL, CPU, MASKS, Arm
+from benchmarks.study.cost import one_variant
 from benchmarks.study.dense import Frames, cell_shares, confusions, mean_iou, position_prior, probe
 from benchmarks.study.report import ReadOut, bootstrap_difference, write_report
+from mst_pretrain.errors import UserError
 from mst_pretrain.masking import make_mask
 
 
@@ -108,9 +113,69 @@ def test_the_report_says_when_a_run_was_too_short(tmp_path: Path) -> None:
         tmp_path, arms, hidden, {"guided 25 %": 15.9}, ["x (1.2 tokens)"], None, "5 epochs", "cmd"
     )
     whole = json.loads((tmp_path / "report.json").read_text())
-    assert whole["below_raw_pixels"] == ["short"] and set(whole["differences_to_dino"]) == {"guided 25 %"}
+    assert whole["below_raw_pixels"] == ["short"]
+    assert {name: set(rows) for name, rows in whole["differences"].items()} == {
+        "DINO": {"guided 25 %"},
+        "guided 25 %": {"DINO"},
+    }
     assert list(whole["scores"]["DINO"]) == ["1", "2"] and "empty" not in whole["scores"]
     assert "| guided 25 % | 1 | 15.9 (expected 16.0) |" in text and "Not run: x (1.2 tokens)" in text
     assert "short ends below raw pixels" in text and (tmp_path / "report.png").stat().st_size > 1000
     expected = 100 * (arms["guided 25 %"][1].knn.double().mean() - arms["DINO"][1].knn.double().mean())  # type: ignore[union-attr]
-    assert whole["differences_to_dino"]["guided 25 %"]["knn"][0] == pytest.approx(expected.item())
+    assert whole["differences"]["DINO"]["guided 25 %"]["knn"][0] == pytest.approx(expected.item())
+
+
+def test_the_cost_of_a_step_is_measured() -> None:
+    """The step of the study's config would not run, or its time and memory not be printed."""
+    result = one_variant(Path(__file__).parents[2] / "configs/study/cpu.py", decoder=False, batch=2)
+    assert 0 < result["seconds"] < 60 and result["gib"] > 0
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Of the CPU preset, two runs at a time, with read-outs and cost left out."""
+    (tmp_path / COST).write_text("{}")
+    study = Study("cpu", tmp_path, tmp_path, [], jobs=2)
+    monkeypatch.setattr(study, "read_out", lambda arm, seed: None)
+    return study
+
+
+def test_runs_share_the_cores(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --jobs 2 one run would wait for the other, or a run be left out."""
+    both, ran = threading.Barrier(2), []
+
+    def pretrain(arm: Arm, seed: int, deadline: float) -> bool:
+        both.wait(timeout=20)
+        ran.append((seed, arm.name))
+        return True
+
+    monkeypatch.setattr(study, "pretrain", pretrain)
+    assert study.run(deadline=float("inf"))
+    assert sorted(ran) == sorted((seed, arm.name) for seed in (1, 2, 3) for arm in CPU)
+
+
+def test_the_deadline_stops_every_run(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that have not begun would begin after the time is up, or the study call itself done."""
+    ran = []
+
+    def pretrain(arm: Arm, seed: int, deadline: float) -> bool:
+        ran.append(arm)
+        return False
+
+    monkeypatch.setattr(study, "pretrain", pretrain)
+    assert not study.run(deadline=time.monotonic() - 1)
+    assert not ran
+
+
+def test_one_failure_ends_the_study(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of other runs would go by before a run's error is shown."""
+    ran = []
+
+    def pretrain(arm: Arm, seed: int, deadline: float) -> bool:
+        ran.append(arm)
+        raise UserError("broken")
+
+    monkeypatch.setattr(study, "pretrain", pretrain)
+    with pytest.raises(UserError, match="broken"):
+        study.run(deadline=float("inf"))
+    assert len(ran) < 12
