@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "configs", nargs="*", type=Path, help="default: all of configs/coco and configs/cityscapes"
+        "configs", nargs="*", type=Path, help="default: every configs/{coco,cityscapes}/*_mst*.py"
     )
     real = Path(os.environ.get("MST_REAL_DATA", "."))
     parser.add_argument("--coco", type=Path, default=real / "coco-mini")
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="for every config")
     args = parser.parse_args(argv)
     configs = args.configs or sorted(
-        path for folder in ("coco", "cityscapes") for path in (ROOT / "configs" / folder).glob("*.py")
+        path for folder in ("coco", "cityscapes") for path in (ROOT / "configs" / folder).glob("*_mst*.py")
     )
     with tempfile.TemporaryDirectory() as folder:
         weights = {}
