@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.run or args.dry_run:
         run_missing(args)
-    configs = args.configs or sorted([*CONFIGS.glob("coco/*.py"), *CONFIGS.glob("cityscapes/*.py")])
+    configs = args.configs or sorted([*CONFIGS.glob("coco/*_mst*.py"), *CONFIGS.glob("cityscapes/*_mst*.py")])
     folders = args.folders or ([WORK_DIRS] if Path(WORK_DIRS).is_dir() else [])
     records, left_out = table.collect(folders)
     tables = table.build(records, configs)

@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
         if tta_model is not None:
             runner.register_hook(TTAHook(tta_model), "VERY_LOW")
         runner.register_hook(speed, "LOWEST")  # outside of everything else that is put around the model
-        runner.register_hook(ResultRecord(args.config, args.checkpoint, args.cfg_options))
+        options = {**args.cfg_options, **({"tta_scales": args.tta_scales} if args.tta_scales else {})}
+        runner.register_hook(ResultRecord(args.config, args.checkpoint, options, tta))
         metrics = runner.test()
         if is_main_process():
             settings = {"config": args.config, "checkpoint": args.checkpoint, "tta": tta}

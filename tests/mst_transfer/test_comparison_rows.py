@@ -23,7 +23,9 @@ from mst_transfer.comparison.rows import (
 from mst_transfer.launch import _check_pretrained
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted([*(ROOT / "configs/coco").glob("*.py"), *(ROOT / "configs/cityscapes").glob("*.py")])
+CONFIGS = sorted(
+    [*(ROOT / "configs/coco").glob("*_mst*.py"), *(ROOT / "configs/cityscapes").glob("*_mst*.py")]
+)
 PUBLISHED = [init for init in INITIALISATIONS.values() if (init.checkpoint or "").startswith("pretrained/")]
 
 
