@@ -77,7 +77,10 @@ class MSTRunner(Runner):
                     "it stands; --auto-scale-lr scales it linearly."
                 )
             return
-        for group in optim_wrapper.optimizer.param_groups:
+        logged = getattr(
+            optim_wrapper, "base_param_settings", None
+        )  # MMEngine's log prints its rate as base_lr
+        for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
             group["lr"] *= batch / base
         self.logger.info(
             f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."

@@ -39,7 +39,9 @@ def scaled(
         _train_dataloader={"batch_size": batch}, logger=logging.getLogger("test_scale_lr")
     )
     MSTRunner.scale_lr(runner, wrapper, auto)
-    return sorted({group["lr"] for group in wrapper.optimizer.param_groups})
+    rates = sorted({group["lr"] for group in wrapper.optimizer.param_groups})
+    assert wrapper.get_lr()["base_lr"] == [rates[0]]  # what the log prints
+    return rates
 
 
 @pytest.mark.parametrize(
