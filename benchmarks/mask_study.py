@@ -67,6 +67,7 @@ class Study:
         self.evaluation: Evaluation | None = None
         self.one_at_a_time = threading.Lock()
         self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopped = threading.Event()
 
     def run(self, deadline: float) -> bool:
         """Everything not done yet, until the deadline (``time.monotonic``); whether all is done."""
@@ -95,6 +96,7 @@ class Study:
             try:
                 return all([ended.result() for ended in steps])
             except BaseException:
+                self.stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in list(self.running):
                     process.terminate()
@@ -131,6 +133,8 @@ class Study:
         with open(work_dir / "train.log", "a") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
             self.running.add(process)
+            if self.stopped.is_set():  # the run that failed did not see this one
+                process.terminate()
             try:
                 code = process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
@@ -221,7 +225,7 @@ def main() -> None:
     if not args.report:
         done = study.run(time.monotonic() + 60 * args.minutes)
         print("nothing is left" if done else "time is up: run the same command again")
-    print(study.report(" ".join(["python", *sys.argv])))
+    print(study.report(" ".join(["python", *(word for word in sys.argv if word != "--report")])))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def write_report(
         "",
         f"`{command}`",
         "",
-        f"Each run: {length}. Mean and standard deviation over seeds.",
+        f"Each run: {length}. Mean and standard deviation over seeds. {val_images(arms)}",
         "",
     ]
     lines += [
@@ -129,7 +129,11 @@ def write_report(
         count = "" if realised.get(name) is None else f"{realised[name]:.1f} (expected {hidden[name]:.1f})"
         count = "0" if hidden.get(name) == 0 else count
         lines.append(f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} |")
-    lines += ["", *[f"Not run: {text}: fewer than 4 hidden tokens are no comparison." for text in left_out]]
+    if left_out:
+        lines += [
+            "",
+            *[f"Not run: {text}: fewer than 4 hidden tokens are no comparison." for text in left_out],
+        ]
     short = too_short(scores)
     lines += [
         f"**{name} ends below raw pixels in k-NN: the run was too short to compare it.**" for name in short
@@ -139,7 +143,11 @@ def write_report(
     for reference, rows_of in differences.items():
         if not rows_of:
             continue
-        lines += ["", f"Arm minus {reference}, 95 % intervals of a paired bootstrap over val images:", ""]
+        lines += [
+            "",
+            f"Arm minus {reference}, 95 % intervals of a paired bootstrap over val images, which say",
+        ]
+        lines += ["nothing of how another seed would have ended:", ""]
         lines += ["| arm | k-NN | linear | dense probe |", "|---|---|---|---|"]
         for name, row in rows_of.items():
             cells = [f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in row.values()]
@@ -167,6 +175,17 @@ def write_report(
     (out / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
     plot(scores, out / "report.png")
     return text
+
+
+def val_images(arms: dict[str, dict[int, ReadOut]]) -> str:
+    """How many images the read-outs are of."""
+    runs = [run for by_seed in arms.values() for run in by_seed.values()]
+    photos = {len(run.knn) for run in runs if run.knn is not None}
+    frames = {len(run.confusion) for run in runs}
+    return (
+        f"k-NN and linear: {' or '.join(f'{n:,}' for n in sorted(photos))} val photos; dense probe: "
+        f"{' or '.join(map(str, sorted(frames)))} val frames."
+    )
 
 
 def too_short(scores: dict[str, list[dict[str, float | None]]]) -> list[str]:
