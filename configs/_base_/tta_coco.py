@@ -1,5 +1,5 @@
 # Test-time augmentation of the full-size COCO configs, used by tools/test.py --tta: three sizes, each also mirrored.
-tta_sizes = [(667, 400), (1333, 800), (2000, 1200)]  # 0.5, 1 and 1.5 of the test size; factors [code: mmdet]
+tta_sizes = [(666, 400), (1333, 800), (2000, 1200)]  # 0.5, 1 and 1.5 of the test size; factors [code: mmdet]
 tta_model = dict(type="MSTDetTTAModel")
 tta_pipeline = [
     dict(type="LoadImageFromFile"),
