@@ -2,7 +2,8 @@
 
     python benchmarks/mutation_check.py              # all, a few minutes
     python benchmarks/mutation_check.py --only loss  # those whose file, line or test contains "loss"
-    python benchmarks/mutation_check.py --list FILE  # others, for which any test of the core may fail
+    python benchmarks/mutation_check.py --list FILE  # others, for which any test of the package may fail
+    python benchmarks/mutation_check.py --package mst_transfer --list benchmarks/transfer_mutations.txt
 
 The checkout is not touched: its packages, tests and configs are copied to a temporary folder and mutated there, one
 at a time. Exit code 1 when a mutation survives, a mutated line is not found exactly once, or a named test fails on
@@ -235,7 +236,7 @@ evaluation/labelled.py test_linear.py::test_low_shot_is_seeded_and_balanced
 
 @dataclass(frozen=True)
 class Mutation:
-    """Replace ``old`` by ``new`` in a file of mst_pretrain; ``test`` must then fail."""
+    """Replace ``old`` by ``new`` in a file of the package; ``test``, or any where it is empty, must then fail."""
 
     file: str
     test: str
@@ -253,26 +254,26 @@ def parse(table: str) -> list[Mutation]:
     return mutations
 
 
-def run_tests(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    """pytest in the copy, on the copy's package."""
+def run_tests(folder: Path, package: str, *tests: str) -> subprocess.CompletedProcess[str]:
+    """pytest on tests of a package, in the copy."""
     env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    paths = [f"tests/mst_pretrain/{test}" for test in tests]
+    paths = [f"tests/{package}/{test}" for test in tests]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
-def check(folder: Path, mutation: Mutation) -> tuple[str, str]:
+def check(folder: Path, package: str, mutation: Mutation) -> tuple[str, str]:
     """``caught`` or what is wrong, and the test that failed."""
-    path = folder / "mst_pretrain" / mutation.file
+    path = folder / package / mutation.file
     source = path.read_text()
     count = source.count(mutation.old)
     if count != 1:
         return f"FOUND {count} TIMES", mutation.test
     path.write_text(source.replace(mutation.old, mutation.new))
     try:
-        for tests in [[mutation.test]] if mutation.test else [related(folder, mutation.file), [""]]:
-            ended = run_tests(folder, *tests)
-            failed = re.search(r"^(?:FAILED|ERROR) tests/mst_pretrain/(\S+)", ended.stdout, re.MULTILINE)
+        for tests in [[mutation.test]] if mutation.test else [related(folder, package, mutation.file), [""]]:
+            ended = run_tests(folder, package, *tests)
+            failed = re.search(rf"^(?:FAILED|ERROR) tests/{package}/(\S+)", ended.stdout, re.MULTILINE)
             if ended.returncode:
                 break
     finally:
@@ -281,10 +282,10 @@ def check(folder: Path, mutation: Mutation) -> tuple[str, str]:
     return result, failed[1] if failed else mutation.test
 
 
-def related(folder: Path, file: str) -> list[str]:
+def related(folder: Path, package: str, file: str) -> list[str]:
     """Test files that name a module are asked first; most mutations end there."""
     module = Path(file).stem
-    tests = sorted((folder / "tests/mst_pretrain").glob("test_*.py"))
+    tests = sorted((folder / "tests" / package).glob("test_*.py"))
     return [test.name for test in tests if re.search(rf"\b{module}\b", test.read_text())] or [""]
 
 
@@ -295,7 +296,12 @@ def main() -> int:
     parser.add_argument(
         "--list", type=Path, help="other mutations, in blocks like the table's but without a test"
     )
+    parser.add_argument(
+        "--package", choices=("mst_pretrain", "mst_transfer"), default="mst_pretrain", help="with --list"
+    )
     args = parser.parse_args()
+    if args.package != "mst_pretrain" and not args.list:
+        parser.error(f"--package {args.package} needs --list: the table is of mst_pretrain")
     mutations = [
         m
         for m in parse(args.list.read_text() if args.list else TABLE)
@@ -310,7 +316,7 @@ def main() -> int:
                 shutil.copytree(source, folder / item, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, folder / item)
-        unchanged = run_tests(folder, *sorted({mutation.test for mutation in mutations}))
+        unchanged = run_tests(folder, args.package, *sorted({mutation.test for mutation in mutations}))
         if unchanged.returncode:
             print(f"The tests fail on the unchanged code:\n{unchanged.stdout[-3000:]}", file=sys.stderr)
             return 1
@@ -319,7 +325,7 @@ def main() -> int:
             table.add_column(title, overflow="fold")
         results = []
         for mutation in mutations:
-            result, test = check(folder, mutation)
+            result, test = check(folder, args.package, mutation)
             results.append(result)
             print(f"{result:8} {mutation.file}: {mutation.new}", file=sys.stderr, flush=True)
             cells = (mutation.file, mutation.old, mutation.new, test, result)

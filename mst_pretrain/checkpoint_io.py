@@ -156,7 +156,7 @@ class LoadReport:
 
 
 def load_backbone(
-    module: nn.Module, path: str | Path, prefix: str = "", skip: Sequence[str] = ()
+    module: nn.Module, path: str | Path, prefix: str = "", skip: Sequence[str] = (), antialias: bool = True
 ) -> LoadReport:
     """Load every weight of ``module`` from a checkpoint, or fail.
 
@@ -167,6 +167,7 @@ def load_backbone(
         path: Checkpoint file.
         prefix: Part of the source keys before the module's own names, e.g. ``teacher.backbone.``.
         skip: Patterns (``re.match``) of module keys that need no source, e.g. ``head\\.``.
+        antialias: Bicubic resizing as timm's; False as DINO's and mmseg's.
 
     Raises:
         UserError: A weight has no source or another shape; the module is then unchanged.
@@ -183,7 +184,7 @@ def load_backbone(
             continue
         weight = source[key]
         if weight.shape != value.shape and key == POSITION_EMBEDDING and weight.shape[-1] == value.shape[-1]:
-            weight = _resize_position_embedding(module, weight)
+            weight = _resize_position_embedding(module, weight, antialias)
             report.resized.append(key)
         if weight.shape != value.shape:
             report.mismatched.append(f"{key} {tuple(weight.shape)} for {tuple(value.shape)}")
@@ -197,6 +198,35 @@ def load_backbone(
         )
     module.load_state_dict(state, strict=False)
     return report
+
+
+def load_model(
+    model: nn.Module, checkpoint: Mapping[str, Any], path: str | Path, strict: bool = True
+) -> None:
+    """Load a whole model, detector or segmentor, from a checkpoint of its training.
+
+    Args:
+        model: Receives the weights.
+        checkpoint: As :func:`load_checkpoint` read it.
+        path: Where it came from, for messages.
+        strict: Whether every weight must have a source and every source a weight.
+
+    Raises:
+        UserError: The weights are not this model's.
+    """
+    try:
+        report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+    except RuntimeError as error:  # a weight of another shape
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{path} is not a checkpoint of this config's model: {first} Use the config it was trained with."
+        ) from error
+    if strict and (report.missing_keys or report.unexpected_keys):
+        raise UserError(
+            f"{path} is not a checkpoint of this config's model: {len(report.missing_keys)} weights missing "
+            f"(first: {report.missing_keys[:2]}), {len(report.unexpected_keys)} unknown "
+            f"(first: {report.unexpected_keys[:2]}). Use the config it was trained with."
+        )
 
 
 def save_atomic(obj: Any, path: str | Path) -> None:
@@ -234,12 +264,12 @@ def save_safetensors(
     os.replace(part, path)
 
 
-def _resize_position_embedding(module: nn.Module, weight: Tensor) -> Tensor:
+def _resize_position_embedding(module: nn.Module, weight: Tensor, antialias: bool) -> Tensor:
     """``weight`` [1, prefix + h * w, D], square grid, for the module's own grid."""
     height, width = module.patch_embed.grid_size  # type: ignore[union-attr, misc]
     prefix_tokens = int(getattr(module, "num_prefix_tokens", 0))
     resized = resample_abs_pos_embed(
-        weight.float(), new_size=[height, width], num_prefix_tokens=prefix_tokens
+        weight.float(), new_size=[height, width], num_prefix_tokens=prefix_tokens, antialias=antialias
     )
     return resized.to(weight.dtype)
 

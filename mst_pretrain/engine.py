@@ -15,7 +15,7 @@ from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
 
-from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint
+from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, load_model
 from .errors import UserError
 from .hooks import random_state, set_random_state
 
@@ -55,22 +55,43 @@ class MSTRunner(Runner):
         checkpoint = load_checkpoint(filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model: Any = getattr(self.model, "module", self.model)
-        try:
-            report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
-        except RuntimeError as error:  # a weight of another shape
-            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise UserError(
-                f"{filename} is not a checkpoint of this config's model: {first} Use the config it was trained with."
-            ) from error
-        if strict and (report.missing_keys or report.unexpected_keys):
-            raise UserError(
-                f"{filename} is not a checkpoint of this config's model: {len(report.missing_keys)} weights missing "
-                f"(first: {report.missing_keys[:2]}), {len(report.unexpected_keys)} unknown "
-                f"(first: {report.unexpected_keys[:2]}). Use the config it was trained with."
-            )
+        load_model(model, checkpoint, filename, strict)
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
         return checkpoint
+
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """Scale the learning rate linearly with the images of one optimizer step.
+
+        MMEngine's own leaves out accumulated micro-batches. Where the scaling is off and the batch is another than
+        the learning rate is for, a warning says so.
+        """
+        base = (auto_scale_lr or {}).get("base_batch_size")
+        if base is None:
+            return
+        batch = step_batch(self, optim_wrapper)
+        if not (auto_scale_lr or {}).get("enable"):
+            if batch != base:
+                self.logger.warning(
+                    f"{batch} images per optimizer step, and the config's learning rate is for {base}. It is used as "
+                    "it stands; --auto-scale-lr scales it linearly."
+                )
+            return
+        logged = getattr(
+            optim_wrapper, "base_param_settings", None
+        )  # MMEngine's log prints its rate as base_lr
+        for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
+            group["lr"] *= batch / base
+        self.logger.info(
+            f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."
+        )
+
+
+def step_batch(runner: Runner, optim_wrapper: Any) -> int:
+    """Images of one optimizer step, over all processes and accumulated micro-batches."""
+    loader = runner._train_dataloader
+    batch = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
+    return int(batch) * get_world_size() * int(getattr(optim_wrapper, "_accumulative_counts", 1))
 
 
 def point_latest(whole: Path) -> None:

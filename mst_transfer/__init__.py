@@ -8,7 +8,8 @@ from .ops import use_torchvision_ops  # noqa: E402
 
 use_torchvision_ops()
 
-from . import backbones, optim  # noqa: E402
+from . import backbones, evaluation, optim  # noqa: E402
 from .data import datasets  # noqa: E402
+from .prediction import predict  # noqa: E402
 
-__all__ = ["backbones", "datasets", "optim"]
+__all__ = ["backbones", "datasets", "evaluation", "optim", "predict"]

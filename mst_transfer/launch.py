@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from mst_pretrain.config import import_custom_modules
 from mst_pretrain.errors import UserError
 
-from .data import layouts
+from .comparison.rows import INIT_CFG, missing_message
+from .data import folders, layouts
+from .evaluation.settings import check_metrics, classes_of
 
 
 def check_training(cfg: Config) -> None:
@@ -25,6 +26,7 @@ def check_training(cfg: Config) -> None:
     _check_pretrained(cfg)
     for loader in ("train_dataloader", "val_dataloader"):
         _check_data(cfg, loader)
+    check_metrics(cfg, "val")
 
 
 def check_test(cfg: Config) -> None:
@@ -46,6 +48,11 @@ def _check_pretrained(cfg: Config) -> None:
     path = Path(init["checkpoint"])
     if path.is_file():
         return
+    if message := missing_message(path):
+        raise UserError(
+            f"{message}; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE; or start from random weights: "
+            "--init random"
+        )
     config = f"configs/pretrain/{path.parent.name}.py"
     raise UserError(
         f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}; or name "
@@ -58,13 +65,14 @@ def _check_data(cfg: Config, loader: str) -> None:
     dataset = cfg.get(loader) and cfg[loader].get("dataset")
     if not dataset:
         return
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        known = registry.get(dataset.type)
-    classes = (dataset.get("metainfo") or {}).get("classes") or getattr(known, "METAINFO", {}).get("classes")
+    classes = classes_of(cfg, loader)
     if dataset.type == "CocoDataset":
         layouts.check_coco(dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes)
     elif dataset.type == "StreetSegmentation":
         layouts.check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
+    elif dataset.type == "FolderSegmentation":
+        root, prefix = Path(dataset.get("data_root") or ""), dataset.data_prefix
+        folders.check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
     if classes:
         _check_classes(cfg, loader, len(classes))
 

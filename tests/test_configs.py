@@ -13,9 +13,16 @@ from mst_pretrain.config import load_config
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRANSFER = [
     "coco/mask_rcnn_mst.py",
+    "coco/mask_rcnn_mst_3x.py",
     "coco/mask_rcnn_mst_deit-s_1x.py",
+    "coco/cascade_mask_rcnn_mst.py",
+    "coco/cascade_mask_rcnn_mst_deit-s.py",
     "cityscapes/upernet_mst.py",
+    "cityscapes/upernet_mst_80k.py",
     "cityscapes/upernet_mst_deit-s.py",
+    "cityscapes/upernet_mst_deit-s_80k.py",
+    "cityscapes/setr_pup_mst_deit-s.py",
+    "cityscapes/setr_mla_mst_deit-s.py",
     "probe/dense_probe_vit.py",
     "probe/dense_probe_swin.py",
 ]

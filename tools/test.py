@@ -1,4 +1,4 @@
-"""Test a checkpoint: the config's evaluator decides whether mAP or mIoU is printed."""
+"""Test a checkpoint: the config's evaluator decides whether mAP or mIoU is printed, with tables per class."""
 
 from __future__ import annotations
 
@@ -18,6 +18,24 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint of a training with this config")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write official result files there: COCO results JSON, or label-id PNGs for Cityscapes' evaluation",
+    )
+    parser.add_argument("--tta", action="store_true", help="several sizes, each also mirrored, merged")
+    parser.add_argument(
+        "--tta-scales",
+        type=float,
+        nargs="+",
+        metavar="FACTOR",
+        help="of the test size (default: the config's tta_pipeline; else mmdet's 0.5 1 1.5, mmseg's 0.5 to 1.75)",
+    )
+    parser.add_argument(
+        "--coco-library",
+        choices=("faster-coco-eval", "pycocotools"),
+        help="which computes AP (default: the config's, faster-coco-eval)",
+    )
     add_arguments(parser)
     args = parser.parse_args(argv)
 
@@ -29,17 +47,37 @@ def main(argv: list[str] | None = None) -> None:
         )
     cfg.load_from, cfg.resume = args.checkpoint, False
 
+    from mst_transfer.comparison.record import ResultRecord
+    from mst_transfer.evaluation.report import write_report
+    from mst_transfer.evaluation.settings import check_metrics, use_our_metrics
+    from mst_transfer.evaluation.speed import SpeedHook, speed_line
+    from mst_transfer.evaluation.tta import TTAHook, use_tta
     from mst_transfer.launch import check_test
 
     on_first_rank(lambda: check_test(cfg))
+    use_our_metrics(cfg, args.coco_library, args.out)
+    on_first_rank(lambda: check_metrics(cfg))
+    tta = args.tta or args.tta_scales is not None
+    tta_model = use_tta(cfg, args.tta_scales) if tta else None
+    speed = SpeedHook()
 
     def test(runner: Any) -> None:
         batches = len(runner.test_loop.dataloader)
         for hook in runner.hooks:
             if isinstance(hook, LoggerHook):  # a few slow images are a long time without a word
                 hook.interval = max(1, min(hook.interval, batches // 20))
+        if tta_model is not None:
+            runner.register_hook(TTAHook(tta_model), "VERY_LOW")
+        runner.register_hook(speed, "LOWEST")  # outside of everything else that is put around the model
+        options = {**args.cfg_options, **({"tta_scales": args.tta_scales} if args.tta_scales else {})}
+        runner.register_hook(ResultRecord(args.config, args.checkpoint, options, tta))
         metrics = runner.test()
         if is_main_process():
+            settings = {"config": args.config, "checkpoint": args.checkpoint, "tta": tta}
+            settings["tta_scales"] = args.tta_scales
+            files = write_report(cfg.work_dir, runner.test_loop.evaluator.metrics, settings, speed.summary())
+            print(speed_line(speed.summary()), flush=True)
+            print(f"written: {', '.join(map(str, [*files, *([args.out] if args.out else [])]))}", flush=True)
             write_metrics(metrics, cfg.work_dir)
 
     run(cfg, test)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mst_pretrain.config import load_config
-from mst_pretrain.errors import run_cli
+from mst_pretrain.errors import UserError, run_cli
 from mst_pretrain.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
 
 
@@ -28,17 +33,50 @@ def main(argv: list[str] | None = None) -> None:
         help="pretraining starts from this timm, DINO or MST backbone; heads are new. Lower the learning rate with "
         "--cfg-options default_hooks.schedule.base_lr=5e-5 (ours, not tuned)",
     )
+    parser.add_argument(
+        "--init",
+        metavar="ROW",
+        help="fine-tuning starts from this row of the comparison: random, supervised, dino, moby, esvit, ibot, "
+        "mst-100 or mst-300. Sets the backbone's weights and the work directory (work_dirs/CONFIG_ROW_seedSEED)",
+    )
     add_arguments(parser)
     args = parser.parse_args(argv)
 
     cfg = load_config(args.config, args.cfg_options)
-    prepare(cfg, args)
-    on_first_rank(lambda: check_pretraining(cfg))
     if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
-        from mst_transfer.launch import check_training
+        train = fine_tuning(cfg, args)
+    else:
+        if args.init:
+            raise UserError(f"--init: {args.config} is no fine-tuning config. Pretraining has --init-from.")
+        prepare(cfg, args)
+        on_first_rank(lambda: check_pretraining(cfg))
+        train = Runner.train
+    run(cfg, train)
 
-        on_first_rank(lambda: check_training(cfg))
-    run(cfg, lambda runner: runner.train())
+
+def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any]:
+    """Put the row into the config and check everything; what is to be done with the config's runner."""
+    from mst_transfer.comparison.record import RunRecord, starting_point
+    from mst_transfer.comparison.rows import INIT_CFG, use_row
+    from mst_transfer.launch import check_training
+
+    if args.init:
+        twice = [key for key in args.cfg_options if key.startswith(INIT_CFG)]
+        if twice:
+            raise UserError(
+                f"--init {args.init} and --cfg-options {twice[0]} both name the weights. Give one."
+            )
+        use_row(cfg, args.init)
+    start = starting_point(cfg)
+    prepare(cfg, args)
+    on_first_rank(lambda: check_training(cfg))
+    options = {**args.cfg_options, **({"amp": True} if args.amp else {})}
+
+    def train(runner: Runner) -> None:
+        runner.register_hook(RunRecord(args.config, start, options))
+        runner.train()
+
+    return train
 
 
 if __name__ == "__main__":

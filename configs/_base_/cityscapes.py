@@ -46,7 +46,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])  # prints aAcc, mIoU and mAcc
+val_evaluator = dict(type="MSTIoUMetric")  # prints aAcc, mIoU and mAcc
 test_evaluator = val_evaluator
 
 # val_begin: a trial run shorter than this does not validate

@@ -1,8 +1,7 @@
 # Mask R-CNN, MST Swin-T of 300 epochs, 1x schedule, 8 GPUs x 2 images. Recipe [code: Swin detection, MoBY]:
 # the same file for every initialisation. The paper's 42.7 / 38.8 [paper, summary] is after 100 epochs of
-# pretraining; for that setting: --cfg-options
-# model.backbone.init_cfg.checkpoint=work_dirs/mst_swin-t_8xb64-100e_in1k/latest.pth
-_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
+# pretraining; for that setting: --init mst-100.
+_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py", "../_base_/tta_coco.py"]
 
 model = dict(
     backbone=dict(
@@ -19,7 +18,9 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",  # AmpOptimWrapper with --amp; the original trains in fp16 [code: Swin detection]
+    # The original trains in fp16 [code: Swin detection]: --amp, whose loss scale is dynamic unless
+    # --cfg-options +optim_wrapper.loss_scale=512.0; bfloat16: +optim_wrapper.dtype=bfloat16
+    type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),  # [code: Swin detection]
     paramwise_cfg=dict(
         custom_keys={  # [code: Swin detection]; biases of linear layers are decayed

@@ -46,13 +46,13 @@ def publish(result: dict[str, Any], out: str | Path | None) -> None:
     print(json.dumps(result), flush=True)
 
 
-def write_json(result: Any, path: str | Path) -> None:
+def write_json(result: Any, path: str | Path, indent: int | None = 2) -> None:
     """Write JSON so that ``path`` is at every moment the old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with open(part, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(result, indent=2) + "\n")
+        stream.write(json.dumps(result, indent=indent) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, path)

@@ -43,7 +43,7 @@ class TrunkBackbone(BaseModule):
         path = Path(init["checkpoint"])
         if not path.is_file():
             raise UserError(f"pretrained weights not found: {path}. {_remedy(path)}")
-        report = load_backbone(self.trunk, path, init.get("prefix", ""))
+        report = load_backbone(self.trunk, path, init.get("prefix", ""), antialias=False)
         print_log(f"{type(self).__name__} from {path}: {report}", logger="current")
         self._is_init = True
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import timm
+import torch
 from mmengine.registry import MODELS
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
+from .windows import run_in_windows
 
 _SCALES = (4.0, 2.0, 1.0, 0.5)  # of the pyramid, cells per patch
 
 
 @MODELS.register_module()
 class MSTVisionTransformer(TrunkBackbone):
-    """timm's ViT; tokens of chosen blocks as feature maps.
+    """timm's ViT with the values of mmseg's VisionTransformer at every image size; tokens of blocks as feature maps.
 
     With ``pyramid`` the four taps become strides p/4, p/2, p and 2p by two deconvolutions, one, none and a max-pool
-    [code: iBOT]; without it every tap keeps stride p. Images are padded to the right and below to whole patches,
-    cells that see only padding are cut off, and position embeddings are resized in float32 to the image's own grid.
+    [code: iBOT]; without it every tap keeps stride p. Images are padded to the right and below to whole patches and
+    cells that see only padding are cut off. Position embeddings are resized in float32 to the image's own grid,
+    bicubic without antialiasing [code: DINO, iBOT, mmseg]; the pretraining trunk follows timm, which antialiases,
+    so away from the native size the two differ a little.
 
     Args:
         model: timm name, or None to build ``VisionTransformer(**model_args)``.
@@ -35,10 +41,15 @@ class MSTVisionTransformer(TrunkBackbone):
         pyramid: Four scales; needs four taps.
         normed_taps: Which taps pass the trunk's last norm: ``none`` (as iBOT's detection), ``last`` (as mmseg) or
             ``all`` (as DINO's features of several blocks). Default: ``none`` with ``pyramid``, else ``last``.
+        window_size: Attention inside windows of so many patches per side [code: ViTDet, 14], for large images; see
+            :func:`run_in_windows`. None: every block attends globally.
+        global_blocks: Blocks that attend globally all the same, counted from 0. None: the last block of each quarter
+            of the model [code: ViTDet]. Only with ``window_size``.
         init_cfg: See :class:`TrunkBackbone`.
 
     Raises:
-        ValueError: ``out_indices`` are out of range, or not four with ``pyramid``.
+        ValueError: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are not four with
+            ``pyramid``, or ``window_size`` is not positive or does not suit the model's blocks.
     """
 
     def __init__(
@@ -51,6 +62,8 @@ class MSTVisionTransformer(TrunkBackbone):
         with_cp: bool = False,
         pyramid: bool = True,
         normed_taps: str | None = None,
+        window_size: int | None = None,
+        global_blocks: Sequence[int] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -68,6 +81,8 @@ class MSTVisionTransformer(TrunkBackbone):
         self.normed_taps = normed_taps or ("none" if pyramid else "last")
         if self.normed_taps not in ("none", "last", "all"):
             raise ValueError(f"normed_taps must be none, last or all, got '{normed_taps}'")
+        self.window_size = window_size
+        self.windowed_blocks = _windowed_blocks(trunk, window_size, global_blocks)
         if self.normed_taps == "none":
             trunk.norm = nn.Identity()
         trunk.fc_norm = nn.Identity()  # of pooled features: a parameter without gradient would stop DDP
@@ -83,13 +98,13 @@ class MSTVisionTransformer(TrunkBackbone):
         trunk = self.trunk
         tokens = trunk.patch_embed(pad_to_multiple(images, self.patch_size))
         height, width = tokens.shape[1:3]
-        x = trunk.norm_pre(trunk._pos_embed(tokens))
+        x = trunk.norm_pre(self._embed(tokens))
         taps = []
         for index, block in enumerate(trunk.blocks):
-            if self.with_cp and x.requires_grad:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            run: Callable[[Tensor], Tensor] = block
+            if self.window_size is not None and index in self.windowed_blocks:
+                run = partial(run_in_windows, block, height=height, width=width, window=self.window_size)
+            x = checkpoint(run, x, use_reentrant=False) if self.with_cp and x.requires_grad else run(x)
             if index in self.out_indices:
                 normed = self.normed_taps == "all" or index == self.out_indices[-1]
                 y = trunk.norm(x) if normed else x
@@ -102,6 +117,28 @@ class MSTVisionTransformer(TrunkBackbone):
             rows, columns = (math.ceil(side * scale / self.patch_size) for side in images.shape[-2:])
             outputs.append(step(tap)[:, :, :rows, :columns].contiguous())
         return tuple(outputs)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """[B, h, w, D] patches to [B, prefix + h * w, D], with [CLS], registers and positions."""
+        trunk = self.trunk
+        parts = [
+            token.expand(len(tokens), -1, -1)
+            for token in (trunk.cls_token, trunk.reg_token)
+            if token is not None
+        ]
+        x = tokens.flatten(1, 2)
+        if trunk.pos_embed is None:
+            return trunk.pos_drop(torch.cat([*parts, x], 1))
+        positions = resample_abs_pos_embed(
+            trunk.pos_embed,
+            new_size=list(tokens.shape[1:3]),
+            old_size=list(trunk.patch_embed.grid_size),
+            num_prefix_tokens=0 if trunk.no_embed_class else trunk.num_prefix_tokens,
+            antialias=False,
+        )
+        if trunk.no_embed_class:
+            return trunk.pos_drop(torch.cat([*parts, x + positions], 1))
+        return trunk.pos_drop(torch.cat([*parts, x], 1) + positions)
 
     def train(self, mode: bool = True) -> MSTVisionTransformer:
         """Frozen parts stay in evaluation mode."""
@@ -120,6 +157,27 @@ class MSTVisionTransformer(TrunkBackbone):
                 parameter.requires_grad_(False)
         if self.frozen_stages >= len(trunk.blocks):
             freeze([trunk.norm])
+
+
+def _windowed_blocks(
+    trunk: Any, window_size: int | None, global_blocks: Sequence[int] | None
+) -> frozenset[int]:
+    """Indices of the blocks whose attention stays inside windows."""
+    depth = len(trunk.blocks)
+    if window_size is None:
+        if global_blocks is not None:
+            raise ValueError("global_blocks need a window_size: without one every block is global")
+        return frozenset()
+    if window_size < 1:
+        raise ValueError(f"window_size must be positive or None, got {window_size}")
+    if global_blocks is None:
+        global_blocks = [math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
+    windowed = frozenset(range(depth)) - set(global_blocks)
+    if not set(global_blocks) <= set(range(depth)):
+        raise ValueError(f"global_blocks {tuple(global_blocks)} do not fit {depth} blocks")
+    if any(type(trunk.blocks[index]) is not Block for index in windowed):
+        raise ValueError(f"window_size needs timm's plain blocks, got {type(trunk.blocks[0]).__name__}")
+    return windowed
 
 
 def _pyramid(dim: int) -> nn.ModuleList:

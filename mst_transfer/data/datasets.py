@@ -1,15 +1,16 @@
-"""Street scenes in Cityscapes' layout for mmseg: official PNG, JPEG frames, and any subset of the classes."""
+"""Segmentation for mmseg: Cityscapes' layout with any image suffix and subset of classes, and two plain folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from mmseg.datasets import CityscapesDataset
+from mmseg.datasets import BaseSegDataset, CityscapesDataset
 from mmseg.registry import DATASETS
 
 from mst_pretrain.errors import UserError
 
+from .folders import folder_pairs
 from .layouts import cityscapes_images
 
 
@@ -39,3 +40,36 @@ class StreetSegmentation(CityscapesDataset):
         first = cityscapes_images(Path(self.data_prefix["img_path"]))[0]
         self.img_suffix = f"_leftImg8bit{first.suffix}"
         return super().load_data_list()
+
+
+@DATASETS.register_module()
+class FolderSegmentation(BaseSegDataset):
+    """Images in one folder, label maps of class ids in another under the same names.
+
+    Images below ``data_prefix['img_path']`` have any suffix and depth; the map of ``a/b.jpg`` is ``a/b.png`` below
+    ``data_prefix['seg_map_path']``, 8 bits per pixel, id ``i`` for the i-th of ``metainfo['classes']``, 255 ignored.
+
+    Raises:
+        UserError: No class names, no image, or two images that would share a label map.
+    """
+
+    def __init__(self, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not (metainfo or {}).get("classes"):
+            raise UserError(
+                "FolderSegmentation has no classes. Name them in order of their ids: metainfo=dict(classes=(...))."
+            )
+        super().__init__(metainfo=metainfo, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Image and label paths, sorted."""
+        pairs = folder_pairs(self.data_prefix["img_path"], self.data_prefix["seg_map_path"])
+        return [
+            {
+                "img_path": str(image),
+                "seg_map_path": str(label),
+                "label_map": self.label_map,
+                "reduce_zero_label": self.reduce_zero_label,
+                "seg_fields": [],
+            }
+            for image, label in zip(*pairs, strict=True)
+        ]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import random
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from mst_pretrain.data.files import SHOWN, check_image_files, check_image_folder
+from mst_pretrain.data.files import check_image_files, check_image_folder, first_of
 from mst_pretrain.errors import UserError
+
+from .label_maps import check_pairs, id_counts, parallel, sample
 
 __all__ = [
     "check_cityscapes",
@@ -33,7 +30,6 @@ CITYSCAPES_CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
     *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 )
-IGNORED = 255
 IMAGE_TAIL = "_leftImg8bit"
 LABEL_TAIL = "_gtFine_labelTrainIds.png"
 COCO_FIELDS = {
@@ -41,10 +37,6 @@ COCO_FIELDS = {
     "categories": ("id", "name"),
     "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
 }
-MAX_READ_MAPS = 2000  # beyond this many, the contents of label maps are checked on a seeded sample
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def read_coco(ann_file: str | Path) -> dict[str, Any]:
@@ -85,35 +77,58 @@ def check_coco(
         UserError: Missing folder, broken JSON, absent or truncated images, annotations that point nowhere.
     """
     path, folder = Path(root, ann_file), Path(root, img_prefix)
-    _need_folder(Path(root), "the COCO data root")
-    _need_folder(folder, "the image folder of this split")
+    need_folder(Path(root), "the COCO data root")
+    need_folder(folder, "the image folder of this split")
     content = read_coco(path)
-    _check_annotations(path, content)
+    check_annotations(path, content)
     names = [str(image["file_name"]) for image in content["images"]]
-    absent = [
-        name
-        for name, there in zip(names, _parallel(lambda name: (folder / name).is_file(), names), strict=True)
-        if not there
-    ]
+    absent = absent_files(folder, names)
     if absent:
         raise UserError(
-            f"{path} names {len(absent)} images of {len(names)} that are not in {folder}: {_first(absent)}. "
+            f"{path} names {len(absent)} images of {len(names)} that are not in {folder}: {first_of(absent)}. "
             "Copy them there, or remove their entries from the JSON."
         )
-    own = coco_classes(path, content)
-    for place, (name, wanted) in enumerate(
-        zip_longest([name for name in own if name in (classes or ())], classes or ()), 1
-    ):
-        if name != wanted:
-            raise UserError(
-                f"{path}: category {place} of those trained is '{name}' there and '{wanted}' in training. It must have "
-                "them all, in the same order: correct the file, or the classes."
-            )
+    check_categories(path, content, classes)
     check_image_files([folder / name for name in names])
     return len(names)
 
 
-def _check_annotations(path: Path, content: dict[str, Any]) -> None:
+def absent_files(folder: Path, names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that are no files below ``folder``."""
+    there = parallel(lambda name: (folder / name).is_file(), names)
+    return [name for name, found in zip(names, there, strict=True) if not found]
+
+
+def check_categories(path: Path, content: dict[str, Any], classes: Sequence[str] | None) -> None:
+    """The file has all of ``classes``, in the same order; others are left out of training, which is printed.
+
+    Raises:
+        UserError: It has not.
+    """
+    own, classes = coco_classes(path, content), tuple(classes or ())
+    lacking = [name for name in classes if name not in own]
+    if lacking:
+        raise UserError(
+            f"{path} has no category {first_of(lacking)}; it has {', '.join(own)}. It must have them all: correct the "
+            "classes in the config, or the file."
+        )
+    for place, (name, wanted) in enumerate(
+        zip_longest([name for name in own if name in classes], classes), 1
+    ):
+        if name != wanted:
+            raise UserError(
+                f"{path}: category {place} of those trained is '{name}' there and '{wanted}' in training. They must "
+                "have the same order: correct the file, or the classes."
+            )
+    left_out = [name for name in own if classes and name not in classes]
+    if left_out:
+        print(
+            f"{path}: {len(left_out)} of {len(own)} categories are not trained: {first_of(left_out)}",
+            flush=True,
+        )
+
+
+def check_annotations(path: Path, content: dict[str, Any]) -> None:
     """Every entry has its fields; every annotation has a box, a known image and a known category."""
     for key, fields in COCO_FIELDS.items():
         for entry in content[key]:
@@ -132,21 +147,25 @@ def _check_annotations(path: Path, content: dict[str, Any]) -> None:
         if category not in categories
     ]
     lost = [f"annotation {a} -> image_id {image}" for a, image, _, _ in named if image not in images]
-    bent = [f"annotation {a}" for a, _, _, box in named if not isinstance(box, list) or len(box) != 4]
+    bent = [f"annotation {a}" for a, _, _, box in named if not _is_box(box)]
     if stray:
         raise UserError(
-            f"{path}: {len(stray)} annotations have a category that its categories lack: {_first(stray)}. "
+            f"{path}: {len(stray)} annotations have a category that its categories lack: {first_of(stray)}. "
             "Add the category or correct the ids."
         )
     if lost:
         raise UserError(
-            f"{path}: {len(lost)} annotations belong to images that are not in its images: {_first(lost)}. "
+            f"{path}: {len(lost)} annotations belong to images that are not in its images: {first_of(lost)}. "
             "Add the images or remove these annotations."
         )
     if bent:
         raise UserError(
-            f"{path}: {len(bent)} boxes are not [x, y, width, height]: {_first(bent)}. Correct them."
+            f"{path}: {len(bent)} boxes are not [x, y, width, height]: {first_of(bent)}. Correct them."
         )
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
 
 
 def coco_classes(ann_file: str | Path, content: dict[str, Any] | None = None) -> tuple[str, ...]:
@@ -166,7 +185,7 @@ def cityscapes_images(folder: str | Path) -> list[Path]:
         UserError: Missing folder, no image, or several suffixes.
     """
     folder = Path(folder)
-    _need_folder(folder, "the images of this split")
+    need_folder(folder, "the images of this split")
     paths = sorted(p for suffix in (".png", ".jpg", ".jpeg") for p in folder.rglob(f"*{IMAGE_TAIL}{suffix}"))
     if not paths:
         raise UserError(
@@ -186,20 +205,23 @@ def cityscapes_label_maps(root: str | Path, split: str) -> list[Path]:
     """
     root = Path(root)
     images_root, labels_root = root / "leftImg8bit" / split, root / "gtFine" / split
-    _need_folder(root, "the Cityscapes data root")
+    need_folder(root, "the Cityscapes data root")
     images = cityscapes_images(images_root)
-    _need_folder(labels_root, "the label maps of this split")
-    maps = [
-        labels_root / path.parent.relative_to(images_root) / (path.stem.removesuffix(IMAGE_TAIL) + LABEL_TAIL)
-        for path in images
-    ]
-    absent = [str(path) for path, there in zip(maps, _parallel(Path.is_file, maps), strict=True) if not there]
+    need_folder(labels_root, "the label maps of this split")
+    maps = [cityscapes_label_map(path, images_root, labels_root) for path in images]
+    absent = [str(path) for path, there in zip(maps, parallel(Path.is_file, maps), strict=True) if not there]
     if absent:
         raise UserError(
-            f"{len(absent)} of {len(images)} images in {images_root} have no label map: {_first(absent)}. "
-            f"If {labels_root} has polygons, make them: CITYSCAPES_DATASET={root} csCreateTrainIdLabelImgs"
+            f"{len(absent)} of {len(images)} images in {images_root} have no label map: {first_of(absent)}. "
+            f"If {labels_root} has polygons, make them: python tools/prepare_data.py cityscapes {root}"
         )
     return maps
+
+
+def cityscapes_label_map(image: Path, images_root: Path, labels_root: Path) -> Path:
+    """Where the ``labelTrainIds`` map of an image below ``images_root`` belongs below ``labels_root``."""
+    name = image.stem.removesuffix(IMAGE_TAIL) + LABEL_TAIL
+    return labels_root / image.parent.relative_to(images_root) / name
 
 
 def check_cityscapes(root: str | Path, split: str) -> int:
@@ -215,25 +237,8 @@ def check_cityscapes(root: str | Path, split: str) -> int:
     """
     maps = cityscapes_label_maps(root, split)
     images = cityscapes_images(Path(root, "leftImg8bit", split))
-    check_image_files([*images, *maps])
-    sizes = _parallel(_image_size, [*images, *maps])
-    for image, label, image_size, map_size in zip(
-        images, maps, sizes[: len(images)], sizes[len(images) :], strict=True
-    ):
-        if image_size != map_size:
-            raise UserError(
-                f"Label map {label} is {map_size[1]}x{map_size[0]} (height x width), its image {image} is "
-                f"{image_size[1]}x{image_size[0]}. Resize the map with nearest neighbour, or replace it."
-            )
-    sample = _sample(maps)
-    for path, counts in zip(sample, _parallel(_id_counts, sample), strict=True):
-        unknown = [int(i) for i in np.flatnonzero(counts) if i >= len(CITYSCAPES_CLASSES) and i != IGNORED]
-        if unknown:
-            raise UserError(
-                f"Label map {path} has the unknown id {unknown[0]} (all: {unknown}); train ids are 0..18 and "
-                f"255 (ignored){_sample_note(maps)}. If it holds labelIds, make train ids: "
-                f"CITYSCAPES_DATASET={root} csCreateTrainIdLabelImgs"
-            )
+    remedy = f"If it holds labelIds, make train ids: CITYSCAPES_DATASET={root} csCreateTrainIdLabelImgs"
+    check_pairs(images, maps, len(CITYSCAPES_CLASSES), remedy)
     return len(images)
 
 
@@ -243,55 +248,18 @@ def cityscapes_present_classes(root: str | Path, split: str) -> tuple[str, ...]:
     Raises:
         UserError: As :func:`cityscapes_label_maps`, or not one labelled pixel.
     """
-    counts = np.sum(_parallel(_id_counts, _sample(cityscapes_label_maps(root, split))), axis=0)
+    counts = np.sum(parallel(id_counts, sample(cityscapes_label_maps(root, split))), axis=0)
     present = tuple(name for name, count in zip(CITYSCAPES_CLASSES, counts, strict=False) if count)
     if not present:
         raise UserError(f"{Path(root, 'gtFine', split)} has no pixel of a known class. Check the label maps.")
     return present
 
 
-def _sample(maps: list[Path]) -> list[Path]:
-    """The maps whose contents are read: all, or 2,000 of them, the same at every call."""
-    if len(maps) <= MAX_READ_MAPS:
-        return maps
-    logging.getLogger(__name__).info("%s", f"Label maps{_sample_note(maps)}")
-    return sorted(random.Random(0).sample(maps, MAX_READ_MAPS))
+def need_folder(path: Path, what: str) -> None:
+    """Refuse to go on without a folder.
 
-
-def _sample_note(maps: Sequence[Path]) -> str:
-    many = len(maps) > MAX_READ_MAPS
-    return f" (contents checked on a sample of {MAX_READ_MAPS} of {len(maps)} maps)" if many else ""
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """(width, height) from the header."""
-    with Image.open(path) as image:
-        return image.size
-
-
-def _id_counts(path: Path) -> np.ndarray:
-    """Pixels per id, shape (256,)."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise UserError(
-                    f"Label map {path} is of mode {image.mode}; one channel of 8-bit ids is expected. "
-                    "Use the labelTrainIds maps, not the colour maps."
-                )
-            return np.asarray(image.histogram()[:256])
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"Label map {path} cannot be decoded ({error}). Copy it again.") from error
-
-
-def _need_folder(path: Path, what: str) -> None:
+    Raises:
+        UserError: It does not exist.
+    """
     if not path.is_dir():
         raise UserError(f"Folder {path} ({what}) does not exist. Check the data root or put the data there.")
-
-
-def _first(items: Sequence[str]) -> str:
-    return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
-
-
-def _parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    with ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(function, items))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mst_pretrain.data import files
 from mst_pretrain.errors import UserError
-from mst_transfer.data import layouts, street
+from mst_transfer.data import label_maps, layouts, street
 
 ANNOTATIONS = "annotations/instances_train2017.json"
 Edit = Callable[[dict[str, Any]], Any]
@@ -190,7 +190,7 @@ def test_coco_class_order(data: Path) -> None:
     classes = layouts.coco_classes(path)
     assert classes == ("person", "car", "truck", "bus", "bicycle")
     assert layouts.check_coco(data / "coco", ANNOTATIONS, "train2017", ["car", "bus"]) == 3
-    with pytest.raises(UserError, match="have them all"):
+    with pytest.raises(UserError, match="has no category tram; it has person, car"):
         layouts.check_coco(data / "coco", ANNOTATIONS, "train2017", ["car", "tram"])
     content = json.loads(path.read_text())
     content["categories"].reverse()
@@ -208,7 +208,7 @@ def test_cityscapes_missing_parts(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"leftImg8bit/test.*does not exist"):
         layouts.check_cityscapes(root, "test")
     (root / "gtFine/train/street/street_000001_gtFine_labelTrainIds.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 3 images .*street_000001.*csCreateTrainIdLabelImgs"):
+    with pytest.raises(UserError, match=r"1 of 3 images .*street_000001.*tools/prepare_data.py cityscapes"):
         layouts.check_cityscapes(root, "train")
     shutil.rmtree(root / "gtFine")
     with pytest.raises(UserError, match=r"gtFine/train.*does not exist"):
@@ -242,9 +242,9 @@ def test_cityscapes_bad_label_maps(data: Path) -> None:
 def test_large_sets_are_sampled_and_say_so(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check of all Cityscapes-sized sets would take minutes, or a sampled one pass for a complete one."""
     root = data / "cityscapes"
-    monkeypatch.setattr(layouts, "MAX_READ_MAPS", 2)
+    monkeypatch.setattr(label_maps, "MAX_READ_MAPS", 2)
     maps = layouts.cityscapes_label_maps(root, "train")
-    assert layouts._sample(maps) == layouts._sample(maps) and len(layouts._sample(maps)) == 2
+    assert label_maps.sample(maps) == label_maps.sample(maps) and len(label_maps.sample(maps)) == 2
     for path in maps:
         Image.fromarray(np.full((64, 96), 20, np.uint8)).save(path)
     with pytest.raises(UserError, match="sample of 2 of 3 maps"):

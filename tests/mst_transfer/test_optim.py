@@ -1,24 +1,18 @@
-"""Learning rates and weight decay per parameter."""
+"""Layer decay and Swin's no-decay keys. test_learning_rates.py has the shipped models."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 import mst_transfer  # noqa: F401, registers
-from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 from mst_transfer.backbones import MSTSwin, MSTVisionTransformer
-
-COCO = Path(__file__).parents[2] / "configs/coco"
 
 SWIN_KEYS = {  # as configs/coco/mask_rcnn_mst.py
     "absolute_pos_embed": {"decay_mult": 0.0},
@@ -184,47 +178,3 @@ def test_swin_custom_keys() -> None:
     for name, group in found.items():
         assert group["weight_decay"] == (0.0 if name in norms | tables else 0.05), name
         assert group["lr"] == 1e-4
-
-
-def shipped(stem: str) -> tuple[nn.Module, dict[str, dict[str, Any]]]:
-    """The detector of a config without its checkpoint, and its groups by the config's rule."""
-    from mmdet.registry import MODELS
-
-    cfg = load_config(COCO / f"{stem}.py")
-    cfg.model.backbone.init_cfg = None
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(cfg.model)
-    rule = cfg.optim_wrapper
-    return model, groups(model, rule.get("constructor"), **rule.paramwise_cfg)
-
-
-def test_every_parameter_of_the_shipped_deit_detector() -> None:
-    """A parameter of the real Mask R-CNN (pyramid, FPN, RPN, heads) would have another rate or decay than iBOT's."""
-    model, found = shipped("mask_rcnn_mst_deit-s_1x")
-    parameters = dict(model.named_parameters())
-    assert set(found) == set(parameters) and len({group["lr"] for group in found.values()}) == 14
-    for name, group in found.items():
-        block = re.match(r"backbone\.trunk\.blocks\.(\d+)\.", name)
-        first = re.match(r"backbone\.trunk\.(cls_token|pos_embed|patch_embed)", name)
-        scale = 0.8 ** (12 - int(block[1])) if block else 0.8**13 if first else 1.0
-        free = parameters[name].ndim == 1 or name.endswith(("pos_embed", "cls_token"))
-        assert group["lr"] == pytest.approx(1e-4 * scale, rel=1e-12), name
-        assert group["weight_decay"] == (0.0 if free else 0.05), name
-
-
-def test_every_parameter_of_the_shipped_swin_detector() -> None:
-    """A bias table or norm of the real Mask R-CNN would be decayed, or a linear bias, of any part, would not."""
-    model, found = shipped("mask_rcnn_mst")
-    assert set(found) == {name for name, _ in model.named_parameters()}
-    norms = {
-        f"{prefix}.{part}"
-        for prefix, module in model.named_modules()
-        if isinstance(module, nn.LayerNorm)
-        for part in ("weight", "bias")
-    }
-    # patch embedding, 2 per block, 3 mergings, 4 outputs; one table per block
-    assert len(norms) == 2 * (1 + 24 + 3 + 4)
-    assert sum("relative_position_bias_table" in name for name in found) == 12
-    for name, group in found.items():
-        free = name in norms or name.endswith("relative_position_bias_table")
-        assert (group["lr"], group["weight_decay"]) == (1e-4, 0.0 if free else 0.05), name

@@ -1,0 +1,1 @@
+"""The comparison: which initialisations there are, what a run leaves behind, the table of all of them."""

@@ -1,0 +1,228 @@
+"""The rows of every comparison: where each initialisation's weights come from, by architecture.
+
+This is the only place that names them. ``tools/train.py --init NAME`` puts one into a config and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mst_pretrain.errors import UserError
+
+ROWS = ("random", "supervised", "dino", "moby", "esvit", "ibot", "mst-100", "mst-300")
+ARCHITECTURES = {"vit_small_patch16_224": "deit-s", "swin_tiny_patch4_window7_224": "swin-t"}
+INIT_CFG = "model.backbone.init_cfg"
+RANDOM = "random"
+
+_SWIN_STORAGE = "https://github.com/SwinTransformer/storage/releases/download"
+_ESVIT = "https://chunyleu.blob.core.windows.net/output/ckpts/esvit/swin/swin_tiny"
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """The weights that one architecture starts from in one row.
+
+    Attributes:
+        row: One of :data:`ROWS`.
+        architecture: ``deit-s`` or ``swin-t``.
+        checkpoint: File with timm's keys, relative to where the tools are started; None for random weights.
+        prefix: Part of the file's keys before timm's.
+        origin: Who trained the weights, how long, and where the original file is.
+        command: What makes ``checkpoint``.
+    """
+
+    row: str
+    architecture: str
+    checkpoint: str | None
+    prefix: str
+    origin: str
+    command: str
+
+    @property
+    def init_cfg(self) -> dict[str, Any] | None:
+        """As ``model.backbone.init_cfg`` takes it."""
+        if self.checkpoint is None:
+            return None
+        return dict(type="Pretrained", checkpoint=self.checkpoint, prefix=self.prefix)
+
+    def missing(self) -> str:
+        """The message when ``checkpoint`` is not there."""
+        return (
+            f"pretrained weights not found: {self.checkpoint} (row '{self.row}', {self.architecture}). Origin: "
+            f"{self.origin}. Make it with: {self.command}"
+        )
+
+
+def _mst(row: str, architecture: str, config: str) -> Initialisation:
+    config = f"mst_{architecture}_{config}"
+    return Initialisation(
+        row,
+        architecture,
+        f"work_dirs/{config}/latest.pth",
+        "teacher.backbone.",
+        "this repository's pretraining, which nobody has published",
+        f"bash tools/pretrain.sh configs/pretrain/{config}.py 8",
+    )
+
+
+def _published(
+    row: str, architecture: str, origin: str, url: str, options: str = "", file: str | None = None
+) -> Initialisation:
+    """Somebody's file, converted to timm's keys.
+
+    Args:
+        row: As in :class:`Initialisation`.
+        architecture: As in :class:`Initialisation`.
+        origin: Method and length.
+        url: From the authors' own documentation.
+        options: Of the conversion, where it is not to find the format itself.
+        file: Name to save under, where the address does not end in a telling one.
+    """
+    source = f"pretrained/{file or url.rpartition('/')[2]}"
+    target = f"pretrained/{row}_{architecture}.safetensors"
+    command = f"python tools/convert_checkpoint.py {source} {target} {options}--to timm"
+    where = f"{origin}, {url} (save as {source})"
+    return Initialisation(row, architecture, target, "", where, command)
+
+
+_ALL = (
+    *(Initialisation(RANDOM, name, None, "", "timm's initialisation", "") for name in ARCHITECTURES.values()),
+    _published(
+        "supervised",
+        "deit-s",
+        "DeiT-S, 300 epochs with labels",
+        "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
+    ),
+    _published(
+        "supervised",
+        "swin-t",
+        "Swin-T, 300 epochs with labels",
+        f"{_SWIN_STORAGE}/v1.0.0/swin_tiny_patch4_window7_224.pth",
+    ),
+    _published(
+        "dino",
+        "deit-s",
+        "DINO ViT-S/16, 800 epochs (for 300 or fewer, as the paper compares, train "
+        "configs/ablation/mask_none_no_decoder.py)",
+        "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+        "--from dino ",
+    ),
+    _published(
+        "dino",
+        "swin-t",
+        "EsViT's run of DINO's loss alone (view task only), 300 epochs",
+        f"{_ESVIT}/bl_lr0.0005_gpu16_bs32_multicrop_epoch300_dino_aug_window7/checkpoint.pth",
+        "--from esvit --which teacher ",
+        "dino_swin_tiny_checkpoint.pth",
+    ),
+    _published(
+        "moby",
+        "deit-s",
+        "MoBY, 300 epochs",
+        f"{_SWIN_STORAGE}/v1.0.3/moby_deit_small_300ep_pretrained.pth",
+        "--from moby ",
+    ),
+    _published(
+        "moby",
+        "swin-t",
+        "MoBY, 300 epochs",
+        f"{_SWIN_STORAGE}/v1.0.3/moby_swin_t_300ep_pretrained.pth",
+        "--from moby ",
+    ),
+    _published(
+        "esvit",
+        "swin-t",
+        "EsViT, view and region tasks, 300 epochs",
+        f"{_ESVIT}/bl_lr0.0005_gpu16_bs32_dense_multicrop_epoch300/checkpoint_best.pth",
+        "--from esvit --which teacher ",
+        "esvit_swin_tiny_checkpoint_best.pth",
+    ),
+    _published(
+        "ibot",
+        "deit-s",
+        "iBOT ViT-S/16, 800 epochs, 'backbone (t)'",
+        "https://drive.google.com/file/d/1di_xSqKxEwp7TFkis8fWkhYOYH1PagkH",
+        "--from ibot ",
+        "ibot_vit_small_teacher.pth",
+    ),
+    _published(
+        "ibot",
+        "swin-t",
+        "iBOT Swin-T/7, 300 epochs, 'backbone (t)'",
+        "https://drive.google.com/file/d/17gMXk9yUVk03lkgVoFXY0bgR3WOjdzSE",
+        "--from ibot ",
+        "ibot_swin_tiny_teacher.pth",
+    ),
+    *(_mst("mst-100", name, "8xb64-100e_in1k") for name in ARCHITECTURES.values()),
+    *(_mst("mst-300", name, "8xb128-300e_in1k") for name in ARCHITECTURES.values()),
+)
+INITIALISATIONS = {(init.row, init.architecture): init for init in _ALL}
+
+
+def architecture_of(cfg: Config) -> str | None:
+    """``deit-s`` or ``swin-t``, or None for another backbone."""
+    backbone = cfg.model.backbone
+    changed = set(backbone.get("model_args") or {}) - {"img_size"}
+    return None if changed else ARCHITECTURES.get(backbone.get("model"))
+
+
+def find(row: str, cfg: Config) -> Initialisation:
+    """The initialisation of a row for a config's backbone.
+
+    Raises:
+        UserError: No such row, or nobody has published it for this backbone.
+    """
+    architecture = architecture_of(cfg)
+    if row == RANDOM:
+        return Initialisation(RANDOM, architecture or "this backbone", None, "", "timm's initialisation", "")
+    known = [name for name in ROWS if (name, architecture) in INITIALISATIONS] or [RANDOM]
+    if row not in known or architecture is None:
+        raise UserError(
+            f"--init {row}: there is no such row for {cfg.filename} ({architecture or 'not DeiT-S or Swin-T'}). "
+            f"Rows: {', '.join(known)}. Another file: --cfg-options {INIT_CFG}.checkpoint=FILE"
+        )
+    return INITIALISATIONS[row, architecture]
+
+
+def work_dir(config: str | Path, row: str, seed: int) -> str:
+    """Where a row is trained unless ``--work-dir`` says otherwise."""
+    return str(Path("work_dirs", f"{Path(config).stem}_{row}_seed{seed}"))
+
+
+def use_row(cfg: Config, row: str) -> None:
+    """Start from a row: sets ``model.backbone.init_cfg`` and ``work_dir``, nothing else.
+
+    Raises:
+        UserError: The config has no pretrained backbone, or :func:`find` has no such row.
+    """
+    if "init_cfg" not in cfg.get("model", {}).get("backbone", {}):
+        raise UserError(
+            f"--init: {cfg.filename} has no {INIT_CFG}. It is for fine-tuning; pretraining has --init-from."
+        )
+    cfg.model.backbone.init_cfg = find(row, cfg).init_cfg
+    cfg.work_dir = work_dir(cfg.filename, row, cfg.get("randomness", {}).get("seed", 0))
+
+
+def checkpoint_of(cfg: Config) -> str | None:
+    """The file that a config's backbone starts from."""
+    init = cfg.model.backbone.get("init_cfg")
+    return str(init["checkpoint"]) if isinstance(init, dict) and "checkpoint" in init else None
+
+
+def row_of(cfg: Config) -> str:
+    """The row whose weights a config starts from, or the path of a file that is no row's."""
+    path = checkpoint_of(cfg)
+    if path is None:
+        return RANDOM
+    known = {init.checkpoint: init.row for init in _ALL if init.architecture == architecture_of(cfg)}
+    return known.get(path, path)
+
+
+def missing_message(path: str | Path) -> str | None:
+    """What to do about a missing file, where it is a row's."""
+    found = [init for init in _ALL if init.checkpoint and Path(init.checkpoint) == Path(path)]
+    return found[0].missing() if found else None

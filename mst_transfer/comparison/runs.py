@@ -1,0 +1,156 @@
+"""Trains and tests the missing cells of a comparison, one after the other; started again, it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mst_pretrain.checkpoint_io import LATEST, load_checkpoint
+from mst_pretrain.config import load_config
+from mst_pretrain.errors import UserError
+
+from .record import RESULTS, RUN, config_sha256, telling_options
+from .rows import find, work_dir
+from .table import read_record
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its test.
+
+    Attributes:
+        config: Config file.
+        row: Initialisation.
+        seed: Of the training.
+        options: ``KEY=VALUE`` as given, for both.
+        parsed: The same by key.
+        switches: Further arguments of the training.
+        gpus: Processes.
+    """
+
+    config: str
+    row: str
+    seed: int
+    options: tuple[str, ...]
+    parsed: dict[str, Any]
+    switches: tuple[str, ...]
+    gpus: int
+
+    @property
+    def folder(self) -> Path:
+        """Everything of it is there."""
+        return Path(work_dir(self.config, self.row, self.seed))
+
+    def tested(self) -> bool:
+        """Whether its finished training has a result."""
+        for path in self.folder.glob(f"{RESULTS}/*.json"):
+            record = read_record(path)
+            finished = record["run"] and record["iteration"] == record["run"]["iterations"]
+            if finished and not record["tta"] and self._same(record["run"]):
+                return True
+        return False
+
+    def trained(self) -> bool:
+        """Whether its last checkpoint is that of the last iteration.
+
+        Raises:
+            UserError: Its folder holds a run of other options or of another version of the config.
+        """
+        run, latest = self.folder / RUN, self.folder / LATEST
+        if not run.is_file() or not latest.is_file():
+            return False
+        record = json.loads(run.read_text())
+        if not self._same(record):
+            raise UserError(
+                f"{self.folder} holds a run of other options ({record['options']}) or of another version of "
+                f"{self.config}. Move it away, or give the options it was started with."
+            )
+        return load_checkpoint(latest).get("meta", {}).get("iter", 0) >= record["iterations"]
+
+    def _same(self, run: dict[str, Any]) -> bool:
+        """Whether a run had this job's config and options; its batch follows from the number of processes."""
+        given = telling_options(self.parsed) | ({"amp": True} if "--amp" in self.switches else {})
+        had = {key: value for key, value in run["options"].items() if key not in ("batch", "auto_scale_lr")}
+        scaled = run["options"].get("auto_scale_lr", False) == ("--auto-scale-lr" in self.switches)
+        return (
+            run["config_sha256"] == config_sha256(self.config)
+            and had == json.loads(json.dumps(given, default=str))
+            and (scaled or "batch" not in run["options"])
+        )
+
+    def train_command(self) -> list[str]:
+        """Continues where an earlier call was stopped."""
+        arguments = ["--init", self.row, "--resume", *self.switches]
+        options = [*self.options, f"randomness.seed={self.seed}"]
+        return self._command("train", [self.config], [*arguments, "--cfg-options", *options])
+
+    def test_command(self) -> list[str]:
+        """Of the last checkpoint, into the same folder."""
+        options = ["--cfg-options", *self.options] if self.options else []
+        arguments = ["--work-dir", str(self.folder), *options]
+        return self._command("test", [self.config, str(self.folder / LATEST)], arguments)
+
+    def _command(self, tool: str, what: list[str], arguments: list[str]) -> list[str]:
+        if self.gpus > 1:
+            return ["bash", str(ROOT / f"tools/dist_{tool}.sh"), *what, str(self.gpus), *arguments]
+        return [sys.executable, str(ROOT / f"tools/{tool}.py"), *what, *arguments]
+
+
+def check_weights(jobs: Sequence[Job]) -> None:
+    """Every row's weights, before anything is trained.
+
+    Raises:
+        UserError: Some are missing; the message has each one's origin and the command that makes it.
+    """
+    missing = []
+    for config, row in dict.fromkeys((job.config, job.row) for job in jobs):
+        init = find(row, load_config(config))
+        if init.checkpoint is not None and not Path(init.checkpoint).is_file():
+            missing.append(init.missing())
+    if missing:
+        lines = "\n  ".join(dict.fromkeys(missing))
+        raise UserError(
+            f"{len(set(missing))} rows have no weights; leave them out with --rows, or:\n  {lines}"
+        )
+
+
+def run(jobs: Sequence[Job], dry: bool = False) -> None:
+    """Train and test what has no result yet.
+
+    Args:
+        jobs: In this order.
+        dry: Only print the commands.
+
+    Raises:
+        UserError: Weights are missing, or a command failed.
+    """
+    left = [job for job in jobs if not job.tested()]
+    print(f"{len(jobs) - len(left)} of {len(jobs)} runs have a result, {len(left)} to do", flush=True)
+    if not dry:
+        check_weights(left)
+    for job in left:
+        commands = [] if job.trained() else [job.train_command()]
+        for command in [*commands, job.test_command()]:
+            print(f"$ {shlex.join(command)}", flush=True)
+            if not dry:
+                _call(command)
+
+
+def _call(command: list[str]) -> None:
+    environment = {**os.environ, "PYTHON": sys.executable}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    code = subprocess.call(command, env=environment)
+    if code:
+        raise UserError(
+            f"exit code {code} of: {shlex.join(command)}. Its message stands above; the same call of tools/compare.py "
+            "goes on from here."
+        )

@@ -1,0 +1,81 @@
+"""From an unpacked data set to one that training can trust: counts, layout, labels, every file read once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from mst_pretrain.evaluation.report import write_json
+
+from .. import layouts
+from .coco import prepare_coco
+from .findings import Findings
+from .imagenet import prepare_imagenet
+from .segmentation import prepare_cityscapes, prepare_pair
+from .task import Task
+from .verify import Record, Verifier
+
+SUMMARY, RECORD = "prepare_data.json", "prepare_data.verified.jsonl"
+CHECKS: dict[str, Callable[[Task], None]] = {
+    "imagenet": prepare_imagenet,
+    "coco": prepare_coco,
+    "cityscapes": prepare_cityscapes,
+    "pair": prepare_pair,
+}
+
+
+def prepare(
+    kind: str,
+    root: str | Path,
+    out: str | Path | None = None,
+    any_count: bool = False,
+    classes: int = 0,
+    workers: int | None = None,
+) -> tuple[Findings, Path]:
+    """Check a data set, make Cityscapes' train ids, and write the summary.
+
+    A run that was interrupted, or a later one, reads only what is new: files whose size and time of modification
+    are those of an earlier run are not read again.
+
+    Args:
+        kind: "imagenet", "coco", "cityscapes" or "pair" (``images/SPLIT`` and ``labels/SPLIT``).
+        root: The data set; only read when ``out`` is another folder.
+        out: Where the summary, the record of read files and new label maps go.
+        any_count: See :class:`Task`.
+        classes: See :class:`Task`.
+        workers: Threads.
+
+    Returns:
+        What was found, and the summary's path.
+
+    Raises:
+        UserError: ``root`` is no folder, or nothing can be written to ``out``.
+    """
+    root, started = Path(root), time.monotonic()
+    layouts.need_folder(root, "the data root")
+    target = Path(out) if out is not None else root
+    record = Record(target / RECORD, root)
+    verifier = Verifier(record, workers or min(16, 4 * (os.cpu_count() or 1)))
+    task = Task(root, target, any_count, classes, verifier)
+    try:
+        CHECKS[kind](task)
+    finally:
+        record.close()
+    summary = target / SUMMARY
+    write_json(
+        {
+            "data_set": kind,
+            "root": str(root),
+            "official_counts": not any_count,
+            **task.findings.as_dict(),
+            "files_read": verifier.read,
+            "files_unchanged": verifier.unchanged,
+            "seconds": round(time.monotonic() - started, 1),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        },
+        summary,
+    )
+    return task.findings, summary

@@ -1,0 +1,67 @@
+"""ImageNet: class folders or tar shards, official counts, every pixel decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mst_pretrain.data.files import list_images
+from mst_pretrain.data.shards import ShardSource
+from mst_pretrain.errors import UserError
+
+from .task import Task
+from .verify import whole_image, whole_shard
+
+IMAGENET_COUNTS = {"train": 1281167, "val": 50000}
+IMAGENET_CLASSES = 1000
+
+
+def prepare_imagenet(task: Task) -> None:
+    """``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE``, or shards ``train-*.tar`` and ``val-*.tar``."""
+    names: dict[str, list[str]] = {}
+    for split in IMAGENET_COUNTS:
+        folder, shards = task.root / split, sorted(task.root.glob(f"{split}-*.tar"))
+        if folder.is_dir():
+            count, names[split] = _class_folders(task, split, folder)
+        elif shards:
+            folder = task.root / f"{split}-*.tar"
+            count, names[split] = _shards(task, split, shards)
+        else:
+            what = f"no such folder; unpack ILSVRC2012_img_{split}.tar into it, one folder a class"
+            task.findings.add("missing split", folder, what)
+            continue
+        task.findings.splits[split] = {"images": count, "classes": len(names[split])}
+        task.findings.expect(folder, count, task.expected(IMAGENET_COUNTS, split), "images (ImageNet-1k)")
+        expected = None if task.any_count else IMAGENET_CLASSES
+        task.findings.expect(folder, len(names[split]), expected, "classes (ImageNet-1k)")
+    odd = sorted(set(names.get("train", [])) ^ set(names.get("val", []))) if len(names) == 2 else []
+    if odd:
+        what = f"{len(odd)} classes are in one of train and val only: {', '.join(odd[:3])}"
+        task.findings.add("layout", task.root, f"{what}. Give both the same class folders.")
+
+
+def _class_folders(task: Task, split: str, folder: Path) -> tuple[int, list[str]]:
+    images, classes = [], sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if not classes:
+        task.findings.add(
+            "layout", folder, f"has no class folders. Sort the images into {folder}/CLASS/IMAGE."
+        )
+    for name in classes:
+        try:
+            images += list_images(folder / name)
+        except UserError as error:
+            task.findings.add_error(folder / name, error)
+    _, faults = task.verifier.read_all(f"{split} images", images, whole_image)
+    task.findings.add_faults(faults)
+    return len(images), classes
+
+
+def _shards(task: Task, split: str, shards: list[Path]) -> tuple[int, list[str]]:
+    counts, faults = task.verifier.read_all(f"{split} shards", shards, whole_shard)
+    task.findings.add_faults(faults)
+    try:
+        source = ShardSource(shards, labelled=True)
+    except UserError as error:  # a damaged shard is among the faults already
+        if not faults:
+            task.findings.add_error(task.root, error)
+        return sum(count for (count,) in counts.values()), []
+    return len(source), source.classes

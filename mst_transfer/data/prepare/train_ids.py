@@ -1,0 +1,87 @@
+"""Cityscapes' polygons to maps of train ids: cityscapesscripts' own drawing, each file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from cityscapesscripts.helpers.annotation import Annotation
+from cityscapesscripts.helpers.labels import name2label
+from cityscapesscripts.preparation.json2labelImg import createLabelImage
+
+from mst_pretrain.data.progress import Progress
+from mst_pretrain.errors import UserError
+
+from ..layouts import LABEL_TAIL
+from .verify import Unusable, Verifier
+
+POLYGONS_TAIL = "_gtFine_polygons.json"
+
+
+def polygons_of(label_map: Path, polygons_root: Path, labels_root: Path) -> Path:
+    """Where the polygons of a ``labelTrainIds`` map lie below ``polygons_root``."""
+    name = label_map.name.removesuffix(LABEL_TAIL) + POLYGONS_TAIL
+    return polygons_root / label_map.parent.relative_to(labels_root) / name
+
+
+def convert_all(verifier: Verifier, jobs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path, str]]:
+    """Write the label map of each (polygons, label map) in parallel, with progress.
+
+    Yields:
+        Polygons, label map, and why they could not be drawn or an empty string.
+
+    Raises:
+        UserError: A map cannot be written.
+    """
+
+    def attempt(job: tuple[Path, Path]) -> str:
+        try:
+            convert(*job)
+        except Unusable as error:
+            return str(error)
+        except OSError as error:
+            raise UserError(
+                f"{job[1]} cannot be written ({error.strerror or error}). Make room, or name another folder: --out DIR"
+            ) from error
+        return ""
+
+    progress = Progress("converting polygons to labelTrainIds", len(jobs))
+    with closing(verifier.each(attempt, jobs)) as attempts:
+        for (polygons, label_map), why in zip(jobs, attempts, strict=True):
+            progress.step(1)
+            yield polygons, label_map, why
+
+
+def convert(polygons: Path, label_map: Path) -> None:
+    """Draw one ``labelTrainIds`` map as ``csCreateTrainIdLabelImgs`` does.
+
+    Args:
+        polygons: ``*_gtFine_polygons.json``.
+        label_map: PNG to be written, at every moment absent, the old file or the whole new one.
+
+    Raises:
+        Unusable: The polygons cannot be read or have a label that Cityscapes does not know.
+        OSError: The map cannot be written.
+    """
+    annotation = Annotation()
+    try:
+        annotation.fromJsonText(polygons.read_text(encoding="utf-8"))
+        unknown = {
+            item.label for item in annotation.objects if not item.deleted and not _is_known(item.label)
+        }
+        if unknown:  # cityscapesscripts would end the process
+            raise Unusable(f"labels {sorted(unknown)} are not Cityscapes' labels")
+        image = createLabelImage(annotation, "trainIds")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise Unusable(f"not Cityscapes' polygons: {error!r}") from error
+    label_map.parent.mkdir(parents=True, exist_ok=True)
+    part = label_map.with_name(label_map.name + ".part")
+    image.save(part, "png")
+    os.replace(part, label_map)
+
+
+def _is_known(label: str) -> bool:
+    """As cityscapesscripts: ``cargroup`` is drawn as ``car``."""
+    return label in name2label or label.removesuffix("group") in name2label

@@ -1,0 +1,166 @@
+"""The COCO metric of the configs: full precision, per-class tables, official result files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from mmengine.registry import METRICS
+
+from mst_pretrain.errors import UserError
+from mst_pretrain.evaluation.report import write_json
+
+from .coco_scores import LIBRARIES, CocoScores, load_ground_truth, score_coco
+from .tables import coco_table
+
+INSTANCES = ("bboxes", "scores", "labels", "masks", "mask_scores")
+
+
+@METRICS.register_module()
+class MSTCocoMetric(BaseMetric):
+    """mAP of boxes and masks with the names of mmdet's CocoMetric, unrounded, at COCO's 1, 10 and 100 detections.
+
+    Args:
+        ann_file: Instance JSON of the images tested.
+        metric: ``bbox``, ``segm`` or both.
+        library: ``faster-coco-eval`` or ``pycocotools``.
+        out_dir: Where ``detections.bbox.json`` and ``detections.segm.json`` go, in COCO's results format; None: not
+            written.
+        collect_device: As in MMEngine.
+
+    Attributes:
+        report: After the evaluation: scores per class and size, for JSON.
+
+    Raises:
+        UserError: The annotations cannot be used, or a class is not in them.
+    """
+
+    default_prefix = "coco"
+
+    def __init__(
+        self,
+        ann_file: str,
+        metric: str | Sequence[str] = ("bbox", "segm"),
+        library: str = LIBRARIES[0],
+        out_dir: str | None = None,
+        collect_device: str = "cpu",
+    ) -> None:
+        super().__init__(collect_device=collect_device)
+        self.ann_file, self.library, self.out_dir = ann_file, library, out_dir
+        self.iou_types = [metric] if isinstance(metric, str) else list(metric)
+        unknown = set(self.iou_types) - {"bbox", "segm"}
+        if unknown or not self.iou_types:
+            raise UserError(
+                f"the COCO metric takes bbox and segm, got {self.iou_types}. Correct the evaluator."
+            )
+        self.report: dict[str, Any] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the detections of one batch: boxes float32 [N, 4] xyxy, masks as compressed RLE."""
+        for sample in data_samples:
+            self.results.append((int(sample["img_id"]), plain_instances(sample["pred_instances"])))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Score everything; mmdet's names, -1 where there is no object of a size."""
+        content = load_ground_truth(self.ann_file)
+        category_ids = category_ids_of(content, (self.dataset_meta or {}).get("classes"), self.ann_file)
+        logger: MMLogger = MMLogger.get_current_instance()
+        missing = len(content["images"]) - len({image_id for image_id, _ in results})
+        if missing:
+            logger.warning(
+                f"{missing} of {len(content['images'])} images of {self.ann_file} were not predicted and count as "
+                "images without a detection"
+            )
+        metrics: dict[str, float] = {}
+        self.report = {"images": len(content["images"])}
+        for iou_type in self.iou_types:
+            found = [
+                entry
+                for image_id, instances in results
+                for entry in coco_results(image_id, instances, category_ids, iou_type)
+            ]
+            if self.out_dir is not None:
+                write_json(found, Path(self.out_dir, f"detections.{iou_type}.json"), indent=None)
+            scores = score_coco(content, found, iou_type, self.library, category_ids)
+            logger.info(f"{coco_title(scores)}\n{coco_table(scores)}")
+            self.report[iou_type] = scores.as_dict()
+            for name, value in scores.statistics.items():
+                metrics[f"{iou_type}_{name}"] = -1.0 if value is None else value
+        return metrics
+
+
+def plain_instances(instances: Mapping[str, Any]) -> dict[str, Any]:
+    """mmdet's ``pred_instances``, tensors or arrays by name, as arrays; masks as compressed RLE."""
+    from pycocotools import mask as coco_masks
+
+    arrays: dict[str, Any] = {
+        key: torch.as_tensor(value).cpu().numpy() for key, value in instances.items() if key in INSTANCES
+    }
+    if "masks" in arrays:
+        rles = [coco_masks.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in arrays["masks"]]
+        arrays["masks"] = [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in rles]
+    return arrays
+
+
+def coco_results(
+    image_id: int, instances: dict[str, Any], category_ids: Sequence[int], iou_type: str
+) -> list[dict[str, Any]]:
+    """One image's detections in COCO's results format (https://cocodataset.org/#format-results).
+
+    Args:
+        image_id: Of the annotations.
+        instances: As :func:`plain_instances` gives them.
+        category_ids: Category id by label.
+        iou_type: ``bbox`` gives entries with boxes [x, y, width, height], ``segm`` entries with masks; the
+            official evaluation measures an object's size by what the entry holds.
+
+    Raises:
+        UserError: Masks are wanted and the model has none.
+    """
+    if iou_type == "segm" and "masks" not in instances:
+        raise UserError("the evaluator asks for segm and the model predicts no masks. Set its metric='bbox'.")
+    entries: list[dict[str, Any]] = []
+    scores = instances.get("mask_scores", instances["scores"]) if iou_type == "segm" else instances["scores"]
+    for place, label in enumerate(instances["labels"].tolist()):
+        entry = {"image_id": image_id, "category_id": category_ids[label], "score": float(scores[place])}
+        if iou_type == "bbox":
+            left, top, right, bottom = instances["bboxes"][place].tolist()
+            entry["bbox"] = [left, top, right - left, bottom - top]
+        else:
+            entry["segmentation"] = instances["masks"][place]
+        entries.append(entry)
+    return entries
+
+
+def category_ids_of(content: dict[str, Any], classes: Sequence[str] | None, source: str | Path) -> list[int]:
+    """Category id by label, from the annotations' names.
+
+    Raises:
+        UserError: A class is missing, or the annotations have another order than the classes; mmdet's labels
+            follow the file's.
+    """
+    ids = {str(category["name"]): int(category["id"]) for category in content["categories"]}
+    if classes is None:
+        return list(ids.values())
+    missing = [name for name in classes if name not in ids]
+    if missing:
+        raise UserError(
+            f"{source} has no category '{missing[0]}' ({len(missing)} of {len(classes)} classes are missing). Give "
+            "the annotations of the data that the model was trained for, or correct the classes."
+        )
+    if [name for name in ids if name in classes] != list(classes):
+        raise UserError(
+            f"{source} has the categories in another order than the classes of the config, which swaps labels. "
+            "Correct the file's order, or the classes'."
+        )
+    return [ids[name] for name in classes]
+
+
+def coco_title(scores: CocoScores) -> str:
+    """One line above the table."""
+    return f"{scores.iou_type} AP in per cent ({scores.library})"

@@ -1,0 +1,140 @@
+"""A config's test evaluators and tools/test.py's options: brought together, and checked before the first image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
+
+from mst_pretrain.errors import UserError
+
+from .coco_metric import category_ids_of
+from .coco_scores import LIBRARIES, load_ground_truth, require_library
+from .label_images import cityscapes_label_ids
+
+# mmdet's and mmseg's metrics, the one of ours that takes their place, and what is taken over or means nothing to it.
+OURS = {"CocoMetric": "MSTCocoMetric", "FasterCocoMetric": "MSTCocoMetric", "IoUMetric": "MSTIoUMetric"}
+TAKEN = {
+    "MSTCocoMetric": {"ann_file", "metric", "library", "out_dir", "collect_device"},
+    "MSTIoUMetric": {"ignore_index", "out_dir", "label_ids", "image_root", "collect_device"},
+}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "classwise": (True, False),
+    "format_only": (False,),
+    "backend_args": (None,),
+    "iou_metrics": (["mIoU"],),
+}
+
+
+def classes_of(cfg: Config, loader: str = "test_dataloader") -> tuple[str, ...] | None:
+    """Class names by label of a data set: the config's, else its type's."""
+    dataset = cfg[loader].dataset
+    classes = (dataset.get("metainfo") or {}).get("classes")
+    classes = classes or getattr(dataset_type(cfg, loader), "METAINFO", {}).get("classes")
+    return None if classes is None else tuple(classes)
+
+
+def dataset_type(cfg: Config, loader: str = "test_dataloader") -> Any:
+    """The registered class of a data set, or None."""
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        return registry.get(cfg[loader].dataset.type)
+
+
+def label_ids_of(cfg: Config, classes: Sequence[str] | None) -> list[int] | None:
+    """What an official label PNG holds by label: Cityscapes' label ids; None for other data, the label itself.
+
+    Args:
+        cfg: Its test data set's type says whether the data are Cityscapes'.
+        classes: Names by label.
+
+    Raises:
+        UserError: A Cityscapes data set with a class that is not Cityscapes'.
+    """
+    from mmseg.datasets import CityscapesDataset
+
+    kind = dataset_type(cfg)
+    if classes is None or not (isinstance(kind, type) and issubclass(kind, CityscapesDataset)):
+        return None
+    return cityscapes_label_ids(classes)
+
+
+def image_root_of(cfg: Config) -> str:
+    """The folder that a data set's images lie below."""
+    dataset = cfg.test_dataloader.dataset
+    prefix = dataset.get("data_prefix") or {}
+    return str(Path(dataset.get("data_root") or "", prefix.get("img") or prefix.get("img_path") or ""))
+
+
+def use_our_metrics(cfg: Config, library: str | None, out_dir: str | None) -> None:
+    """Exchange mmdet's and mmseg's metrics for ours, in place, and give them the options.
+
+    A metric with a setting that ours has no place for stays as it is; a line says so.
+
+    Args:
+        cfg: Its ``test_evaluator`` is a dictionary or a list of them.
+        library: ``--coco-library``, or None where it was not given.
+        out_dir: ``--out``: official result files; None: none.
+
+    Raises:
+        UserError: An option was given that no metric of the config takes.
+    """
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+    ours = [_ours(dict(evaluator)) for evaluator in evaluators]
+    coco = [evaluator for evaluator in ours if evaluator["type"] == "MSTCocoMetric"]
+    iou = [evaluator for evaluator in ours if evaluator["type"] == "MSTIoUMetric"]
+    if library is not None and not coco:
+        raise UserError(f"--coco-library: {cfg.filename} has no COCO metric that takes it. Leave it out.")
+    if out_dir is not None and not coco and not iou:
+        raise UserError(
+            f"--out: the metrics of {cfg.filename} ({', '.join(e['type'] for e in ours)}) write no result files. Use "
+            "MSTCocoMetric or MSTIoUMetric as test_evaluator."
+        )
+    for evaluator in coco:
+        evaluator["library"] = library or evaluator.get("library", LIBRARIES[0])
+        evaluator["out_dir"] = out_dir
+    for evaluator in iou:
+        evaluator["out_dir"] = out_dir
+        evaluator.setdefault("label_ids", label_ids_of(cfg, classes_of(cfg)))
+        evaluator.setdefault("image_root", image_root_of(cfg))
+    cfg.test_evaluator = [ConfigDict(evaluator) for evaluator in ours]
+
+
+def check_metrics(cfg: Config, split: str = "test") -> None:
+    """The COCO library is there, and the annotations can be scored, before an image is trained on or predicted.
+
+    Args:
+        cfg: Its ``<split>_evaluator`` is a dictionary or a list of them.
+        split: ``val`` or ``test``.
+
+    Raises:
+        UserError: Not so.
+    """
+    evaluators = cfg.get(f"{split}_evaluator") or []
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if evaluator["type"] == "MSTCocoMetric":
+            require_library(evaluator.get("library", LIBRARIES[0]))
+            content = load_ground_truth(evaluator["ann_file"])
+            category_ids_of(content, classes_of(cfg, f"{split}_dataloader"), evaluator["ann_file"])
+
+
+def _ours(evaluator: dict[str, Any]) -> dict[str, Any]:
+    name = OURS.get(evaluator["type"].rpartition(".")[2])
+    if name is None:
+        return evaluator
+    kept = {
+        key: value
+        for key, value in evaluator.items()
+        if key != "type" and not any(value == neutral for neutral in NEUTRAL.get(key, ()))
+    }
+    strange = sorted(set(kept) - TAKEN[name])
+    if strange or (name == "MSTCocoMetric" and "ann_file" not in kept):
+        print(
+            f"{evaluator['type']} stays as the config has it ({', '.join(strange) or 'no ann_file'}): no per-class "
+            "scores, no result files.",
+            flush=True,
+        )
+        return evaluator
+    return {"type": name, **kept}

@@ -1,0 +1,67 @@
+"""Predict images with a trained detector or segmentor: pictures, official result files, and an index in JSON."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from mst_pretrain.config import ConfigOptions, load_config
+from mst_pretrain.errors import UserError, run_cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, check everything, predict; 1 where some images were left out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("images", nargs="+", help="images, or folders of images at any depth")
+    parser.add_argument("--config", required=True, help="config of the training")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint of a training with this config")
+    parser.add_argument("--out", required=True, metavar="DIR", help="everything is written there")
+    parser.add_argument(
+        "--annotations",
+        metavar="JSON",
+        help="COCO file with the ids of these images and of the categories (default: the numbers in COCO's file names, "
+        "COCO's category ids for its 80 classes, else 1, 2, 3, ...)",
+    )
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.3, help="of drawn boxes; the JSON has every one"
+    )
+    parser.add_argument("--tta", action="store_true", help="several sizes, each also mirrored, merged")
+    parser.add_argument("--tta-scales", type=float, nargs="+", metavar="FACTOR", help="of the test size")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=ConfigOptions,
+        default={},
+        metavar="KEY=VALUE",
+        help="override keys of the config, as in tools/train.py",
+    )
+    args = parser.parse_args(argv)
+
+    cfg = load_config(args.config, args.cfg_options)
+    from mst_transfer.prediction.files import INDEX, PredictionFiles, find_images
+    from mst_transfer.prediction.predictor import Predictor
+
+    images = find_images(args.images)
+    _check_writable(args.out)
+    predictor = Predictor(cfg, args.checkpoint, args.device, args.tta, args.tta_scales)
+    files = PredictionFiles(predictor, args.out, args.annotations, args.score_threshold)
+    settings = {"config": args.config, "checkpoint": args.checkpoint}
+    settings |= {"tta": args.tta or args.tta_scales is not None, "tta_scales": args.tta_scales}
+    index = files.run(images, settings)
+    print(f"{len(index['images'])} of {len(images)} images predicted: {Path(args.out, INDEX)}", flush=True)
+    return 1 if index["failed"] else 0
+
+
+def _check_writable(out: str) -> None:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}). Give another folder.") from error
+
+
+if __name__ == "__main__":
+    run_cli(main)
