@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SPARE = 32  # candidates beyond k
+
 
 def knn_predict(
     train_features: Tensor,
@@ -48,7 +50,7 @@ def knn_predict(
     for rows in test_features.split(test_chunk):
         similarity, index = nearest(train_features, rows, most, train_chunk)
         # Relative to the nearest, so that a low temperature cannot overflow; float64, so that sums tie only if equal.
-        votes = ((similarity - similarity[:, :1]).double() / temperature).exp()
+        votes = ((similarity - similarity[:, :1]) / temperature).exp()
         labels = train_labels[index]
         for k in predictions:
             tally = votes.new_zeros(len(rows), classes).scatter_add_(1, labels[:, :k], votes[:, :k])
@@ -59,6 +61,9 @@ def knn_predict(
 def nearest(train: Tensor, test: Tensor, count: int, chunk: int) -> tuple[Tensor, Tensor]:
     """The ``count`` most similar training images of each test image, most similar first, earlier first on ties.
 
+    Found in float32 with ``SPARE`` more, which are then ordered by their similarity in float64: neighbours that float32
+    cannot tell apart would depend on the order of its sums.
+
     Args:
         train: [N, D] float, not normalised.
         test: [m, D] float, not normalised.
@@ -66,19 +71,30 @@ def nearest(train: Tensor, test: Tensor, count: int, chunk: int) -> tuple[Tensor
         chunk: Training images at a time.
 
     Returns:
-        Cosine similarity [m, count] float32, and index [m, count] int64.
+        Cosine similarity [m, count] float64, and index [m, count] int64.
     """
+    spare = min(count + SPARE, len(train))
     queries = F.normalize(test.float(), dim=1)
     best = queries.new_empty(len(test), 0)
     best_index = torch.empty(len(test), 0, dtype=torch.int64, device=test.device)
     for start in range(0, len(train), chunk):
         similarity = queries @ F.normalize(train[start : start + chunk].float(), dim=1).T
-        near, index = _top(similarity, min(count, similarity.shape[1]))
+        near, index = _top(similarity, min(spare, similarity.shape[1]))
         # Candidates stand by rising index among equals, and a stable sort keeps them so.
         best, best_index = torch.cat([best, near], 1), torch.cat([best_index, index + start], 1)
         best, order = best.sort(dim=1, descending=True, stable=True)
-        best, best_index = best[:, :count], best_index.gather(1, order)[:, :count]
-    return best, best_index
+        best, best_index = best[:, :spare], best_index.gather(1, order)[:, :spare]
+    exact = [_similarity(train, *rows) for rows in zip(test.split(64), best_index.split(64), strict=True)]
+    # By rising index first, so that the stable sort keeps the earlier of equals.
+    best_index, order = best_index.sort(dim=1)
+    best, order = torch.cat(exact).gather(1, order).sort(dim=1, descending=True, stable=True)
+    return best[:, :count], best_index.gather(1, order)[:, :count]
+
+
+def _similarity(train: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    """Cosine of each row [r, D] and its own training images [r, n]: [r, n] float64."""
+    near = F.normalize(train[index].double(), dim=2)
+    return torch.einsum("rnd,rd->rn", near, F.normalize(rows.double(), dim=1))
 
 
 def _top(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:

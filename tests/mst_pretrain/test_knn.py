@@ -148,3 +148,13 @@ def test_features_stand_in_the_order_of_the_files(images: Path) -> None:
         alone = [trunk.forward_features(transform(Image.open(p).convert("RGB"))[None])[0, 0] for p in paths]
     torch.testing.assert_close(got, torch.stack(alone), rtol=1e-4, atol=1e-5)
     assert got.shape == (17, 16) and not trunk.training
+
+
+def test_neighbours_that_float32_cannot_tell_apart() -> None:
+    """The nearest image, and with it a prediction, would depend on the order of float32's sums."""
+    train = torch.tensor([[1.0, 1.0e-4], [1.0, 0.9e-4], [1.0, -0.9e-4]])
+    similarity, index = nearest(train, torch.tensor([[1.0, 0.0]]), 2, chunk=2)
+    assert index.tolist() == [[1, 2]]
+    expected = [1 / math.sqrt(1 + float(train[1, 1]) ** 2)] * 2
+    assert similarity[0].tolist() == pytest.approx(expected, abs=1e-15)
+    assert knn_predict(train, torch.tensor([3, 5, 4]), torch.tensor([[1.0, 0.0]]), [1])[1].tolist() == [5]
