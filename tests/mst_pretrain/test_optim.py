@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -123,3 +124,15 @@ def test_logged_norm_is_the_one_before_global_clipping() -> None:
     wrapper = wrapper_of(model, clip_grad={"max_norm": 0.5})
     wrapper.update_params(sum((10 * parameter).sum() for parameter in model.parameters()))
     assert wrapper.grad_norm == pytest.approx(600**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "skipped"), [(1.0, False), (math.inf, True), (-math.inf, True), (math.nan, True)]
+)
+def test_a_gradient_that_is_not_finite_moves_nothing(gradient: float, skipped: bool) -> None:
+    """One infinite gradient would turn its weight, and then all others, into NaN."""
+    weights = parameters_with([torch.tensor([gradient, 0.5]), torch.tensor([0.25])])
+    wrapper = MSTOptimWrapper(torch.optim.SGD(weights, lr=1.0), clip_grad_per_tensor=3.0)
+    wrapper.step()
+    assert wrapper.skipped is skipped
+    assert weights[1].item() == (0.0 if skipped else -0.25) and torch.isfinite(weights[0]).all()
