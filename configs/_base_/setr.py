@@ -1,6 +1,6 @@
 # What SETR-PUP and SETR-MLA share on Cityscapes: 768x768 crops, DeiT-S tokens of stride 16, SGD without weight decay,
 # sliding windows, 40k iterations, 8 GPUs x 1 crop. All values [code: SETR] unless tagged otherwise.
-_base_ = ["./cityscapes.py", "./tta_cityscapes.py"]
+_base_ = "./cityscapes.py"
 
 crop_size = (768, 768)
 train_pipeline = [
@@ -17,19 +17,6 @@ test_pipeline = [
     dict(type="Resize", scale=(2049, 1025), keep_ratio=True),
     dict(type="LoadAnnotations"),  # after Resize: the label map keeps its size
     dict(type="PackSegInputs"),
-]
-tta_sizes = [(round(2049 * f), round(1025 * f)) for f in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
-tta_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [dict(type="Resize", scale=size, keep_ratio=True) for size in tta_sizes],
-            [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
-            [dict(type="LoadAnnotations")],
-            [dict(type="PackSegInputs")],
-        ],
-    ),
 ]
 train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))  # 8 GPUs x 1 crop = 8 per step
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,6 +1,6 @@
 # UperNet, MST DeiT-S/16 of 300 epochs, Cityscapes 512x1024, 40k iterations, 4 GPUs x 2 crops. Optimiser,
 # schedule and pyramid [code: iBOT], there on ADE20K.
-_base_ = ["../_base_/upernet.py", "../_base_/cityscapes.py", "../_base_/tta_cityscapes.py"]
+_base_ = ["../_base_/upernet.py", "../_base_/cityscapes.py"]
 
 model = dict(
     backbone=dict(

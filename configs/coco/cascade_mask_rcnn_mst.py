@@ -1,6 +1,6 @@
 # Cascade Mask R-CNN, MST Swin-T of 300 epochs, 1x schedule, 8 GPUs x 2 images. Optimiser, schedule and data of
 # mask_rcnn_mst.py, which Cascade Mask R-CNN shares [code: Swin detection, iBOT].
-_base_ = ["../_base_/cascade_mask_rcnn.py", "../_base_/coco_instance.py", "../_base_/tta_coco.py"]
+_base_ = ["../_base_/cascade_mask_rcnn.py", "../_base_/coco_instance.py"]
 
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
 # Cascade Mask R-CNN, MST DeiT-S/16 of 300 epochs, 1x schedule, 16 GPUs x 2 images: iBOT's setting [code: iBOT].
-_base_ = ["../_base_/cascade_mask_rcnn.py", "../_base_/coco_instance.py", "../_base_/tta_coco.py"]
+_base_ = ["../_base_/cascade_mask_rcnn.py", "../_base_/coco_instance.py"]
 
 model = dict(
     backbone=dict(

@@ -1,7 +1,7 @@
 # Mask R-CNN, MST Swin-T of 300 epochs, 1x schedule, 8 GPUs x 2 images. Recipe [code: Swin detection, MoBY]:
 # the same file for every initialisation. The paper's 42.7 / 38.8 [paper, summary] is after 100 epochs of
 # pretraining; for that setting: --init mst-100.
-_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py", "../_base_/tta_coco.py"]
+_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
 
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 # Mask R-CNN, MST DeiT-S/16 of 300 epochs, 1x schedule, 16 GPUs x 2 images. Pyramid and optimiser
 # [code: iBOT], there with Cascade Mask R-CNN; plain Mask R-CNN and the data pipeline of mask_rcnn_mst.py: ours.
-_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py", "../_base_/tta_coco.py"]
+_base_ = ["../_base_/mask_rcnn.py", "../_base_/coco_instance.py"]
 
 model = dict(
     backbone=dict(
