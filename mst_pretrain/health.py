@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
@@ -113,9 +113,13 @@ class HealthHook(Hook):
             f"Images of the batch: {', '.join(names[:SHOWN])}{more} ({listing})"
         )
         if self.skipped_in_a_row >= self.max_skipped:
+            finite = runner.iter + 1 - self.skipped_in_a_row
+            suspect = ""
+            if Path(runner.message_hub.get_info("last_ckpt", "")).stem == f"iter_{finite}":
+                suspect = f"It is of step {finite}, which may have broken the weights: take an older one. "
             raise UserError(
                 f"{self.skipped_in_a_row} steps in a row, up to step {runner.iter + 1}, had {what} that is not "
-                f"finite. {_last_good(runner)} Usual causes: a learning rate too high for this batch (lower "
+                f"finite. {_last_good(runner)} {suspect}Usual causes: a learning rate too high for this batch (lower "
                 "default_hooks.schedule.base_lr or lengthen its warmup_epochs), float16 overflow (use bfloat16: "
                 "optim_wrapper.type=MSTOptimWrapper, dtype=bfloat16), or broken images: their names are in "
                 f"{listing}. Then continue with --resume."
@@ -187,8 +191,36 @@ def _warmup(runner: Runner) -> int:
     return max(schedules, default=0)
 
 
+@HOOKS.register_module()
+class HealthyCheckpointHook(CheckpointHook):
+    """MMEngine's, by iteration; a checkpoint due at a skipped step waits for the next step that is finite.
+
+    Once a step has broken the weights every later one is skipped: checkpoints of those would push out the good ones.
+    The last iteration is saved as it is.
+    """
+
+    def __init__(self, *args: Any, by_epoch: bool = False, **kwargs: Any) -> None:
+        if by_epoch:
+            raise UserError(
+                "default_hooks.checkpoint.by_epoch is True. Pretraining counts iterations: leave it out."
+            )
+        super().__init__(*args, by_epoch=False, **kwargs)
+        self.waiting = False
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Save what is due, or was due at steps skipped since."""
+        self.waiting |= self.every_n_train_iters(runner, self.interval, self.save_begin)
+        last = self.save_last and self.is_last_train_iter(runner)
+        if last or (self.waiting and not runner.optim_wrapper.skipped):
+            runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
+            self._save_checkpoint(runner)
+            self.waiting = False
+
+
 def _last_good(runner: Runner) -> str:
     latest = Path(runner.work_dir, LATEST)
     if latest.exists():
-        return f"The last good checkpoint stays: {latest}."
+        return f"The last checkpoint stays: {latest}."
     return f"No checkpoint was due yet; {Path(runner.work_dir, INITIAL)} has the weights before training."

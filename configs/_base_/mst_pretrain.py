@@ -88,7 +88,7 @@ default_hooks = dict(
     first_steps=dict(type="FirstStepsHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2000, max_keep_ckpts=2),
+    checkpoint=dict(type="HealthyCheckpointHook", interval=2000, max_keep_ckpts=2),
     param_scheduler=None,
     sampler_seed=None,
 )

@@ -184,7 +184,7 @@ def tensors(node: Any, name: str = "") -> dict[str, Tensor]:
 def test_killed_run_resumes_bit_for_bit(config: Path, tmp_path: Path) -> None:
     """10 steps would not be 6, kill -9 inside an epoch, and 4: samples, crops, dropped paths or states would differ."""
     train(config, tmp_path / "whole")
-    assert kill_at(config, tmp_path / "killed", "iter_6.pth") == -signal.SIGKILL
+    assert kill_at(config, tmp_path / "killed", "latest.pth") == -signal.SIGKILL
     assert load_checkpoint(tmp_path / "killed/latest.pth")["meta"]["iter"] % 6 == 0
     output = train(config, tmp_path / "killed", "--resume", str(tmp_path / "killed/iter_6.pth"))
     assert "keys matched" in output
@@ -240,7 +240,8 @@ def test_a_broken_batch_of_one_process_is_skipped_by_all(config: Path, tmp_path:
         "custom_imports = dict(imports=['mst_pretrain', 'break_the_second_rank'])\n"
         "train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n"
         "train_cfg = dict(max_iters=4)\n"
-        "default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1))\n"
+        "every_step = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=-1)\n"
+        "default_hooks = dict(checkpoint=every_step)\n"
     )
     arguments = ("tools/dist_train.sh", str(two), "2", "--work-dir", str(tmp_path / "2"))
     output = run("bash", *arguments, PORT=free_port(), PYTHONPATH=f"{ROOT}:{tmp_path}")

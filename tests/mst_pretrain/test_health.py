@@ -54,6 +54,7 @@ def test_a_step_that_is_not_finite_moves_nothing(
     """One broken image would turn the weights, the teacher, the centre or a batch norm's statistics into NaN."""
     nan_at(3 * accumulate)  # with two micro-batches the second is broken, the first was whole
     cfg = toy_config(train_cfg__max_iters=4, train_cfg__accumulate=accumulate, **EVERY_STEP, **BN_HEAD)
+    cfg.default_hooks.checkpoint.update(type="CheckpointHook", by_epoch=False)  # ours saves no skipped step
     runner = build_runner(cfg)
     runner.train()
     work_dir = Path(cfg.work_dir)
@@ -91,10 +92,38 @@ def test_a_run_that_stays_not_finite_stops(
     ):
         build_runner(cfg).train()
     work_dir = Path(cfg.work_dir)
-    assert load_checkpoint(work_dir / "latest.pth")["meta"]["iter"] == 6
+    assert load_checkpoint(work_dir / "latest.pth")["meta"]["iter"] == 4
     assert all(torch.isfinite(value).all() for value in weights(work_dir, "latest.pth").values())
     assert len((work_dir / "skipped_steps.jsonl").read_text().splitlines()) == 4
     assert "Step 7 skipped, 3 in a row, 4 in all: the loss is not finite" in capsys.readouterr().out
+
+
+def test_no_checkpoint_is_written_while_steps_are_skipped(
+    toy_config: MakeConfig, nan_at: Callable[..., None], tmp_path: Path
+) -> None:
+    """Copies of broken weights would push the good checkpoints out, or a checkpoint be lost to one bad image."""
+    nan_at(4, 7, 8)
+    keep_two = {"default_hooks__checkpoint__interval": 2, "default_hooks__checkpoint__max_keep_ckpts": 2}
+    cfg = toy_config(train_cfg__max_iters=10, default_hooks__health__max_skipped=2, **keep_two)
+    with pytest.raises(UserError, match=r"2 steps in a row, up to step 8, .*It is of step 6, which may"):
+        build_runner(cfg).train()
+    kept = {path.name for path in Path(cfg.work_dir).glob("*.pth")}
+    assert kept == {
+        "initial.pth",
+        "iter_5.pth",
+        "iter_6.pth",
+        "latest.pth",
+    }  # 5: what was due at the skipped 4
+    nan_at(2)
+    cfg = toy_config(train_cfg__max_iters=2, **keep_two)
+    build_runner(cfg).train()
+    assert load_checkpoint(Path(cfg.work_dir, "latest.pth"))["meta"]["iter"] == 2  # the end is always saved
+
+
+def test_checkpoints_by_epoch_are_refused(toy_config: MakeConfig) -> None:
+    """The run would end without a single checkpoint: the loop is one epoch to MMEngine."""
+    with pytest.raises(UserError, match="by_epoch"):
+        build_runner(toy_config(default_hooks__checkpoint__by_epoch=True))
 
 
 FULL = math.log(1024)
