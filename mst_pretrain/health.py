@@ -118,7 +118,7 @@ class HealthHook(Hook):
             if Path(runner.message_hub.get_info("last_ckpt", "")).stem == f"iter_{finite}":
                 suspect = f"It is of step {finite}, which may have broken the weights: take an older one. "
             raise UserError(
-                f"{self.skipped_in_a_row} steps in a row, up to step {runner.iter + 1}, had {what} that is not "
+                f"{self.skipped_in_a_row} steps in a row, up to step {runner.iter + 1}, were skipped: {what} is not "
                 f"finite. {_last_good(runner)} {suspect}Usual causes: a learning rate too high for this batch (lower "
                 "default_hooks.schedule.base_lr or lengthen its warmup_epochs), float16 overflow (use bfloat16: "
                 "optim_wrapper.type=MSTOptimWrapper, dtype=bfloat16), or broken images: their names are in "
