@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.utils import import_modules_from_strings
 
+from .cli import find_config
 from .errors import UserError
 
 ADD = "+"
@@ -51,16 +52,19 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """Read a config and override keys of it; nothing it names is imported yet.
 
     Args:
-        path: Config file.
+        path: Config file; ``configs/...`` is found in the installation when it is not in this folder.
         options: Dotted key to value. ``data_root`` moves every path; a leading ``+`` adds a key.
 
     Raises:
         UserError: The file is missing or not Python, or a key is not in it.
     """
+    path = find_config(path)
     try:
         cfg = Config.fromfile(str(path), import_custom_modules=False)
     except FileNotFoundError as error:
-        raise UserError(f"config {path} cannot be read: {error}. The configs are under configs/.") from error
+        raise UserError(
+            f"config {path} cannot be read: {error}. mst configs lists those that are installed."
+        ) from error
     except SyntaxError as error:
         raise UserError(f"config {path} is not valid Python: {error}. Correct that line.") from error
     options = dict(options or {})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_pretrain.checkpoint_io import LATEST, load_checkpoint
+from mst_pretrain.cli import resources
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 
@@ -20,7 +21,7 @@ from .record import RESULTS, RUN, config_sha256, telling_options
 from .rows import find, work_dir
 from .table import read_record
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = resources()
 
 
 @dataclass(frozen=True)

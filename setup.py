@@ -1,0 +1,27 @@
+"""Puts configs and tools into the wheel, below ``mst_toolkit/``; everything else is in pyproject.toml."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+ONLY_IN_A_CLONE = ("setup_env.sh", "run_tests.sh", "__pycache__")
+
+
+class BuildWithConfigsAndTools(build_py):
+    """An editable install reads both from the clone instead."""
+
+    def run(self) -> None:
+        """Copy beside the packages."""
+        super().run()
+        if self.editable_mode:
+            return
+        for folder in ("configs", "tools"):
+            target = Path(self.build_lib, "mst_toolkit", folder)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns(*ONLY_IN_A_CLONE))
+
+
+setup(cmdclass={"build_py": BuildWithConfigsAndTools})
