@@ -96,7 +96,7 @@ def test_sound_sets_pass(data: Path, run: Run, kind: str, options: list[str], sp
     code, said, summary = run(kind, data / kind, *options)
     assert (code, summary["problems"]) == (0, []) and "no problem" in said
     assert {name: numbers["images"] for name, numbers in summary["splits"].items()} == splits
-    maps = 5 if kind in ("cityscapes", "pair") else 0
+    maps = {"cityscapes": 10, "pair": 5}.get(kind, 0)  # Cityscapes: train ids and label ids
     assert (summary["files_read"], summary["files_unchanged"]) == (5 + maps, 0)
 
 
@@ -194,6 +194,14 @@ def test_label_map_of_another_size_or_with_unknown_ids(
     assert f"{first}: is 48x60 (height x width), its image" in said and "is 48x64" in said
     assert f"{second}: has the unknown id 19 (all: [19]); ids are 0..18 and 255" in said
     assert "Resize the map with nearest neighbour" in said and "as 255" in said
+
+
+def test_label_ids_of_another_size(data: Path, run: Run) -> None:
+    """Training reads only train ids; the official score would end on maps that nobody looked at."""
+    path = sorted(data.glob("cityscapes/gtFine/val/*/*_labelIds.png"))[0]
+    Image.fromarray(np.zeros((48, 60), np.uint8)).save(path)
+    code, said, summary = run("cityscapes", data / "cityscapes", "--any-count")
+    assert (code, kinds(summary)) == (2, ["label map size"]) and f"{path}: is 48x60" in said
 
 
 def test_image_without_label_map(data: Path, run: Run) -> None:
@@ -323,7 +331,7 @@ def test_train_ids_equal_cityscapesscripts(polygons: Path, run: Run, tmp_path: P
         assert (ours[5:16, 10:21] == 14).all()  # a truck, drawn last
     assert not list(polygons.rglob("*.part"))
     code, said, summary = run("cityscapes", polygons, "--any-count")
-    assert code == 0 and "drawn" not in said and summary["files_unchanged"] == 10
+    assert code == 0 and "drawn" not in said and summary["files_unchanged"] == 15
 
 
 def test_bad_polygons_are_named(polygons: Path, run: Run) -> None:
@@ -352,7 +360,7 @@ def test_out_leaves_the_data_alone_and_is_a_data_root(polygons: Path, run: Run, 
     assert {path: path.stat().st_mtime_ns for path in polygons.rglob("*")} == before
     assert (check_cityscapes(out, "train"), check_cityscapes(out, "val")) == (3, 2)
     code, said, summary = run("cityscapes", polygons, "--any-count", "--out", str(out))
-    assert code == 0 and summary["files_unchanged"] == 10 and f"train with data_root={out}" in said
+    assert code == 0 and summary["files_unchanged"] == 15 and f"train with data_root={out}" in said
 
 
 def test_a_root_that_cannot_be_written_says_what_to_do(data: Path, run: Run) -> None:

@@ -14,7 +14,7 @@ from ..label_maps import id_fault, size_fault
 from .findings import Findings
 from .task import Task
 from .train_ids import convert_all, polygons_of
-from .verify import Facts, whole_image, whole_label_map
+from .verify import whole_image, whole_label_map
 
 CITYSCAPES_COUNTS = {"train": 2975, "val": 500, "test": 1525}
 
@@ -48,7 +48,11 @@ def prepare_cityscapes(task: Task) -> None:
             _, faults = task.verifier.read_all("test images", paths, whole_image)
             task.findings.add_faults(faults)
         else:
-            _check_pairs(task, split, paths, maps, len(layouts.CITYSCAPES_CLASSES))
+            sizes = _check_pairs(task, split, paths, maps, len(layouts.CITYSCAPES_CLASSES))
+            official = [
+                layouts.cityscapes_label_map(path, folder, task.root / "gtFine" / split) for path in paths
+            ]
+            _check_label_ids(task, split, dict(zip(official, paths, strict=True)), sizes)
 
 
 def _make_train_ids(task: Task, images: dict[str, list[Path]]) -> Path:
@@ -113,15 +117,47 @@ def prepare_pair(task: Task) -> None:
         _check_pairs(task, split, images, maps, task.classes)
 
 
-def _check_pairs(task: Task, split: str, images: Sequence[Path], maps: Sequence[Path], classes: int) -> None:
-    """Every image and map is whole; maps are there, of the image's size and without unknown ids."""
+def _check_label_ids(
+    task: Task, split: str, images: dict[Path, Path], sizes: dict[Path, tuple[int, int]]
+) -> None:
+    """The official score reads ``labelIds``: where they are, they are whole and of the image's size.
+
+    Args:
+        task: The task.
+        split: For progress lines.
+        images: The image of each ``labelTrainIds`` path.
+        sizes: (width, height) of whole images.
+    """
+    official = {
+        label.with_name(label.name.replace("TrainIds", "Ids")): path for label, path in images.items()
+    }
+    there = task.verifier.each(Path.is_file, official)
+    present = [label for label, found in zip(official, there, strict=True) if found]
+    read, faults = task.verifier.read_all(f"{split} labelIds", present, whole_label_map)
+    task.findings.add_faults(faults)
+    for label, (width, height, *_) in read.items():
+        image = official[label]
+        if image in sizes:
+            fault = size_fault(image, sizes[image], (width, height))
+            _add(task.findings, "label map size", label, fault)
+
+
+def _check_pairs(
+    task: Task, split: str, images: Sequence[Path], maps: Sequence[Path], classes: int
+) -> dict[Path, tuple[int, int]]:
+    """Every image and map is whole; maps are there, of the image's size and without unknown ids.
+
+    Returns:
+        (width, height) of the whole images.
+    """
     findings = task.findings
     there = list(task.verifier.each(Path.is_file, maps))
     for label, found in zip(maps, there, strict=True):
         if not found:
             findings.add("no label map", label, "does not exist")
-    sizes, faults = task.verifier.read_all(f"{split} images", images, whole_image)
+    facts, faults = task.verifier.read_all(f"{split} images", images, whole_image)
     findings.add_faults(faults)
+    sizes = {path: (width, height) for path, (width, height, *_) in facts.items()}
     present = [label for label, found in zip(maps, there, strict=True) if found]
     read, faults = task.verifier.read_all(f"{split} label maps", present, whole_label_map)
     findings.add_faults(faults)
@@ -132,15 +168,12 @@ def _check_pairs(task: Task, split: str, images: Sequence[Path], maps: Sequence[
         width, height, *ids = read[label]
         seen.update(ids)
         if image in sizes:
-            _add(findings, "label map size", label, size_fault(image, _size(sizes[image]), (width, height)))
+            _add(findings, "label map size", label, size_fault(image, sizes[image], (width, height)))
         _add(findings, "unknown id", label, id_fault(ids, classes))
     findings.splits[split] |= {"label maps": len(read), "ids": str(sorted(seen))}
+    return sizes
 
 
 def _add(findings: Findings, kind: str, path: Path, fault: str) -> None:
     if fault:
         findings.add(kind, path, fault)
-
-
-def _size(facts: Facts) -> tuple[int, int]:
-    return facts[0], facts[1]
