@@ -149,6 +149,19 @@ def test_cut_trunk_and_resized_embedding(trunks: dict[str, tuple[Path, Any]]) ->
     assert torch.equal(backbone.trunk.pos_embed[:, 0], model.pos_embed[:, 0])
 
 
+def test_positions_are_resized_as_mmseg_does(trunks: dict[str, tuple[Path, Any]]) -> None:
+    """A larger grid would start from timm's antialiased positions, which no mmseg model of these weights has."""
+    path, timm_model = trunks["vit"]
+    backbone = small_vit(48, init_cfg=pretrained(path))
+    backbone.init_weights()
+    old = timm_model.pos_embed.detach()
+    side = int((old.shape[1] - 1) ** 0.5)
+    grid = old[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(grid, backbone.trunk.patch_embed.grid_size, mode="bicubic")
+    expected = torch.cat([old[:, :1], resized.flatten(2).transpose(1, 2)], 1)
+    torch.testing.assert_close(backbone.trunk.pos_embed.detach(), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("build", [small_vit, small_swin])
 def test_without_checkpoint_timms_values_stay(build: Any) -> None:
     """Random initialisation would be replaced by the zeros or ones of a framework's default."""
