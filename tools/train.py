@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--init-from",
         metavar="PATH",
-        help="pretraining starts from this timm, DINO or MST backbone; heads are new. Lower the learning rate with "
-        "--cfg-options default_hooks.schedule.base_lr=5e-5 (ours, not tuned)",
+        help="pretraining starts from this timm, DINO or MST backbone; heads are new. Learning rates were measured: "
+        "configs/pretrain/mst_deit-s_from-dino.py",
     )
     parser.add_argument(
         "--init",
