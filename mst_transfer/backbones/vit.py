@@ -128,7 +128,7 @@ class MSTVisionTransformer(TrunkBackbone):
         ]
         x = tokens.flatten(1, 2)
         if trunk.pos_embed is None:
-            return trunk.pos_drop(torch.cat([*parts, x], 1))
+            return torch.cat([*parts, x], 1)  # timm has no dropout here
         positions = resample_abs_pos_embed(
             trunk.pos_embed,
             new_size=list(tokens.shape[1:3]),

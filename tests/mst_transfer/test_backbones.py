@@ -262,3 +262,18 @@ def test_impossible_arguments(build: Any, message: str) -> None:
     """A wrong config would fail later, inside a neck, without naming the argument."""
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("more", [{}, {"no_embed_class": True}, {"pos_embed": "none"}, {"reg_tokens": 2}])
+def test_embedding_is_timms(more: dict[str, Any]) -> None:
+    """Tokens would miss a position, take [CLS]'s, or skip the dropout that follows."""
+    backbone = small_vit(model_args={**more, "pos_drop_rate": 0.5})
+    randomize(backbone)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    embedded: list[Tensor] = []
+    backbone.trunk.blocks[0].register_forward_pre_hook(lambda _, inputs: embedded.append(inputs[0].detach()))
+    for call in (backbone, backbone.trunk.forward_features):
+        torch.manual_seed(3)  # the same tokens are dropped
+        call(images)
+    torch.testing.assert_close(embedded[0], embedded[1], rtol=0, atol=1e-6)
+    assert (0.4 < (embedded[0] == 0).float().mean() < 0.6) == (more != {"pos_embed": "none"})
