@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import pickle
 import re
@@ -24,6 +25,8 @@ from .errors import UserError
 
 POSITION_EMBEDDING = "pos_embed"
 PATCH_EMBEDDING = "patch_embed.proj.weight"
+# A classifier and the tables that timm once stored; any other weight left over means another architecture.
+MAY_BE_LEFT = re.compile(r"head\.|head_dist\.|fc_norm\.|.*(relative_position_index|attn_mask)$")
 LATEST = "latest.pth"
 INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
 
@@ -183,7 +186,7 @@ def load_backbone(
             report.missing.append(key)
             continue
         weight = source[key]
-        if weight.shape != value.shape and key == POSITION_EMBEDDING and weight.shape[-1] == value.shape[-1]:
+        if weight.shape != value.shape and key == POSITION_EMBEDDING and _is_square(module, weight, value):
             weight = _resize_position_embedding(module, weight, antialias)
             report.resized.append(key)
         if weight.shape != value.shape:
@@ -198,6 +201,25 @@ def load_backbone(
         )
     module.load_state_dict(state, strict=False)
     return report
+
+
+def refuse_leftovers(report: LoadReport, path: str | Path, remedy: str) -> None:
+    """A file may hold a classifier beside the backbone, but no block that the backbone lacks.
+
+    Args:
+        report: Of :func:`load_backbone`.
+        path: The file.
+        remedy: A sentence.
+
+    Raises:
+        UserError: A weight was left over.
+    """
+    left = [key for key in report.unexpected if not MAY_BE_LEFT.match(key)]
+    if left:
+        raise UserError(
+            f"{path} has {len(left)} weights that this backbone has no place for (first: {left[0]}), so it is of "
+            f"another architecture. {remedy}"
+        )
 
 
 def load_model(
@@ -262,6 +284,12 @@ def save_safetensors(
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     safetensors.torch.save_file(tensors, part, metadata=metadata)
     os.replace(part, path)
+
+
+def _is_square(module: nn.Module, weight: Tensor, value: Tensor) -> bool:
+    """Whether a position embedding [1, prefix + h * h, D] can be resized to ``value``'s grid."""
+    tokens = weight.shape[1] - int(getattr(module, "num_prefix_tokens", 0))
+    return weight.shape[-1] == value.shape[-1] and tokens > 0 and math.isqrt(tokens) ** 2 == tokens
 
 
 def _resize_position_embedding(module: nn.Module, weight: Tensor, antialias: bool) -> Tensor:

@@ -17,7 +17,10 @@ from mmengine.utils import apply_to
 
 from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, load_model
 from .errors import UserError
-from .hooks import random_state, set_random_state
+from .hooks import ExactResumeHook, random_state, set_random_state
+
+RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
+EXACT = ("sampler", "random_states")  # and ours
 
 
 @RUNNERS.register_module()
@@ -53,12 +56,32 @@ class MSTRunner(Runner):
         """
         # Random states and histories stay on the CPU; the weights go to the model's device when copied in.
         checkpoint = load_checkpoint(filename)
+        wanted = RESUMED + EXACT if any(isinstance(hook, ExactResumeHook) for hook in self.hooks) else RESUMED
+        missing = [part for part in wanted if self._resume and part not in checkpoint]
+        if missing:
+            raise UserError(
+                f"{filename} cannot be resumed: it has no {', '.join(missing)}. To start a new run from its weights "
+                "use --init-from (pretraining) or load_from (fine-tuning)."
+            )
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model: Any = getattr(self.model, "module", self.model)
         load_model(model, checkpoint, filename, strict)
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
         return checkpoint
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """As MMEngine's.
+
+        Raises:
+            UserError: The optimizer's parameters are not the checkpoint's.
+        """
+        try:
+            super().resume(*args, **kwargs)
+        except ValueError as error:
+            raise UserError(
+                f"cannot resume: {error}. Use the config of the first run; another one may freeze other parameters."
+            ) from error
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
         """Scale the learning rate linearly with the images of one optimizer step.
@@ -130,6 +153,8 @@ class PretrainLoop(BaseLoop):
         max_iters: int | None = None,
         accumulate: int = 1,
     ) -> None:
+        if accumulate < 1:
+            raise UserError(f"train_cfg.accumulate is {accumulate}. Give 1 or more.")
         super().__init__(runner, dataloader)
         self.sampler = self.dataloader.sampler
         self.accumulate = accumulate

@@ -19,7 +19,7 @@ from .errors import UserError
 from .hooks import unwrap
 
 SKIPPED = "skipped_steps.jsonl"
-BEFORE_COLLAPSE = "before_collapse.pth"
+BEFORE_COLLAPSE = "before_collapse_{}.pth"
 SHOWN = 4
 WATCHED = ("loss_ce", "teacher_entropy", "kl", "feature_std")
 
@@ -63,6 +63,16 @@ class HealthHook(Hook):
         self.skipped_in_a_row, self.skipped, self.collapsed_iters = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
         self.summed = 0
+        self.kept = ""  # the healthy checkpoint of the present collapse
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """A collapse outlasts a restart."""
+        checkpoint["health"] = {"collapsed_iters": self.collapsed_iters, "kept": self.kept}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on counting: a collapsed checkpoint must not be kept in the healthy one's place."""
+        state = checkpoint.get("health", {}) if runner._resume else {}
+        self.collapsed_iters, self.kept = state.get("collapsed_iters", 0), state.get("kept", "")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the buffers a step may spoil."""
@@ -137,11 +147,10 @@ class HealthHook(Hook):
         if not signs:
             self.collapsed_iters = 0
             return
-        latest, kept = Path(runner.work_dir, LATEST), Path(runner.work_dir, BEFORE_COLLAPSE)
-        if self.collapsed_iters == 0 and latest.exists() and is_main_process():
-            link_atomic(latest, kept)  # later checkpoints will push the healthy one out
+        if self.collapsed_iters == 0:
+            self._keep_last(runner)
         self.collapsed_iters += self.collapse_interval
-        last = f"The last checkpoint before it stays: {kept}." if kept.exists() else _last_good(runner)
+        last = f"The last checkpoint before it stays: {self.kept}." if self.kept else _last_good(runner)
         what = (
             f"The run looks collapsed, for {self.collapsed_iters} iterations now: {'; '.join(signs)}. {last}"
         )
@@ -153,6 +162,14 @@ class HealthHook(Hook):
                 "step for the centre (model.distillation.center_momentum), masks too strong (model.masking). "
                 "Change one and start again, or --resume that checkpoint."
             )
+
+    def _keep_last(self, runner: Runner) -> None:
+        """Later checkpoints will push the healthy one out, so it gets a second name."""
+        last = Path(runner.message_hub.get_info("last_ckpt", ""))
+        kept = Path(runner.work_dir, BEFORE_COLLAPSE.format(last.stem))
+        self.kept = str(kept) if last.is_file() else ""
+        if self.kept and is_main_process():
+            link_atomic(last, kept)
 
     def signs_of_collapse(
         self, mean: dict[str, float], prototypes: int, width: int, lambda_ce: float = 1.0
@@ -170,8 +187,8 @@ class HealthHook(Hook):
         signs = []
         if min(loss, entropy) > self.uniform * full:
             signs.append(
-                f"loss_ce {loss:.3f} and teacher entropy {entropy:.3f} are near ln K = {full:.3f}: every prototype "
-                "is as likely as any other, for every image"
+                f"loss_ce {loss:.3f} and teacher entropy {entropy:.3f} are not below ln K = {full:.3f}: every "
+                "prototype is as likely as any other, for every image"
             )
         if lambda_ce and max(entropy, mean["kl"]) < self.one_prototype * full:
             signs.append(
@@ -193,10 +210,10 @@ def _warmup(runner: Runner) -> int:
 
 @HOOKS.register_module()
 class HealthyCheckpointHook(CheckpointHook):
-    """MMEngine's, by iteration; a checkpoint due at a skipped step waits for the next step that is finite.
+    """MMEngine's, by iteration, and never of broken weights.
 
     Once a step has broken the weights every later one is skipped: checkpoints of those would push out the good ones.
-    The last iteration is saved as it is.
+    So one that is due at a skipped step waits for the next that is finite.
     """
 
     def __init__(self, *args: Any, by_epoch: bool = False, **kwargs: Any) -> None:
@@ -205,18 +222,36 @@ class HealthyCheckpointHook(CheckpointHook):
                 "default_hooks.checkpoint.by_epoch is True. Pretraining counts iterations: leave it out."
             )
         super().__init__(*args, by_epoch=False, **kwargs)
-        self.waiting = False
+        self.waiting, self.skipped_in_a_row = False, 0
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Save what is due, or was due at steps skipped since."""
+        """Save what is due, or was due at steps skipped since; the end also after one skipped step.
+
+        Raises:
+            UserError: A weight is not finite, or the run ends on several skipped steps: nothing is written.
+        """
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if runner.optim_wrapper.skipped else 0
         self.waiting |= self.every_n_train_iters(runner, self.interval, self.save_begin)
         last = self.save_last and self.is_last_train_iter(runner)
-        if last or (self.waiting and not runner.optim_wrapper.skipped):
-            runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
-            self._save_checkpoint(runner)
-            self.waiting = False
+        if not last and (self.skipped_in_a_row or not self.waiting):
+            return
+        state = unwrap(runner).state_dict()
+        broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+        if broken or self.skipped_in_a_row > 1:
+            what = (
+                f"{broken[0]} is not finite"
+                if broken
+                else f"{self.skipped_in_a_row} skipped steps end the run"
+            )
+            raise UserError(
+                f"No checkpoint of step {runner.iter + 1} was written: {what}. {_last_good(runner)} Lower "
+                "default_hooks.schedule.base_lr, then continue with --resume."
+            )
+        runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
+        self._save_checkpoint(runner)
+        self.waiting = False
 
 
 def _last_good(runner: Runner) -> str:

@@ -162,16 +162,30 @@ class ExactResumeHook(Hook):
         """Only rank 0 comes here; :class:`MSTRunner` gathered the random states of all ranks before."""
         checkpoint["sampler"] = runner.train_loop.sampler.state_dict()
         checkpoint["random_states"] = runner.gathered_random_states
+        checkpoint["global_batch"] = runner.train_loop.global_batch
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Hand the saved position to the loop, which applies it once its workers exist."""
-        if "sampler" not in checkpoint or not hasattr(runner.train_loop, "sampler"):
+        """Hand the saved position to the loop, which applies it once its workers exist.
+
+        Raises:
+            UserError: The images or the images per step are others than the checkpoint's.
+        """
+        if not runner._resume:
             return
+        now = runner.train_loop.global_batch
+        before = checkpoint.get("global_batch", now)
+        if before != now:
+            raise UserError(
+                f"cannot resume: the checkpoint was made with {before} images per step, this run has {now}, and every "
+                "schedule counts steps. Set train_dataloader.batch_size or train_cfg.accumulate so that processes x "
+                f"batch_size x accumulate is {before}."
+            )
         try:
             runner.train_loop.sampler.load_state_dict(checkpoint["sampler"])
         except ValueError as error:
             raise UserError(
-                f"cannot resume: {error}. Point data_root at the images of the first run."
+                f"cannot resume: {error}. Point data_root at the images of the first run; put back what was removed, "
+                "or another image under its name."
             ) from error
         states = checkpoint["random_states"]
         if get_rank() < len(states):

@@ -18,7 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
-from .checkpoint_io import backbone_prefix, load_backbone
+from .checkpoint_io import backbone_prefix, load_backbone, refuse_leftovers
 from .decoder import ImageDecoder
 from .errors import UserError
 from .head import ProjectionHead
@@ -76,6 +76,7 @@ class MST(BaseModel):
         self.teacher = Network({**backbone, "drop_path_rate": 0.0}, head)
         if init_from is not None:
             report = load_backbone(self.student.backbone, init_from, backbone_prefix(init_from))
+            refuse_leftovers(report, init_from, "Set model.backbone to it.")
             print_log(
                 f"Backbone from {init_from}: {report}. Student and teacher start equal; projection head, mask token "
                 "and decoder are new.",

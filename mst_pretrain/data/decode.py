@@ -29,7 +29,10 @@ def decode_rgb(encoded: bytes, name: str) -> Image.Image:
     try:
         return to_rgb(encoded)
     except Exception as error:  # Pillow's readers raise many types on broken files
-        raise UserError(f"{name} cannot be decoded ({reason(error)}). Remove it or copy it again.") from error
+        raise UserError(
+            f"{name} cannot be decoded ({reason(error)}). Copy it again, or put another image under "
+            "its name: a pretraining is resumed only with as many images as before."
+        ) from error
 
 
 def read_rgb(path: str | Path) -> Image.Image:

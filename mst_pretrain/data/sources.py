@@ -80,7 +80,8 @@ class FileSource:
             return self.paths[index].read_bytes()
         except OSError as error:
             raise UserError(
-                f"{self.paths[index]} cannot be read ({error.strerror}). Remove it from the data or copy it again."
+                f"{self.paths[index]} cannot be read ({error.strerror}). Copy it again, or put "
+                "another image under its name: a pretraining is resumed only with as many images as before."
             ) from error
 
     def check(self) -> None:

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 
 from ..backbones import Trunk, build_trunk
-from ..checkpoint_io import backbone_prefix, load_backbone, load_checkpoint, load_state_dict
+from ..checkpoint_io import (
+    backbone_prefix,
+    load_backbone,
+    load_checkpoint,
+    load_state_dict,
+    refuse_leftovers,
+)
 from ..errors import UserError
 from .ranks import speaks
 
 DEFAULT_MODEL = "vit_small_patch16_224"
 RANDOM = "none"
-# A classifier and the tables that timm once stored; any other weight left over means another architecture.
-MAY_BE_LEFT = re.compile(r"head\.|head_dist\.|fc_norm\.|.*(relative_position_index|attn_mask)$")
 # (width, depth): every timm ViT of these has 64 channels per head.
 VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
 SWINS: dict[tuple[int, tuple[int, ...]], str] = {
@@ -96,11 +100,7 @@ def load_trunk(
     arguments = {**own_args, **given}
     trunk = _build(model, arguments)
     report = load_backbone(trunk, checkpoint, prefix)
-    if left := [key for key in report.unexpected if not MAY_BE_LEFT.match(key)]:
-        raise UserError(
-            f"{checkpoint} has {len(left)} weights that {model} has no place for (first: {left[0]}), so it is of "
-            "another architecture. Give the --model and --model-args it was trained with."
-        )
+    refuse_leftovers(report, checkpoint, "Give the --model and --model-args it was trained with.")
     if speaks():
         print(f"{checkpoint}, {prefix or 'no prefix'}, {model}: {report}", flush=True)
     return trunk.eval(), Origin(model, arguments, str(checkpoint), file_sha256(checkpoint), prefix, None)

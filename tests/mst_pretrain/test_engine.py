@@ -228,6 +228,42 @@ def test_resume_on_other_images_is_refused(toy_config: MakeConfig, tmp_path: Pat
         train(cfg)
 
 
+@pytest.mark.parametrize("option", ["train_dataloader__batch_size", "train_cfg__accumulate"])
+def test_resume_with_other_images_per_step_is_refused(toy_config: MakeConfig, option: str) -> None:
+    """On twice the GPUs a run would count its steps as twice the epochs and end half-trained."""
+    first = train(toy_config(train_cfg__max_iters=1))
+    cfg = toy_config(train_cfg__max_iters=2, **{option: 8 if option.endswith("size") else 2})
+    cfg.resume, cfg.load_from = True, str(Path(first.work_dir, "latest.pth"))
+    with pytest.raises(UserError, match=r"4 images per step, this run has 8.*accumulate is 4"):
+        train(cfg)
+
+
+@pytest.mark.parametrize("part", ["meta", "optimizer", "message_hub", "sampler", "random_states"])
+def test_resume_from_a_part_of_a_checkpoint_is_refused(
+    toy_config: MakeConfig, tmp_path: Path, part: str
+) -> None:
+    """Exported weights would be 'resumed' with a new optimizer, or end in a KeyError."""
+    first = train(toy_config(train_cfg__max_iters=1))
+    checkpoint = load_checkpoint(Path(first.work_dir, "latest.pth"))
+    del checkpoint[part]
+    torch.save(checkpoint, tmp_path / "part.pth")
+    cfg = toy_config(train_cfg__max_iters=2)
+    cfg.resume, cfg.load_from = True, str(tmp_path / "part.pth")
+    with pytest.raises(UserError, match=rf"part\.pth cannot be resumed: it has no {part}.*--init-from"):
+        train(cfg)
+
+
+def test_resume_with_other_trained_parameters_is_refused(toy_config: MakeConfig) -> None:
+    """The optimizer's moments would be dropped, or end in PyTorch's words about a group."""
+    first = train(
+        toy_config(train_cfg__max_iters=1, model__head={"prototypes": 24, "norm_last_layer": False})
+    )
+    cfg = toy_config(train_cfg__max_iters=2, model__head={"prototypes": 24, "norm_last_layer": True})
+    cfg.resume, cfg.load_from = True, str(Path(first.work_dir, "latest.pth"))
+    with pytest.raises(UserError, match=r"cannot resume: .*Use the config of the first run"):
+        train(cfg)
+
+
 def test_checkpoint_of_another_model_is_refused(toy_config: MakeConfig) -> None:
     """A resumed run would go on from half-loaded weights."""
     first = train(toy_config(train_cfg__max_iters=1))

@@ -19,6 +19,7 @@ from mst_pretrain.engine import build_runner
 from mst_pretrain.errors import UserError
 from mst_pretrain.health import WATCHED, HealthHook
 from mst_pretrain.mst import MST
+from mst_pretrain.optim import MSTOptimWrapper
 
 MakeConfig = Callable[..., Config]
 EVERY_STEP = {"default_hooks__checkpoint__interval": 1, "default_hooks__checkpoint__max_keep_ckpts": -1}
@@ -120,6 +121,35 @@ def test_no_checkpoint_is_written_while_steps_are_skipped(
     assert load_checkpoint(Path(cfg.work_dir, "latest.pth"))["meta"]["iter"] == 2  # the end is always saved
 
 
+@pytest.mark.parametrize("broken", ["weights", "end"])
+def test_broken_weights_are_never_saved(
+    toy_config: MakeConfig, nan_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """The end of a run would replace its last good checkpoint by weights of which every answer is NaN."""
+    cfg = toy_config(train_cfg__max_iters=6, default_hooks__checkpoint__interval=4)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    runner = build_runner(cfg)
+    if broken == "end":
+        nan_at(5, 6)
+    else:
+        step = MSTOptimWrapper.step
+
+        def breaking(wrapper: MSTOptimWrapper, **kwargs: Any) -> None:
+            step(wrapper, **kwargs)
+            if runner.iter == 5:
+                next(runner.model.student.parameters()).data.fill_(math.inf)
+
+        monkeypatch.setattr(MSTOptimWrapper, "step", breaking)
+    with pytest.raises(UserError, match=r"No checkpoint of step 6 was written: .*latest\.pth"):
+        runner.train()
+    assert {path.name for path in Path(cfg.work_dir).glob("*.pth")} == {
+        "initial.pth",
+        "iter_4.pth",
+        "latest.pth",
+    }
+    assert all(torch.isfinite(value).all() for value in weights(Path(cfg.work_dir), "latest.pth").values())
+
+
 def test_checkpoints_by_epoch_are_refused(toy_config: MakeConfig) -> None:
     """The run would end without a single checkpoint: the loop is one epoch to MMEngine."""
     with pytest.raises(UserError, match="by_epoch"):
@@ -182,14 +212,21 @@ def test_a_collapsed_run_is_noticed_and_stops(
         **{**EVERY_STEP, "default_hooks__checkpoint__max_keep_ckpts": 2},
     )
     with pytest.raises(
-        UserError, match=r"collapsed, for 15 iterations.*ln K.*before_collapse\.pth.*momentum"
+        UserError, match=r"collapsed, for 15 iterations.*ln K.*before_collapse_iter_\d+\.pth.*momentum"
     ):
         build_runner(cfg).train()
     assert "looks collapsed, for 5 iterations" in capsys.readouterr().out
-    kept = load_checkpoint(Path(cfg.work_dir, "before_collapse.pth"))["meta"]["iter"]
+    (copy,) = Path(cfg.work_dir).glob("before_collapse*")
+    kept = load_checkpoint(copy)["meta"]["iter"]
+    assert copy.name == f"before_collapse_iter_{kept}.pth"
     latest = load_checkpoint(Path(cfg.work_dir, "latest.pth"))["meta"]["iter"]
     assert latest - kept == 10  # found at a window's end, before that step's checkpoint; so was the end
     assert kept > 20  # 5 epochs of warm-up: 4 iterations each
+    cfg.resume, cfg.load_from = True, str(Path(cfg.work_dir, "latest.pth"))
+    with pytest.raises(UserError, match=rf"for \d+ iterations.*stays: .*{copy.name}"):
+        build_runner(cfg).train()
+    assert [path.name for path in Path(cfg.work_dir).glob("before_collapse*")] == [copy.name]
+    assert load_checkpoint(copy)["meta"]["iter"] == kept
 
 
 def test_a_healthy_toy_run_is_left_alone(toy_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,3 +88,25 @@ def test_unclear_files_are_refused(backbone: nn.Module, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "cut.pth")
     with pytest.raises(UserError, match=r"cut\.pth.*12 missing"):
         MST(VIT, HEAD, init_from=str(tmp_path / "cut.pth"))
+
+
+def test_a_deeper_backbone_is_refused(backbone: nn.Module, tmp_path: Path) -> None:
+    """The first two blocks of a network of another depth would be taken for a whole one."""
+    deeper = backbone.state_dict()
+    deeper |= {
+        key.replace("blocks.1", "blocks.2"): value for key, value in deeper.items() if "blocks.1" in key
+    }
+    torch.save(deeper, tmp_path / "deep.pth")
+    with pytest.raises(UserError, match=r"deep\.pth has 12 weights .*blocks\.2.*model\.backbone"):
+        MST(VIT, HEAD, init_from=str(tmp_path / "deep.pth"))
+
+
+def test_positions_without_a_class_token_are_refused(backbone: nn.Module, tmp_path: Path) -> None:
+    """DeiT III's positions have no entry for [CLS]: resizing them would end in PyTorch's words about a shape."""
+    state = backbone.state_dict()
+    state["pos_embed"] = state["pos_embed"][:, 1:]
+    torch.save(state, tmp_path / "deit3.pth")
+    with pytest.raises(
+        UserError, match=r"deit3\.pth does not fit.*pos_embed \(1, 16, 16\) for \(1, 17, 16\)"
+    ):
+        MST(VIT, HEAD, init_from=str(tmp_path / "deit3.pth"))
