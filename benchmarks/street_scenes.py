@@ -4,8 +4,8 @@
 
 Per seed: DINO and MST of equal length on the train frames of DIR/camvid-as-cityscapes alone
 (configs/street_scenes/pretrain.py), then UperNet on the same frames (configs/street_scenes/upernet.py) from the random
-weights that MST began with, from DINO's and from MST's; nothing but the checkpoint's path differs. Tested on the val and
-on the test frames.
+weights that MST began with, from DINO's and from MST's; nothing but the checkpoint's path differs. Tested on the val
+and on the test frames.
 
 Resumable: run the same command again until it says that nothing is left; ``--report`` only writes the tables of what is
 there: OUT/report.md, .json and .png. A comparison whose runs were not alike is refused.
@@ -161,7 +161,9 @@ def main(argv: list[str] | None = None) -> None:
         done = study.run(time.monotonic() + 60 * args.minutes)
         print("nothing is left" if done else "time is up: run the same command again")
     words = sys.argv[1:] if argv is None else argv
-    command = " ".join(["python benchmarks/street_scenes.py", *(word for word in words if word != "--report")])
+    command = " ".join(
+        ["python benchmarks/street_scenes.py", *(word for word in words if word != "--report")]
+    )
     print(study.report(command))
 
 

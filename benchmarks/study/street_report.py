@@ -162,14 +162,18 @@ def read_records(results: Results) -> dict[tuple[Run, str], dict[str, Any]]:
             (path,) = (folder / split).glob(f"{RESULTS}/*.json")
             record = read_record(path)
             if record["run"]["init_sha256"] != start or record["run"]["seed"] != run[1]:
-                raise UserError(f"{folder} was not trained from {results.started_from[run]} with seed {run[1]}.")
+                raise UserError(
+                    f"{folder} was not trained from {results.started_from[run]} with seed {run[1]}."
+                )
             # The row's name instead of a path: it is the one thing in which runs may differ.
             records[run, split] = {**record, "run": {**record["run"], "init": run[0]}}
     for split in results.splits:
         columns = {column_of(record) for (_, own), record in records.items() if own == split}
         if len(columns) > 1:
             raise UserError(
-                "the fine-tunings are no comparison: " + " | ".join(sorted(map(str, columns))) + ". Move away "
+                "the fine-tunings are no comparison: "
+                + " | ".join(sorted(map(str, columns)))
+                + ". Move away "
                 "those of another config or other options, and run them again."
             )
     return records
@@ -190,9 +194,7 @@ def table_of(results: Results, records: dict[tuple[Run, str], dict[str, Any]], s
         (column, row): Cell([record for (name, _), record in sorted(own.items()) if name == row])
         for row in results.rows
     }
-    return Table(
-        replace(TASKS[1], name=f"CamVid {split}, mIoU / mAcc / aAcc"), [column], results.rows, cells
-    )
+    return Table(replace(TASKS[1], name=f"CamVid {split}, mIoU / mAcc / aAcc"), [column], results.rows, cells)
 
 
 def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -273,7 +275,5 @@ def difference_markdown(gaps: dict[str, list[dict[str, Any]]]) -> list[str]:
         for pair in pairs:
             seeds = ", ".join(f"{seed}: {value:+.2f}" for seed, value in pair["by_seed"].items())
             mean = text_of(pair["mean"], pair["spread"])
-            lines.append(
-                f"| {title.partition(',')[0]} | {pair['of']} - {pair['minus']} | {seeds} | {mean} |"
-            )
+            lines.append(f"| {title.partition(',')[0]} | {pair['of']} - {pair['minus']} | {seeds} | {mean} |")
     return lines

@@ -21,17 +21,16 @@ model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
         model_args=dict(embed_dim=192, num_heads=3),
-        init_cfg=dict(checkpoint="work_dirs/street_scenes/mst/seed1/latest.pth"),
+        init_cfg=dict(checkpoint="work_dirs/street_scenes/pretrain/guided_25/seed1/latest.pth"),
     ),
     decode_head=dict(in_channels=[192, 192, 192], num_classes=len(classes)),
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=size, ratio_range=(1.0, 1.5), keep_ratio=True),
+    dict(type="RandomResize", scale=size, ratio_range=(0.9, 1.3), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
@@ -41,8 +40,7 @@ test_pipeline = [
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
-    batch_size=4,
-    dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline)
+    batch_size=4, dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline)
 )
 val_dataloader = dict(
     dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=test_pipeline)
@@ -51,7 +49,7 @@ test_dataloader = val_dataloader
 
 iterations = 400
 train_cfg = dict(max_iters=iterations)
-optim_wrapper = dict(type="MSTOptimWrapper", dtype="bfloat16", optimizer=dict(lr=1e-3))
+optim_wrapper = dict(type="MSTOptimWrapper", dtype="bfloat16", optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
     dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=30, end=iterations),

@@ -1,8 +1,8 @@
 """What a training and a test leave for the comparison: row, config, seed, options; which checkpoint scored what.
 
 A training writes ``run.json`` and ``optimizer.json`` into its work directory; a test writes ``results/CHECKPOINT.json``
-into its own, with ``run.json`` of the checkpoint's folder in it. Nothing of an earlier test is overwritten except one of
-the same file.
+into its own, with ``run.json`` of the checkpoint's folder in it. Nothing of an earlier test is overwritten except one
+of the same file.
 """
 
 from __future__ import annotations

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from benchmarks import street_scenes
-from benchmarks.street_scenes import StreetScenes, main
-from benchmarks.study.jobs import Jobs
-from benchmarks.study.street_report import check_optimizers, differences, prior_scores
-from mst_pretrain.checkpoint_io import load_state_dict
+from benchmarks.street_scenes import WEIGHTS, main
+from benchmarks.study.jobs import ROOT, Jobs
+from benchmarks.study.street_report import UPERNET, differences, prior_scores
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 from mst_pretrain.evaluation.backbone import file_sha256
@@ -76,17 +77,18 @@ def test_differences_are_paired_by_seed() -> None:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch, tool: Any, forget_engine: Any) -> list[list[str]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What was called, each in this process instead of one of its own."""
     called: list[list[str]] = []
 
     def call(self: Jobs, arguments: list[str], log: Path, deadline: float) -> bool:
         called.append(arguments)
-        forget_engine()
-        tool(Path(arguments[0]).stem).main(list(arguments[1:]))
+        for registry in (MMLogger, MessageHub, DefaultScope):  # as a new process would have them
+            registry._instance_dict.clear()
+        runpy.run_path(str(ROOT / arguments[0]))["main"](arguments[1:])
         return True
 
-    monkeypatch.setattr(Jobs, "call", call)
+    monkeypatch.setattr(street_scenes.Jobs, "call", call)
     return called
 
 
@@ -100,3 +102,88 @@ def real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(root / folder / "val", root / folder / "test")
     monkeypatch.setenv("MST_REAL_DATA", str(tmp_path))
     return root
+
+
+def test_the_whole_comparison(
+    real_data: Path,
+    calls: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A stage would not run, or run twice, or from other weights; runs that were not alike would be compared."""
+    monkeypatch.setattr(street_scenes, "SEEDS", (2,))
+    monkeypatch.setattr(street_scenes, "SPLITS", ("test",))
+    out = tmp_path / "out"
+    whole = ["--out", str(out), "--cfg-options", *SHORT]
+    main(whole)
+    tools = [call[0] for call in calls]
+    assert tools == ["tools/train.py"] * 2 + ["tools/train.py", "tools/test.py"] * 3
+    report = json.loads((out / "report.json").read_text())
+    text = (out / "report.md").read_text()
+    assert (out / "report.png").stat().st_size > 1000
+    assert "nothing is left" in capsys.readouterr().out
+
+    seed_dirs = {row: out / f"upernet/{row.lower()}/seed2" for row in WEIGHTS}
+    starts = {
+        row: file_sha256(out / "pretrain" / arm.folder / "seed2" / checkpoint)
+        for row, (arm, checkpoint) in WEIGHTS.items()
+    }
+    assert len(set(starts.values())) == 3 and starts["MST"][:12] in text
+    (table,) = report["tables"]
+    assert table["task"].startswith("CamVid test")
+    for row, entry in zip(WEIGHTS, table["rows"], strict=True):
+        (run,) = entry["cells"][0]["runs"]
+        assert entry["initialisation"] == row and run["run"]["init_sha256"] == starts[row]
+        measured = json.loads((seed_dirs[row] / "test/test_metrics.json").read_text())
+        (value,) = entry["cells"][0]["metrics"]["mIoU"]["values"]
+        assert value == measured["mIoU"]
+        assert report["classes"]["test"][row]["mean"]["mean"] == pytest.approx(value)
+    classes = load_config(UPERNET).classes
+    assert tuple(report["classes"]["test"]["random"]) == (*classes, "mean") and len(classes) == 11
+    assert report["classes"]["test"]["position prior"]["pole"] == {"mean": None, "spread": None, "values": []}
+    assert (report["pretraining"]["steps"], report["pretraining"]["images"]) == (1, 2)
+    assert report["optimizer"]["decode_head.conv_seg.weight"]["shape"] == [11, 64, 1, 1]
+    masks = [[word for word in call if "masking.mode" in word] for call in calls[:2]]
+    assert masks == [["+model.masking.mode=none"], ["+model.masking.mode=attention"]]
+
+    calls.clear()
+    shutil.rmtree(seed_dirs["DINO"] / "test")
+    main([*whole, "--minutes", "0"])
+    assert not calls and "time is up" in capsys.readouterr().out
+    main(whole)
+    assert [call[0] for call in calls] == ["tools/test.py"]
+
+    def refused(path: Path, content: bytes, message: str) -> None:
+        """The report is not written while a file holds something else."""
+        before = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            main([*whole, "--report"])
+        path.write_bytes(before)
+
+    path = seed_dirs["DINO"] / "optimizer.json"
+    table = json.loads(path.read_text())
+    table["backbone.trunk.cls_token"]["lr"] *= 2
+    refused(path, json.dumps(table).encode(), "backbone.trunk.cls_token: lr 0.001 and 0.002")
+    (path,) = (seed_dirs["MST"] / "test/results").glob("*.json")
+    record = json.loads(path.read_text())
+    record["run"]["options"]["optim_wrapper.optimizer.lr"] = 0.1
+    refused(path, json.dumps(record).encode(), "optim_wrapper.optimizer.lr=0.1")
+    arm, checkpoint = WEIGHTS["MST"]
+    trained = out / "pretrain" / arm.folder / "seed2" / checkpoint
+    refused(trained, trained.with_name("initial.pth").read_bytes(), "differ in steps")
+    begun = trained.with_name("initial.pth")
+    refused(begun, trained.read_bytes(), "began with different backbones")
+    record["run"]["options"].pop("optim_wrapper.optimizer.lr")
+    record["run"]["init_sha256"] = starts["DINO"]
+    refused(path, json.dumps(record).encode(), "was not trained from")
+    main([*whole, "--report"])
+
+
+def test_the_position_prior_is_that_of_the_data(real_data: Path) -> None:
+    """The bar in the table would be another than the quickstart's, which counts on its own."""
+    classes = load_config(UPERNET).classes
+    scores = prior_scores(real_data, "val", classes)
+    assert scores.mean_iou is not None
+    assert 100 * scores.mean_iou == pytest.approx(cityscapes_position_prior(real_data, classes))
