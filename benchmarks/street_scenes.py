@@ -28,10 +28,11 @@ from mst_transfer.data.layouts import check_cityscapes
 sys.path.insert(0, str(Path(__file__).parent))
 from study.arms import DINO, MST, Arm
 from study.jobs import FINISHED, Jobs
-from study.street_report import PRETRAIN, UPERNET, Results, write_report
+from study.street_report import PRETRAIN, SPLIT, UPERNET, Results, write_report
 
 SEEDS = (1, 2, 3)
 SPLITS = ("val", "test")
+PRETRAINED = {"DINO": DINO, "MST": MST}
 # Row of the table: whose pretraining, and which of its checkpoints.
 WEIGHTS = {"random": (MST, INITIAL), "DINO": (DINO, LATEST), "MST": (MST, LATEST)}
 
@@ -59,7 +60,7 @@ class StreetScenes:
             check_cityscapes(self.data, split)
         for seed in SEEDS:
             for stage in (
-                [partial(self.pretrain, arm, seed, deadline) for arm in (DINO, MST)],
+                [partial(self.pretrain, arm, seed, deadline) for arm in PRETRAINED.values()],
                 [partial(self.fine_tune, row, seed, deadline) for row in WEIGHTS],
             ):
                 if not self.jobs.run(stage):
@@ -101,7 +102,7 @@ class StreetScenes:
         for split in SPLITS:
             options = [data, *self.options]
             options += [
-                f"test_dataloader.dataset.data_prefix.{key}={folder_name}/{split}"
+                f"{SPLIT}{key}={folder_name}/{split}"
                 for key, folder_name in (("img_path", "leftImg8bit"), ("seg_map_path", "gtFine"))
             ]
             arguments = [str(UPERNET), str(folder / LATEST), "--cfg-options", *options]
@@ -132,9 +133,9 @@ class StreetScenes:
                 (row, seed): self.pretrained(WEIGHTS[row][0], seed) / WEIGHTS[row][1] for row, seed in done
             },
             pretrained={
-                (arm.name, seed): self.pretrained(arm, seed)
+                (name, seed): self.pretrained(arm, seed)
                 for seed in sorted({seed for _, seed in done})
-                for arm in (DINO, MST)
+                for name, arm in PRETRAINED.items()
             },
         )
         return write_report(results, self.out, command)

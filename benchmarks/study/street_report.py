@@ -30,6 +30,7 @@ from .jobs import ROOT
 PRETRAIN, UPERNET = ROOT / "configs/street_scenes/pretrain.py", ROOT / "configs/street_scenes/upernet.py"
 PRIOR = "position prior"
 ANY_SIZE = (8, 8)  # the prior looks at no image
+SPLIT = "test_dataloader.dataset.data_prefix."
 BACKBONE = "teacher.backbone."
 Run = tuple[str, int]  # row and seed
 
@@ -68,8 +69,8 @@ def write_report(results: Results, out: Path, command: str) -> str:
     lengths = [
         f"`{command}`",
         f"Pretraining (configs/street_scenes/pretrain.py, DINO and MST alike): {pretraining['steps']} steps of "
-        f"{pretraining['batch']} frames, {pretraining['images']} train frames seen. The random weights are those that "
-        "MST's pretraining began with; DINO's began with the same.",
+        f"{pretraining['batch']} frames, {pretraining['images']:,} train frames seen. The random weights are those "
+        "that MST's pretraining began with; DINO's began with the same, tensor by tensor.",
         f"Fine-tuning (configs/street_scenes/upernet.py): {lengths_of(records)}.",
         f"Optimisers: all {len(optimizer)} parameters have the same learning rate, weight decay and shape in all "
         f"{len(results.fine_tuned)} fine-tunings, as each run recorded them ({OPTIMIZER}).",
@@ -165,8 +166,9 @@ def read_records(results: Results) -> dict[tuple[Run, str], dict[str, Any]]:
                 raise UserError(
                     f"{folder} was not trained from {results.started_from[run]} with seed {run[1]}."
                 )
-            # The row's name instead of a path: it is the one thing in which runs may differ.
-            records[run, split] = {**record, "run": {**record["run"], "init": run[0]}}
+            # The row's name instead of a path, which differs by design; the split is the table's, not an option.
+            options = {k: v for k, v in record["options"].items() if not k.startswith(SPLIT)}
+            records[run, split] = {**record, "options": options, "run": {**record["run"], "init": run[0]}}
     for split in results.splits:
         columns = {column_of(record) for (_, own), record in records.items() if own == split}
         if len(columns) > 1:
@@ -183,7 +185,7 @@ def lengths_of(records: dict[tuple[Run, str], dict[str, Any]]) -> str:
     """Steps, batch, frames; the same in every record, which :func:`read_records` has made sure of."""
     run = next(iter(records.values()))["run"]
     steps, batch = run["iterations"], run["batch"]
-    return f"{steps} steps of {batch} frames, {steps * batch} train frames seen"
+    return f"{steps} steps of {batch} frames, {steps * batch:,} train frames seen"
 
 
 def table_of(results: Results, records: dict[tuple[Run, str], dict[str, Any]], split: str) -> Table:
