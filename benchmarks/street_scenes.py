@@ -114,7 +114,7 @@ class StreetScenes:
         """Write ``report.md``, ``report.json`` and ``report.png`` of what is there; the Markdown.
 
         Raises:
-            UserError: Nothing is there, or the runs are no comparison.
+            UserError: The runs are no comparison.
         """
         done = [
             (row, seed)
@@ -123,7 +123,7 @@ class StreetScenes:
             if all((self.fine_tuned(row, seed) / split / FINISHED).exists() for split in SPLITS)
         ]
         if not done:
-            raise UserError(f"{self.out} holds no finished run. Leave --report out to run it.")
+            return "no fine-tuning has been trained and tested yet: there is nothing to report"
         results = Results(
             data=self.data,
             rows=list(WEIGHTS),

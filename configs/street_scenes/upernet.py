@@ -1,5 +1,7 @@
 # UperNet on CamVid's 367 train frames for benchmarks/street_scenes.py, the quickstart's with CamVid's classes at half
-# its resolution. All [ours].
+# its resolution. All [ours]. Augmentation, learning rate and length were chosen on random weights alone (seed 1, one
+# run each, val frames), so that no choice favours pretraining: 2e-3 reaches mIoU 28.9; 1e-3 with change of colour and
+# crops of 1 to 1.5 times the test size 23.1; 4e-3 was stopped half way with the higher training loss.
 _base_ = "../quickstart/upernet.py"
 
 data_root = "data/camvid-as-cityscapes/"
