@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mst_pretrain.checkpoint_io import INITIAL, LATEST, load_checkpoint, save_atomic
 from mst_pretrain.config import load_config
@@ -28,6 +26,7 @@ from mst_pretrain.errors import UserError, run_cli
 sys.path.insert(0, str(Path(__file__).parent))
 from study.arms import ALL, CPU, MIN_HIDDEN, Arm
 from study.cost import measure
+from study.jobs import FINISHED, Jobs
 from study.readouts import Evaluation
 from study.report import ReadOut, write_report
 
@@ -50,7 +49,8 @@ class Study:
 
     def __init__(self, preset: str, data: Path, out: Path, options: list[str], jobs: int = 1) -> None:
         self.config = ROOT / f"configs/study/{preset}.py"
-        self.data, self.out, self.options, self.jobs = data, out, options, jobs
+        self.data, self.out, self.options = data, out, options
+        self.jobs = Jobs(jobs)
         cfg = load_config(self.config)
         side = cfg.model.backbone.img_size // cfg.model.backbone.patch_size
         self.tokens = side * side
@@ -66,8 +66,6 @@ class Study:
         self.device = "cuda" if preset == "gpu" else "cpu"
         self.evaluation: Evaluation | None = None
         self.one_at_a_time = threading.Lock()
-        self.running: set[subprocess.Popen[bytes]] = set()
-        self.stopped = threading.Event()
 
     def run(self, deadline: float) -> bool:
         """Everything not done yet, until the deadline (``time.monotonic``); whether all is done."""
@@ -91,21 +89,12 @@ class Study:
                 self.read_out(arm, seed)
             return True
 
-        with ThreadPoolExecutor(self.jobs) as pool:
-            steps = [pool.submit(step, place, seed, arm) for place, (seed, arm) in enumerate(plan, 1)]
-            try:
-                return all([ended.result() for ended in steps])
-            except BaseException:
-                self.stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(self.running):
-                    process.terminate()
-                raise
+        return self.jobs.run([partial(step, place, seed, arm) for place, (seed, arm) in enumerate(plan, 1)])
 
     def pretrained(self, arm: Arm, seed: int) -> bool:
         """Whether its run has ended."""
         work_dir = self.work_dir(arm, seed)
-        return (work_dir / READOUT).exists() or (work_dir / "finished").exists()
+        return (work_dir / READOUT).exists() or (work_dir / FINISHED).exists()
 
     def work_dir(self, arm: Arm, seed: int) -> Path:
         """Of one run."""
@@ -116,48 +105,10 @@ class Study:
         work_dir = self.work_dir(arm, seed)
         if self.pretrained(arm, seed):
             return True
-        pairs = [f"{key}={value}" for key, value in self.flat_options(arm).items()]
-        command = [
-            sys.executable,
-            "tools/train.py",
-            str(self.config),
-            "--resume",
-            "--work-dir",
-            str(work_dir),
-        ]
-        command += ["--cfg-options", f"data_root={self.shards}", f"randomness.seed={seed}"]
-        command += [*pairs, *self.options]
-        work_dir.mkdir(parents=True, exist_ok=True)
-        threads = str(max((os.cpu_count() or 1) // self.jobs, 1))
-        env = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-        with open(work_dir / "train.log", "a") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
-            self.running.add(process)
-            if self.stopped.is_set():  # the run that failed did not see this one
-                process.terminate()
-            try:
-                code = process.wait(max(deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                process.wait()
-                return False
-            finally:
-                self.running.discard(process)
-        if code:
-            raise UserError(f"pretraining ended with code {code}. See {work_dir / 'train.log'}.")
-        (work_dir / "finished").touch()
-        return True
-
-    @staticmethod
-    def flat_options(arm: Arm) -> dict[str, Any]:
-        """The arm's options as ``--cfg-options`` takes them, one scalar each."""
-        flat: dict[str, Any] = {}
-        for key, value in arm.options().items():
-            if isinstance(value, dict):
-                flat |= {f"+{key}.{name}": item for name, item in value.items()}
-            else:
-                flat[key] = value
-        return flat
+        options = [f"data_root={self.shards}", f"randomness.seed={seed}", *arm.cfg_options(), *self.options]
+        return self.jobs.once(
+            "train", [str(self.config), "--resume", "--cfg-options", *options], work_dir, deadline
+        )
 
     def read_out(self, arm: Arm, seed: int) -> None:
         """Evaluate one finished run, the random weights it started from once per seed, and the baselines once."""

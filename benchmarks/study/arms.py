@@ -61,11 +61,22 @@ class Arm:
         """Its difference from the study's config, as dotted keys."""
         return {"model.masking": MASKS[self.mask]} | ({} if self.decoder else {"model.decoder": None})
 
+    def cfg_options(self) -> list[str]:
+        """The same as ``--cfg-options`` takes them, one scalar each."""
+        pairs: list[str] = []
+        for key, value in self.options().items():
+            if isinstance(value, dict):
+                pairs += [f"+{key}.{name}={item}" for name, item in value.items()]
+            else:
+                pairs.append(f"{key}={value}")
+        return pairs
+
 
 ALL = [Arm(mask, decoder) for mask in MASKS for decoder in (True, False)]
+DINO, MST = Arm("none", False), Arm("guided 25 %", True)
 CPU = [
-    Arm("none", False),
-    Arm("guided 25 %", True),
+    DINO,
+    MST,
     Arm("random 25 %, equal count", True),
     Arm("guided 25 %", False),
 ]

@@ -1,7 +1,8 @@
 """What a training and a test leave for the comparison: row, config, seed, options; which checkpoint scored what.
 
-A training writes ``run.json`` into its work directory; a test writes ``results/CHECKPOINT.json`` into its own, with
-``run.json`` of the checkpoint's folder in it. Nothing of an earlier test is overwritten except one of the same file.
+A training writes ``run.json`` and ``optimizer.json`` into its work directory; a test writes ``results/CHECKPOINT.json``
+into its own, with ``run.json`` of the checkpoint's folder in it. Nothing of an earlier test is overwritten except one
+of the same file.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from mst_pretrain.engine import step_batch
 from mst_pretrain.evaluation.backbone import file_sha256
 from mst_pretrain.evaluation.report import surroundings, write_json
 
+from .optimizer import optimizer_table
 from .rows import INIT_CFG, checkpoint_of, row_of
 
-RUN, RESULTS = "run.json", "results"
+RUN, OPTIMIZER, RESULTS = "run.json", "optimizer.json", "results"
 # Options that change where a run reads, writes or waits, but not what it computes.
 HARMLESS = (
     *(INIT_CFG, "data_root", "work_dir", "randomness.seed", "default_hooks.", "log_", "env_cfg", "vis"),
@@ -60,7 +62,7 @@ def starting_point(cfg: Config) -> dict[str, Any]:
 
 
 class RunRecord(Hook):
-    """Writes ``run.json`` when training starts; a resumed run keeps the one it began with.
+    """Writes ``run.json`` and ``optimizer.json`` when training starts; a resumed run keeps what it began with.
 
     Args:
         config: Config file.
@@ -76,6 +78,10 @@ class RunRecord(Hook):
         path = Path(runner.work_dir, RUN)
         if not is_main_process() or (runner._resume and path.is_file()):
             return
+        model = getattr(runner.model, "module", runner.model)
+        write_json(
+            optimizer_table(model, runner.optim_wrapper.optimizer), path.with_name(OPTIMIZER), indent=None
+        )
         batch = step_batch(runner, runner.optim_wrapper)
         options = telling_options(self.options)
         base = runner.cfg.get("auto_scale_lr", {}).get("base_batch_size", batch)
