@@ -93,8 +93,7 @@ class Study:
 
     def pretrained(self, arm: Arm, seed: int) -> bool:
         """Whether its run has ended."""
-        work_dir = self.work_dir(arm, seed)
-        return (work_dir / READOUT).exists() or (work_dir / FINISHED).exists()
+        return (self.work_dir(arm, seed) / FINISHED).exists()
 
     def work_dir(self, arm: Arm, seed: int) -> Path:
         """Of one run."""
@@ -103,8 +102,6 @@ class Study:
     def pretrain(self, arm: Arm, seed: int, deadline: float) -> bool:
         """One run, or the rest of it; False when the time is up first."""
         work_dir = self.work_dir(arm, seed)
-        if self.pretrained(arm, seed):
-            return True
         options = [f"data_root={self.shards}", f"randomness.seed={seed}", *arm.cfg_options(), *self.options]
         return self.jobs.once(
             "train", [str(self.config), "--resume", "--cfg-options", *options], work_dir, deadline

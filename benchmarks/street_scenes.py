@@ -77,11 +77,10 @@ class StreetScenes:
 
     def once(self, tool: str, arguments: list[str], folder: Path, deadline: float) -> bool:
         """Say what is done, and do it unless it has been done or the time is up."""
-        if (folder / FINISHED).exists():
-            return True
-        if time.monotonic() > deadline:
-            return False
-        print(f"{tool}: {folder.relative_to(self.out)}", flush=True)
+        if not (folder / FINISHED).exists():
+            if time.monotonic() > deadline:
+                return False
+            print(f"{tool}: {folder.relative_to(self.out)}", flush=True)
         return self.jobs.once(tool, arguments, folder, deadline)
 
     def pretrain(self, arm: Arm, seed: int, deadline: float) -> bool:

@@ -15,6 +15,7 @@ from mst_pretrain.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FINISHED = "finished"  # beside what a call that ended well has written
+COMMAND = "command.txt"  # of the first call
 
 
 class Jobs:
@@ -51,7 +52,18 @@ class Jobs:
 
         Returns:
             Whether it has ended; False when the time is up first.
+
+        Raises:
+            UserError: It failed, or the folder has a run of another command.
         """
+        said = "\n".join([tool, *arguments]).replace(f"{ROOT}/", "")
+        command_file = folder / COMMAND
+        if command_file.exists() and command_file.read_text() != said:
+            raise UserError(
+                f"{folder} has a run of other options, see {command_file}. Give another --out, or the options of then."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        command_file.write_text(said)
         if (folder / FINISHED).exists():
             return True
         command = [f"tools/{tool}.py", "--work-dir", str(folder), *arguments]

@@ -38,6 +38,19 @@ def test_a_process_that_fails_or_takes_too_long(tmp_path: Path) -> None:
     assert not jobs.call(["-c", "import time; time.sleep(60)"], log, deadline=0.0)
 
 
+def test_a_run_of_other_options_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial of two steps in the same folder would stand in the table as the whole length."""
+    monkeypatch.setattr(Jobs, "call", lambda *_: True)
+    jobs = Jobs()
+    assert jobs.once("train", ["--max", "2"], tmp_path, 0.0) and jobs.once(
+        "train", ["--max", "2"], tmp_path, 0.0
+    )
+    with pytest.raises(UserError, match=r"run of other options.*--out"):
+        jobs.once("train", ["--max", "9"], tmp_path, 0.0)
+
+
 def test_the_optimizers_table_tells_every_difference() -> None:
     """Arms that train a parameter at another rate, decay or size, or not at all, would be called equal."""
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
