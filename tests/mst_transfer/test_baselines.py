@@ -141,3 +141,15 @@ def test_position_prior_on_camvid() -> None:
     root = Path(os.environ["MST_REAL_DATA"], "camvid-as-cityscapes")
     train, val = (cityscapes_label_maps(root, split) for split in ("train", "val"))
     assert position_prior_miou(train, val) == pytest.approx(16.7, abs=0.05)
+
+
+def test_crowds_are_no_boxes(tmp_path: Path) -> None:
+    """A crowd's box, as large as the image, would be the most frequent one."""
+    boxes = [(1, "car", [10.0, 10.0, 40.0, 40.0]), *((i, "car", [0.0, 0.0, 100.0, 100.0]) for i in (2, 3, 4))]
+    train = write_coco(tmp_path / "train.json", 4, boxes, ["car"])
+    content = json.loads(train.read_text())
+    for annotation in content["annotations"][1:]:
+        annotation["iscrowd"] = 1
+    train.write_text(json.dumps(content))
+    val = write_coco(tmp_path / "val.json", 1, [(1, "car", [10, 10, 40, 40])], ["car"])
+    assert frequent_box_map(train, val) == pytest.approx(100)
