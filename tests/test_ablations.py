@@ -36,6 +36,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
     "mask_random_equal_count_no_decoder": EQUAL | {DECODER: None},
     "mask_random_no_decoder": RANDOM | {DECODER: None},
     "mask_reversed": {MODE: "attention_reversed"},
+    "mask_reversed_no_decoder": {MODE: "attention_reversed", DECODER: None},
 }
 
 

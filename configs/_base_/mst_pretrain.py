@@ -37,7 +37,7 @@ model = dict(
 )
 
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=128,  # [code: DINO], 300 epochs on 8 GPUs
     num_workers=8,
     persistent_workers=True,
     pin_memory=True,
@@ -58,7 +58,7 @@ train_dataloader = dict(
         ),
     ),
 )
-train_cfg = dict(type="PretrainLoop", max_epochs=300, max_iters=None, accumulate=1)
+train_cfg = dict(type="PretrainLoop", max_epochs=300, max_iters=None, accumulate=1)  # [code: DINO]
 
 optim_wrapper = dict(
     type="MSTOptimWrapper",
@@ -79,7 +79,7 @@ default_hooks = dict(
         weight_decay=(0.04, 0.4),  # [code: DINO]
         momentum=(0.996, 1.0),  # [code: DINO]
         teacher_temperature=(0.04, 0.04),  # [code: DINO], 100 epochs
-        teacher_temperature_epochs=0,
+        teacher_temperature_epochs=0,  # [code: DINO], 100 epochs
         freeze_last_layer_epochs=1,  # [code: DINO]
     ),
     teacher=dict(type="TeacherHook"),

@@ -1,4 +1,4 @@
-# Ablation, DeiT-S, 100 epochs: no mask and no decoder: plain DINO from the same code.
+# Ablation, DeiT-S, 100 epochs: no mask and no decoder: plain DINO from the same code [code: DINO].
 _base_ = "../pretrain/mst_deit-s_8xb64-100e_in1k.py"
 
 model = dict(masking=dict(mode="none"), decoder=None)

@@ -71,10 +71,13 @@ def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
 
 
 def test_eight_of_one_are_one_of_eight(toy_config: MakeConfig) -> None:
-    """Under accumulation the step, the teacher or the centre would move per micro-batch, or by another mean."""
-    whole = train(toy_config(**NO_BN, **SGD, **LARGE))
+    """Under accumulation the step, the teacher, the centre or the log would follow one micro-batch, not all."""
+    logs = [Recorder("train/loss", "train/loss_ce", "train/teacher_entropy", "train/kl") for _ in range(2)]
+    whole = train(toy_config(**NO_BN, **SGD, **LARGE), logs[0])
     small = NO_BN | {"train_dataloader__batch_size": 1, "train_cfg__accumulate": 8}
-    parts = train(toy_config(**small, **SGD, **LARGE))
+    parts = train(toy_config(**small, **SGD, **LARGE), logs[1])
+    for name, values in logs[0].values.items():
+        assert logs[1].values[name] == pytest.approx(values, rel=1e-4), name
     start, end = (weights(Path(whole.work_dir, name)) for name in ("initial.pth", "latest.pth"))
     moved = {key: (end[key] - start[key]).abs().max() for key in start}
     assert moved["student.backbone.blocks.0.mlp.fc1.weight"] > 1e-2

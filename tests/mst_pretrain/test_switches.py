@@ -123,6 +123,21 @@ def test_local_crops_are_masked_only_when_asked(
     assert plain["loss_rec"] == local["loss_rec"] and plain["loss_ce"] != local["loss_ce"]
 
 
+def test_local_crops_draw_their_own_masks(randomize: Randomize, masks: list[Tensor]) -> None:
+    """The masks of the local crops would repeat the draws of the global views."""
+    batch = batch_of(32)
+    batch["local_views"] = batch["global_views"]  # equal attention, so that only the draws can differ
+    model_of(randomize, VIT, mask_local=True).loss(**batch)
+    assert masks[0].shape == masks[1].shape and masks[0].any() and masks[1].any()
+    assert (masks[0] != masks[1]).flatten(1).any(1).all()
+
+
+def test_the_mask_token_starts_at_zero() -> None:
+    """Hidden tokens would start from a random vector, not from nothing."""
+    token = MST(VIT, HEAD, **MASKED).mask_token
+    assert token is not None and token.requires_grad and not token.any()
+
+
 def test_masks_of_local_crops_follow_the_teacher(randomize: Randomize, masks: list[Tensor]) -> None:
     """Local crops would be masked by other tokens than those the teacher attends to least in them."""
     batch = batch_of(32)
