@@ -12,6 +12,7 @@ from .decode import reason, to_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024
+PNG_END = b"IEND\xaeB`\x82"
 SHOWN = 3
 
 
@@ -45,8 +46,8 @@ def list_images(root: str | Path) -> list[Path]:
 def check_image_files(paths: Sequence[Path]) -> None:
     """Look at the head and tail bytes of every file; decode only where these cannot tell.
 
-    A JPEG must end with its end marker, a PNG with its IEND chunk, a WebP must be as long as its header says.
-    A JPEG with something else behind its end, and every other format, is decoded whole.
+    A JPEG must have its end marker, a PNG its IEND chunk, a WebP must be as long as its header says.
+    One with more behind its end (a phone adds a film to a photograph), and every other format, is decoded whole.
 
     Raises:
         UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
@@ -125,9 +126,13 @@ def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
     if head.startswith(b"\xff\xd8"):
         if tail.rstrip(b"\0").endswith(b"\xff\xd9"):
             return ""
-        return _decoding_fault(read(0, size)) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
+        encoded = read(0, size)
+        return _decoding_fault(encoded) if b"\xff\xd9" in encoded else "truncated JPEG: no end marker"
     if head.startswith(b"\x89PNG"):
-        return "" if b"IEND\xaeB`\x82" in tail else "truncated PNG: no IEND chunk"
+        if PNG_END in tail:
+            return ""
+        encoded = read(0, size)
+        return _decoding_fault(encoded) if PNG_END in encoded else "truncated PNG: no IEND chunk"
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         whole = int.from_bytes(head[4:8], "little") + 8 <= size
         return "" if whole else "truncated WebP: shorter than its header says"

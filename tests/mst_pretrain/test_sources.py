@@ -92,6 +92,19 @@ def test_truncated_file_of_a_list_is_found_before_the_first_step(tmp_path: Path)
         open_source(tmp_path / "list.txt").check()
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_whole_image_with_a_long_trailer_is_accepted(tmp_path: Path, suffix: str) -> None:
+    """A phone's photograph with a film behind it would be called truncated, or a half one pass for whole."""
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    noise.save(tmp_path / f"a{suffix}")
+    data, film = (tmp_path / f"a{suffix}").read_bytes(), b"\0\0\0\x18ftypmp42\xff" * 1000
+    (tmp_path / f"a{suffix}").write_bytes(data + film)
+    open_source(tmp_path).check()
+    (tmp_path / f"a{suffix}").write_bytes(data[: len(data) // 2] + film)
+    with pytest.raises(UserError, match=r"1 of 1 .*truncated"):
+        open_source(tmp_path).check()
+
+
 def test_images_that_only_decoding_can_judge_are_decoded(tmp_path: Path) -> None:
     """A TIFF that cannot be used would pass the check and stop the run in its middle."""
     Image.new("L", (64, 64), 7).save(tmp_path / "good.tif")
