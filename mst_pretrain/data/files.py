@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,9 @@ SHOWN = 3
 
 
 def list_images(root: str | Path) -> list[Path]:
-    """All image files below ``root``, by suffix in any case, links followed, hidden files left out.
+    """All image files below ``root``, by suffix in any case; hidden files and folders are left out.
+
+    Links are followed; a folder that several of them lead to counts once.
 
     Returns:
         Paths in sorted order: the same on every machine.
@@ -33,14 +35,25 @@ def list_images(root: str | Path) -> list[Path]:
             f"{root} is a file, but a folder of images is expected. Give the folder that holds it."
         )
     paths: list[Path] = []
+    seen = {os.path.realpath(root)}
     for folder, children, names in os.walk(root, followlinks=True):
-        children.sort()
-        visible = (name for name in names if not name.startswith("."))
-        paths += [Path(folder, name) for name in visible if name.lower().endswith(IMAGE_SUFFIXES)]
+        to_visit = []
+        for child in sorted(visible(children)):
+            target = os.path.realpath(os.path.join(folder, child))
+            if target not in seen:
+                seen.add(target)
+                to_visit.append(child)
+        children[:] = to_visit
+        paths += [Path(folder, name) for name in visible(names) if name.lower().endswith(IMAGE_SUFFIXES)]
     if not paths:
         wanted = " ".join(IMAGE_SUFFIXES)
         raise UserError(f"Image folder {root} holds no image ({wanted}, any depth). Check the path.")
     return sorted(paths)
+
+
+def visible(names: Iterable[str]) -> list[str]:
+    """Those of the names that do not start with a dot: no ``.thumbs``, ``.ipynb_checkpoints`` or ``.git``."""
+    return [name for name in names if not name.startswith(".")]
 
 
 def check_image_files(paths: Sequence[Path]) -> None:

@@ -37,6 +37,30 @@ def test_folders_of_any_shape(tmp_path: Path) -> None:
     assert source.read(1) == (tmp_path / "images/b/c.PNG").read_bytes()
 
 
+def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    """Thumbnails would be pretrained on and become class 0; an empty checkpoint folder would stop a labelled run."""
+    for name in (".thumbs/a.jpg", "cat/a.jpg", "cat/.thumbs/a.jpg", "dog/a.jpg"):
+        photo(tmp_path / ".data" / name)
+    (tmp_path / ".data/.ipynb_checkpoints").mkdir()
+    for labelled in (False, True):
+        source = open_source(tmp_path / ".data", labelled)
+        names = [Path(source.name(index)).parent.name for index in range(len(source))]
+        assert names == ["cat", "dog"]
+    assert source.classes == ["cat", "dog"] and source.labels == [0, 1]
+
+
+def test_links_do_not_multiply_images(tmp_path: Path) -> None:
+    """A link to the folder above would show every image forty times; one to another disk must still be followed."""
+    photo(tmp_path / "images/a.jpg")
+    photo(tmp_path / "images/b/c.jpg")
+    photo(tmp_path / "disk/d.jpg")
+    for link, target in {"b/up": "images", "x": "disk", "y": "disk"}.items():
+        (tmp_path / "images" / link).symlink_to(tmp_path / target)
+    source = open_source(tmp_path / "images")
+    names = [Path(source.name(index)).relative_to(tmp_path / "images") for index in range(len(source))]
+    assert names == [Path("a.jpg"), Path("b/c.jpg"), Path("x/d.jpg")]
+
+
 def test_list_of_paths_and_labels(tmp_path: Path) -> None:
     """Lists as mmpretrain and others write them would be misread: names with spaces, comments, absolute paths."""
     paths = [
