@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,24 @@ NEIGHBOURS = (10, 20, 100, 200)  # [code: DINO]
 
 
 def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
-    """The values of k: those given, or of DINO's list those that the training set allows.
+    """The values of k: those given, or of DINO's list those that the training set allows, with a note on the others.
 
     Raises:
         UserError: A given one, or all of the list, are above the number of training images.
     """
-    ks = sorted(set(wanted)) if wanted else [k for k in NEIGHBOURS if k <= images]
-    if not ks or max(ks) > images:
+    ks = sorted(set(wanted or NEIGHBOURS))
+    fitting = [k for k in ks if k <= images]
+    if wanted and fitting != ks:
         raise UserError(
-            f"-k {max(ks or NEIGHBOURS)} is above the {images} training images of {train}. Give smaller values of k."
+            f"-k {ks[-1]} is above the {images} training images of {train}. Give smaller values of k."
         )
-    return ks
+    if not fitting:
+        raise UserError(
+            f"{train} has {images} training images, fewer than the default {ks[0]} neighbours. Add -k 1."
+        )
+    if fitting != ks and rank() == 0:
+        print(f"k = {ks[len(fitting) :]} left out: {train} has {images} training images", file=sys.stderr)
+    return fitting
 
 
 def main(argv: list[str] | None = None) -> None:

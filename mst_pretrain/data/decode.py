@@ -91,6 +91,9 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     )
     if not unsigned:
         raise ValueError(f"{image.mode}-mode grey of unknown range; save it with 8 or 16 unsigned bits")
-    values = np.asarray(image).astype(np.float32) * (255 / (2**bits - 1))
+    values = np.asarray(image).astype(np.float32)
+    if (transparent := image.info.get("transparency")) is not None:  # a PNG's one hidden value
+        values[values == transparent] = 2**bits - 1
+    values *= 255 / (2**bits - 1)
     grey = Image.fromarray((values + 0.5).clip(0, 255).astype(np.uint8))
     return (ImageChops.invert(grey) if inverted else grey).convert("RGB")

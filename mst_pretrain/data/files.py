@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +12,14 @@ from .decode import reason, to_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024
+PNG_END = b"IEND\xaeB`\x82"
 SHOWN = 3
 
 
 def list_images(root: str | Path) -> list[Path]:
-    """All image files below ``root``, by suffix in any case, links followed, hidden files left out.
+    """All image files below ``root``, by suffix in any case; hidden files and folders are left out.
+
+    Links are followed; a folder that several of them lead to counts once.
 
     Returns:
         Paths in sorted order: the same on every machine.
@@ -32,21 +35,32 @@ def list_images(root: str | Path) -> list[Path]:
             f"{root} is a file, but a folder of images is expected. Give the folder that holds it."
         )
     paths: list[Path] = []
+    seen = {os.path.realpath(root)}
     for folder, children, names in os.walk(root, followlinks=True):
-        children.sort()
-        visible = (name for name in names if not name.startswith("."))
-        paths += [Path(folder, name) for name in visible if name.lower().endswith(IMAGE_SUFFIXES)]
+        to_visit = []
+        for child in sorted(visible(children)):
+            target = os.path.realpath(os.path.join(folder, child))
+            if target not in seen:
+                seen.add(target)
+                to_visit.append(child)
+        children[:] = to_visit
+        paths += [Path(folder, name) for name in visible(names) if name.lower().endswith(IMAGE_SUFFIXES)]
     if not paths:
         wanted = " ".join(IMAGE_SUFFIXES)
         raise UserError(f"Image folder {root} holds no image ({wanted}, any depth). Check the path.")
     return sorted(paths)
 
 
+def visible(names: Iterable[str]) -> list[str]:
+    """Those of the names that do not start with a dot: no ``.thumbs``, ``.ipynb_checkpoints`` or ``.git``."""
+    return [name for name in names if not name.startswith(".")]
+
+
 def check_image_files(paths: Sequence[Path]) -> None:
     """Look at the head and tail bytes of every file; decode only where these cannot tell.
 
-    A JPEG must end with its end marker, a PNG with its IEND chunk, a WebP must be as long as its header says.
-    A JPEG with something else behind its end, and every other format, is decoded whole.
+    A JPEG must have its end marker, a PNG its IEND chunk, a WebP must be as long as its header says.
+    One with more behind its end (a phone adds a film to a photograph), and every other format, is decoded whole.
 
     Raises:
         UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
@@ -125,9 +139,13 @@ def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
     if head.startswith(b"\xff\xd8"):
         if tail.rstrip(b"\0").endswith(b"\xff\xd9"):
             return ""
-        return _decoding_fault(read(0, size)) if b"\xff\xd9" in tail else "truncated JPEG: no end marker"
+        encoded = read(0, size)
+        return _decoding_fault(encoded) if b"\xff\xd9" in encoded else "truncated JPEG: no end marker"
     if head.startswith(b"\x89PNG"):
-        return "" if b"IEND\xaeB`\x82" in tail else "truncated PNG: no IEND chunk"
+        if PNG_END in tail:
+            return ""
+        encoded = read(0, size)
+        return _decoding_fault(encoded) if PNG_END in encoded else "truncated PNG: no IEND chunk"
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         whole = int.from_bytes(head[4:8], "little") + 8 <= size
         return "" if whole else "truncated WebP: shorter than its header says"

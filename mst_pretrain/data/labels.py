@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from .files import list_images
+from .files import list_images, visible
 
 
 def number_classes(names: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -25,6 +25,11 @@ def number_classes(names: Sequence[str]) -> tuple[list[int], list[str]]:
     return [index[name] for name in names], classes
 
 
+def class_names(root: Path) -> list[str]:
+    """The folders in ``root`` in sorted order, hidden ones left out."""
+    return sorted(visible(entry.name for entry in root.iterdir() if entry.is_dir()))
+
+
 def class_folders(root: str | Path) -> tuple[list[Path], list[int], list[str]]:
     """Images of one folder per class.
 
@@ -35,7 +40,7 @@ def class_folders(root: str | Path) -> tuple[list[Path], list[int], list[str]]:
         UserError: ``root`` is missing or has no class folder with an image.
     """
     root = Path(root)
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    names = class_names(root) if root.is_dir() else []
     if not names:
         raise UserError(
             f"{root} has no class folders. Labelled images are expected as {root}/CLASS/IMAGE.jpg."

@@ -123,6 +123,14 @@ def test_knn_of_two_processes_is_one_processes(
         np.testing.assert_allclose(second[name], first[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_default_neighbours_that_do_not_fit_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """A small data set would be refused for a k that nobody gave, or lose k-NN results without a word."""
+    neighbours = tool("eval_knn").neighbours
+    assert neighbours(None, 50, "train") == [10, 20]
+    assert capsys.readouterr().err == "k = [100, 200] left out: train has 50 training images\n"
+    assert neighbours(None, 200, "train") == [10, 20, 100, 200] and not capsys.readouterr().err
+
+
 def test_linear_of_two_processes_is_one_with_the_whole_batch(
     data: tuple[str, str],
     checkpoint: str,
@@ -205,6 +213,7 @@ def test_dino_protocol_is_dinos(
     ("name", "change", "options", "words"),
     [
         ("eval_knn", "", ["-k", "24"], ["-k 24", "23 training images"]),
+        ("eval_knn", "few", [], ["4 training images", "default 10", "-k 1"]),
         ("eval_knn", "unknown", [], ["val has classes", "new"]),
         ("eval_knn", "empty", [], ["empty"]),
         ("eval_knn", "", ["--crop", "36", "--resize", "40"], ["patch size 8"]),
@@ -224,6 +233,8 @@ def test_bad_input_is_one_message(
     train, val = data
     if change == "unknown":
         val = fill(tmp_path / "val", {"a": 1, "new": 1}, 0)
+    if change == "few":
+        train = val = fill(tmp_path / "few", {"a": 2, "b": 2}, 0)
     if change == "lonely":
         train = fill(tmp_path / "train", {"a": 3, "b": 2, "c": 2, "lonely": 1}, 0)
     if change == "empty":

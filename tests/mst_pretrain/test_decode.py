@@ -118,6 +118,14 @@ def test_16_bit_grey_is_scaled(data: bytes) -> None:
     assert pixels(data)[0].tolist() == [[value] * 3 for value in SCALED]
 
 
+def test_transparent_value_of_16_bit_grey_shows_white() -> None:
+    """The hidden value of a scan would be seen, or others that share its high byte be lost."""
+    chunk = struct.pack(">I", 2) + b"tRNS" + struct.pack(">H", 256)
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    data = png(6, 1, 16, 0, b"\0" + struct.pack(">6H", *DEEP), chunk)
+    assert pixels(data)[0, :, 0].tolist() == [0, 1, 255, *SCALED[3:]]
+
+
 def test_12_bit_grey_is_scaled_by_12_bits() -> None:
     """Twelve-bit images would come out sixteen times too dark."""
     values = [0, 2048, 4095, 1000]

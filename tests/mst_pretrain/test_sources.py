@@ -37,6 +37,30 @@ def test_folders_of_any_shape(tmp_path: Path) -> None:
     assert source.read(1) == (tmp_path / "images/b/c.PNG").read_bytes()
 
 
+def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    """Thumbnails would be pretrained on and become class 0; an empty checkpoint folder would stop a labelled run."""
+    for name in (".thumbs/a.jpg", "cat/a.jpg", "cat/.thumbs/a.jpg", "dog/a.jpg"):
+        photo(tmp_path / ".data" / name)
+    (tmp_path / ".data/.ipynb_checkpoints").mkdir()
+    for labelled in (False, True):
+        source = open_source(tmp_path / ".data", labelled)
+        names = [Path(source.name(index)).parent.name for index in range(len(source))]
+        assert names == ["cat", "dog"]
+    assert source.classes == ["cat", "dog"] and source.labels == [0, 1]
+
+
+def test_links_do_not_multiply_images(tmp_path: Path) -> None:
+    """A link to the folder above would show every image forty times; one to another disk must still be followed."""
+    photo(tmp_path / "images/a.jpg")
+    photo(tmp_path / "images/b/c.jpg")
+    photo(tmp_path / "disk/d.jpg")
+    for link, target in {"b/up": "images", "x": "disk", "y": "disk"}.items():
+        (tmp_path / "images" / link).symlink_to(tmp_path / target)
+    source = open_source(tmp_path / "images")
+    names = [Path(source.name(index)).relative_to(tmp_path / "images") for index in range(len(source))]
+    assert names == [Path("a.jpg"), Path("b/c.jpg"), Path("x/d.jpg")]
+
+
 def test_list_of_paths_and_labels(tmp_path: Path) -> None:
     """Lists as mmpretrain and others write them would be misread: names with spaces, comments, absolute paths."""
     paths = [
@@ -90,6 +114,19 @@ def test_truncated_file_of_a_list_is_found_before_the_first_step(tmp_path: Path)
     (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\n")
     with pytest.raises(UserError, match=r"1 of 2 images cannot be used: .*a\.jpg \(truncated JPEG"):
         open_source(tmp_path / "list.txt").check()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_whole_image_with_a_long_trailer_is_accepted(tmp_path: Path, suffix: str) -> None:
+    """A phone's photograph with a film behind it would be called truncated, or a half one pass for whole."""
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    noise.save(tmp_path / f"a{suffix}")
+    data, film = (tmp_path / f"a{suffix}").read_bytes(), b"\0\0\0\x18ftypmp42\xff" * 1000
+    (tmp_path / f"a{suffix}").write_bytes(data + film)
+    open_source(tmp_path).check()
+    (tmp_path / f"a{suffix}").write_bytes(data[: len(data) // 2] + film)
+    with pytest.raises(UserError, match=r"1 of 1 .*truncated"):
+        open_source(tmp_path).check()
 
 
 def test_images_that_only_decoding_can_judge_are_decoded(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def kinds(summary: dict[str, Any]) -> list[str]:
 )
 def test_sound_sets_pass(data: Path, run: Run, kind: str, options: list[str], splits: dict[str, int]) -> None:
     """Good data would be refused, or a part of it be passed over."""
+    (data / "imagenet/train/.ipynb_checkpoints").mkdir()
     code, said, summary = run(kind, data / kind, *options)
     assert (code, summary["problems"]) == (0, []) and "no problem" in said
     assert {name: numbers["images"] for name, numbers in summary["splits"].items()} == splits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mst_pretrain.data.files import list_images
+from mst_pretrain.data.labels import class_names
 from mst_pretrain.data.shards import ShardSource
 from mst_pretrain.errors import UserError
 
@@ -40,7 +41,7 @@ def prepare_imagenet(task: Task) -> None:
 
 
 def _class_folders(task: Task, split: str, folder: Path) -> tuple[int, list[str]]:
-    images, classes = [], sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    images, classes = [], class_names(folder)
     if not classes:
         task.findings.add(
             "layout", folder, f"has no class folders. Sort the images into {folder}/CLASS/IMAGE."
