@@ -178,11 +178,11 @@ def test_every_colour_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
 
 
 def test_broken_image_is_named(tmp_path: Path) -> None:
-    """The run would stop without the name of the file to remove, or train on a grey half."""
+    """The run would stop without the name of the file, or train on a grey half."""
     path = tmp_path / "broken.jpg"
     Image.new("RGB", (64, 64), (10, 200, 30)).save(path)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(UserError, match=r"broken\.jpg.*Remove"):
+    with pytest.raises(UserError, match=r"broken\.jpg.*another image under its name"):
         read_rgb(path)
 
 
