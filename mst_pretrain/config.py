@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .errors import UserError
 
 ADD = "+"
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
+# While one of these runs, a value comes from the config and nothing has been trained.
+BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader", "before_train"}
 NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
 
 
@@ -134,7 +137,7 @@ def import_custom_modules(cfg: Config) -> None:
 
 
 def explain(cfg: Config, error: Exception) -> UserError | None:
-    """A config value no class takes, or a type nobody registered; None when the config has no part in it."""
+    """A key or value no class takes, or a type nobody registered; None when the config has no part in it."""
     message = str(error.args[0]) if error.args else ""
     unknown = NOT_REGISTERED.match(message)
     if unknown:
@@ -144,6 +147,10 @@ def explain(cfg: Config, error: Exception) -> UserError | None:
                 f"{cfg.filename}: {places[0]}='{unknown[1]}' is not a registered type. Correct its spelling, "
                 "or add the module that defines it to custom_imports.imports."
             )
+    if message and type(error) in (ValueError, AssertionError):  # their subclasses are about files and text
+        frames = traceback.extract_tb(error.__traceback__)
+        if any(frame.name in BUILDERS for frame in frames):
+            return UserError(f"{cfg.filename}: {message.rstrip('.')}. Correct that value.")
     bad = BAD_ARGUMENT.search(message)
     if bad is None:
         return None

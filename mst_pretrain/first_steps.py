@@ -11,6 +11,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from .hooks import unwrap
+
 
 @HOOKS.register_module()
 class FirstStepsHook(Hook):
@@ -25,6 +27,12 @@ class FirstStepsHook(Hook):
     def __init__(self, steps: int = 2) -> None:
         self.steps = steps
         self.before: list[Tensor] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Pretraining: crops that the model cannot take are refused before the first step."""
+        model, crops = unwrap(runner), getattr(runner.train_dataloader.dataset, "crops", None)
+        if crops is not None and hasattr(model, "check_crops"):
+            model.check_crops(crops)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the weights to compare with."""

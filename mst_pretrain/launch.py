@@ -167,7 +167,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
     except UserError as error:
         _let_first_rank_speak()
         raise UserError(_without_worker_traceback(str(error))) from error
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError, AssertionError) as error:
         explained = explain(cfg, error)
         if explained is None:
             raise

@@ -25,7 +25,8 @@ def attention_guided_mask(attention: Tensor, noise: Tensor, num: int, prob: floa
     Raises:
         ValueError: Shapes differ, or ``num`` or ``prob`` is out of range.
     """
-    _check(attention, noise, prob)
+    _check(attention, noise)
+    _check_probability("prob", prob)
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
     candidates = attention.shape[1] // num
@@ -44,7 +45,8 @@ def random_mask(noise: Tensor, ratio: float) -> Tensor:
     Returns:
         [B, N] bool.
     """
-    _check(noise, noise, ratio)
+    _check(noise, noise)
+    _check_probability("ratio", ratio)
     count = int(ratio * noise.shape[1] + 1e-6)  # 0.29 * 100 is 28.999...
     chosen = noise.argsort(dim=1, stable=True)[:, :count]
     return torch.zeros_like(noise, dtype=torch.bool).scatter_(1, chosen, True)
@@ -81,6 +83,7 @@ def make_mask(
     """
     if mode not in _MODES:
         raise ValueError(f"masking mode '{mode}' is unknown; choose one of {', '.join(_MODES)}")
+    _check_probability("unmasked_image_probability", unmasked_image_probability)
     if mode == "none":
         return None
     shape = attention.shape
@@ -127,8 +130,11 @@ def _shift_right(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _check(scores: Tensor, noise: Tensor, probability: float) -> None:
+def _check(scores: Tensor, noise: Tensor) -> None:
     if scores.ndim != 2 or scores.shape != noise.shape:
         raise ValueError(f"expected two tensors [B, N], got {tuple(scores.shape)} and {tuple(noise.shape)}")
-    if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"a probability must be in [0, 1], got {probability}")
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
 from .checkpoint_io import backbone_prefix, load_backbone, refuse_leftovers
+from .data.multicrop import MultiCrop
 from .decoder import ImageDecoder
 from .errors import UserError
 from .head import ProjectionHead
@@ -85,20 +86,54 @@ class MST(BaseModel):
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.distillation = SelfDistillationLoss(head.get("prototypes", 65536), **(distillation or {}))
-        self.masking, self.mask_local = dict(masking or {"mode": "none"}), mask_local
+        self.masking, self.mask_local = {"mode": "none", **(masking or {})}, mask_local
+        # what is wrong with the masking must not wait for the first step
+        make_mask(attention=torch.zeros(1, 1, 1), seeds=torch.zeros(1, dtype=torch.int64), **self.masking)
         self.lambda_ce, self.lambda_rec = lambda_ce, lambda_rec
         self.teacher_temperature = 0.04  # the schedule hook sets it at every iteration
         trunk = self.student.backbone
         trunk.set_grad_checkpointing(gradient_checkpointing)
+        if compile and compile not in torch.compiler.list_backends(exclude_tags=()):
+            known = ", ".join(torch.compiler.list_backends())
+            raise ValueError(f"compile backend '{compile}' is unknown; choose one of {known}")
         self.forward_trunk = torch.compile(forward_trunk, backend=compile) if compile else forward_trunk
-        masks = self.masking.get("mode", "none") != "none"
+        masks = self.masking["mode"] != "none"
         self.mask_token = nn.Parameter(torch.zeros(embed_width(trunk))) if masks else None
         stride = output_stride(trunk)
         self.decoder = None if decoder is None else ImageDecoder(trunk.num_features, stride, **decoder)
-        if self.decoder is None and lambda_ce == 0:
-            raise UserError(
-                "model.lambda_ce is 0 and model.decoder is None: nothing is left to train. Set one."
+        if min(lambda_ce, lambda_rec) < 0:
+            raise ValueError(
+                f"lambda_ce and lambda_rec must not be negative, got {lambda_ce} and {lambda_rec}"
             )
+        if lambda_ce == 0 and (self.decoder is None or lambda_rec == 0):
+            other = "model.decoder is None" if self.decoder is None else "model.lambda_rec is 0"
+            raise UserError(f"model.lambda_ce is 0 and {other}: nothing is left to train. Set one.")
+
+    def check_crops(self, crops: MultiCrop) -> None:
+        """Refuse crops that do not divide into tokens, before the first step.
+
+        Raises:
+            UserError: A size is no multiple of what the trunk, the mask or the decoder needs, or there is one crop.
+        """
+        if len(crops.global_crops) + crops.local_count < 2:
+            raise UserError(
+                "train_dataloader.dataset.crops has one crop an image, and the student matches the teacher's output "
+                "on another one. Set two global_crops, or local_count."
+            )
+        trunk = self.student.backbone
+        patch, stride = trunk.patch_embed.patch_size[0], output_stride(trunk)
+        masks = self.mask_token is not None
+        wanted = [
+            ("global_crops", crops.global_crops[0], stride if masks or self.decoder is not None else patch)
+        ]
+        if crops.local_count:
+            wanted.append(("local_crop", crops.local_crop, stride if masks and self.mask_local else patch))
+        for name, recipe, unit in wanted:
+            if any(side % unit for side in recipe.height_width):
+                raise UserError(
+                    f"train_dataloader.dataset.crops.{name}: size {recipe.size} does not divide into tokens of "
+                    f"{unit} pixels. Give a multiple of {unit}."
+                )
 
     def forward(
         self, global_views: Tensor, local_views: Tensor, seeds: Tensor, mode: str = "loss"

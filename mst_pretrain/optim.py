@@ -24,12 +24,19 @@ class _DINOSteps:
         grad_norm: Norm of all gradients of the last step, before clipping.
         skipped: Whether the last step was left out because ``grad_norm`` was not finite. Under DDP every process
             holds the same gradients, so all agree without asking.
+
+    Raises:
+        ValueError: ``clip_grad_per_tensor`` is not positive.
     """
 
     optimizer: torch.optim.Optimizer
 
     def __init__(self, *args: Any, clip_grad_per_tensor: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if clip_grad_per_tensor is not None and not clip_grad_per_tensor > 0:
+            raise ValueError(
+                f"clip_grad_per_tensor must be positive, or None for no clipping, got {clip_grad_per_tensor}"
+            )
         self.clip_grad_per_tensor = clip_grad_per_tensor
         self.frozen: list[nn.Parameter] = []
         self.grad_norm = float("nan")
@@ -90,7 +97,19 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class MSTAmpOptimWrapper(_DINOSteps, AmpOptimWrapper):
-    """The same under automatic mixed precision on a GPU; ``dtype`` is ``float16`` or ``bfloat16``."""
+    """The same under automatic mixed precision; ``dtype`` is ``float16`` or ``bfloat16``.
+
+    Raises:
+        UserError: There is no GPU.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not torch.cuda.is_available():
+            raise UserError(
+                "optim_wrapper.type=MSTAmpOptimWrapper needs a GPU and none is visible. On the CPU take "
+                "MSTOptimWrapper, with optim_wrapper.dtype None or 'bfloat16'."
+            )
+        super().__init__(*args, **kwargs)
 
     def step(self, **kwargs: Any) -> None:
         """Unscale, clip, keep the frozen parameters still, step unless the gradients overflowed."""

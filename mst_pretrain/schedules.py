@@ -43,11 +43,19 @@ class CosineSchedule:
 
 @dataclass(frozen=True)
 class WarmupThenConstant:
-    """Linear from ``start`` to ``final`` over ``warmup`` iterations, then constant: the teacher temperature."""
+    """Linear from ``start`` to ``final`` over ``warmup`` iterations, then constant: the teacher temperature.
+
+    Raises:
+        ValueError: ``start`` or ``final`` is not positive.
+    """
 
     start: float
     final: float
     warmup: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.start > 0 and self.final > 0):
+            raise ValueError(f"teacher_temperature must be positive, got {self.start} to {self.final}")
 
     def __call__(self, iteration: int) -> float:
         """Value at an iteration >= 0."""

@@ -59,6 +59,9 @@ class MultiCrop:
         global_crops: One recipe (or its keyword arguments) per global view, all of one size.
         local_crop: The recipe of the local crops.
         local_count: How many of them; 0 switches them off.
+
+    Raises:
+        ValueError: Sizes or the number of crops are impossible.
     """
 
     global_crops: list[Any] = field(default_factory=lambda: [CropRecipe(), CropRecipe()])
@@ -70,6 +73,11 @@ class MultiCrop:
         self.local_crop = _recipe(self.local_crop)
         if len({r.height_width for r in self.global_crops}) != 1:
             raise ValueError("all global crops must have one size")
+        if self.local_count < 0:
+            raise ValueError(f"local_count must be at least 0, got {self.local_count}")
+        for recipe in (*self.global_crops, self.local_crop):
+            if min(recipe.height_width) < 1:
+                raise ValueError(f"a crop's size must be at least 1, got {recipe.size}")
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> dict[str, Tensor]:
         """Cut an RGB image.

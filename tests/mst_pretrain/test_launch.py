@@ -215,6 +215,7 @@ def test_program_errors_are_not_explained_away(config: Path) -> None:
     assert explain(cfg, TypeError("f() got an unexpected keyword argument 'nowhere_in_config'")) is None
     assert explain(cfg, TypeError("can only concatenate str")) is None
     assert explain(cfg, KeyError("loss")) is None
+    assert explain(cfg, ValueError("raised in a training step")) is None
 
 
 def test_unregistered_type_is_named(config: Path) -> None:

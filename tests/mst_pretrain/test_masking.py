@@ -208,8 +208,9 @@ def test_uniform_numbers_depend_on_the_seed_only() -> None:
     [
         ("atention", {}, "atention"),
         ("attention", {"num": 0}, "num"),
-        ("attention", {"prob": 1.5}, "1.5"),
-        ("random", {"ratio": -0.1}, "-0.1"),
+        ("attention", {"prob": 1.5}, "prob.*1.5"),
+        ("random", {"ratio": -0.1}, "ratio.*-0.1"),
+        ("attention", {"unmasked_image_probability": 2}, "unmasked_image_probability.*2"),
     ],
 )
 def test_impossible_settings_are_refused(mode: str, settings: dict[str, Any], match: str) -> None:

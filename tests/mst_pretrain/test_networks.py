@@ -148,5 +148,7 @@ def test_nothing_to_train_is_refused() -> None:
     """A run whose loss is the constant 0 would go on for days."""
     with pytest.raises(UserError, match="lambda_ce"):
         MST(VIT, HEAD, lambda_ce=0.0)
+    with pytest.raises(UserError, match="lambda_rec"):
+        MST(VIT, HEAD, lambda_ce=0.0, lambda_rec=0.0, decoder={"width": 8})
     with pytest.raises(ValueError, match="predict"):
         MST(VIT, HEAD)(**batch_of(1, 0, 0), mode="predict")

@@ -100,7 +100,7 @@ def masks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
 
     def spy(**arguments: Any) -> Tensor | None:
         mask = make_mask(**arguments)
-        if mask is not None:
+        if mask is not None and mask.numel() > 1:  # the constructor tries one token
             made.append(mask)
         return mask
 
