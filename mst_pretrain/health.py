@@ -64,6 +64,7 @@ class HealthHook(Hook):
         self.sums: dict[str, Tensor] = {}
         self.summed = 0
         self.kept = ""  # the healthy checkpoint of the present collapse
+        self.healthy = ""  # the last one when no collapse was seen
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """A collapse outlasts a restart."""
@@ -145,7 +146,7 @@ class HealthHook(Hook):
             mean, len(model.distillation.center), model.student.backbone.num_features, model.lambda_ce
         )
         if not signs:
-            self.collapsed_iters = 0
+            self.collapsed_iters, self.healthy = 0, runner.message_hub.get_info("last_ckpt", "")
             return
         if self.collapsed_iters == 0:
             self._keep_last(runner)
@@ -164,8 +165,10 @@ class HealthHook(Hook):
             )
 
     def _keep_last(self, runner: Runner) -> None:
-        """Later checkpoints will push the healthy one out, so it gets a second name."""
-        last = Path(runner.message_hub.get_info("last_ckpt", ""))
+        """Later checkpoints will push the healthy one out, so it gets a second name. Where it is gone: the last."""
+        last = Path(self.healthy)
+        if not last.is_file():
+            last = Path(runner.message_hub.get_info("last_ckpt", ""))
         kept = Path(runner.work_dir, BEFORE_COLLAPSE.format(last.stem))
         self.kept = str(kept) if last.is_file() else ""
         if self.kept and is_main_process():

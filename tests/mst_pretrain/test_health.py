@@ -229,6 +229,30 @@ def test_a_collapsed_run_is_noticed_and_stops(
     assert load_checkpoint(copy)["meta"]["iter"] == kept
 
 
+@pytest.mark.parametrize(("max_keep", "kept"), [(-1, 9), (2, 14)])
+def test_the_kept_checkpoint_is_of_before_the_window(
+    toy_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, max_keep: int, kept: int
+) -> None:
+    """A collapse is seen at a window's end: the checkpoint of that moment is already inside it."""
+    judged: list[dict[str, float]] = []
+
+    def signs(self: HealthHook, mean: dict[str, float], *_: Any) -> list[str]:
+        judged.append(mean)
+        return ["a sign"] if len(judged) > 2 else []
+
+    monkeypatch.setattr(HealthHook, "signs_of_collapse", signs)
+    cfg = toy_config(
+        train_cfg__max_iters=20,
+        default_hooks__schedule__warmup_epochs=0,
+        default_hooks__health={"type": "HealthHook", "collapse_interval": 5, "collapse_patience": 10},
+        **{**EVERY_STEP, "default_hooks__checkpoint__max_keep_ckpts": max_keep},
+    )
+    with pytest.raises(UserError, match=rf"stays: .*before_collapse_iter_{kept}\.pth"):
+        build_runner(cfg).train()
+    (copy,) = Path(cfg.work_dir).glob("before_collapse*")
+    assert load_checkpoint(copy)["meta"]["iter"] == kept
+
+
 def test_a_healthy_toy_run_is_left_alone(toy_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     """Every run would be called collapsed at its start."""
     health = {"type": "HealthHook", "collapse_interval": 5, "collapse_patience": 5}
