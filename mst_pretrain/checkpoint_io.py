@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import math
 import os
@@ -39,11 +40,14 @@ def _history_statistic(owner: type, name: str) -> Any:
 
 
 def _safe_globals() -> list[Any]:
-    """What MMEngine checkpoints hold beside tensors: loss histories, which are numpy arrays with a name."""
+    """What checkpoints hold beside tensors and can do no harm.
+
+    MMEngine's: loss histories, which are numpy arrays with a name. DINO's, iBOT's and timm's: their arguments.
+    """
     multiarray: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
     numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
-    return [HistoryBuffer, (_history_statistic, "builtins.getattr"), *numpy_globals]
+    return [argparse.Namespace, HistoryBuffer, (_history_statistic, "builtins.getattr"), *numpy_globals]
 
 
 def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -67,7 +71,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         with torch.serialization.safe_globals(_safe_globals()):
             loaded = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|Unsupported global:?)\s+(\S+)", str(error))
+        found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", str(error))
         what = f"the object {found.group(1)}" if found else str(error).splitlines()[0]
         raise UserError(
             f"{path} holds more than weights ({what}) and was not opened further: loading it could run code. "
@@ -283,6 +287,8 @@ def save_safetensors(
     part = path.with_name(path.name + ".part")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     safetensors.torch.save_file(tensors, part, metadata=metadata)
+    with open(part, "rb") as stream:
+        os.fsync(stream.fileno())
     os.replace(part, path)
 
 

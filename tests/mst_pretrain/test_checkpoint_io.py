@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,9 @@ def test_code_in_a_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"plain\.pth"):
         load_checkpoint(tmp_path / "plain.pth")
     assert not marker.exists()
+    torch.save({"share": Fraction(1, 2)}, tmp_path / "class.pth")
+    with pytest.raises(UserError, match=r"class\.pth.*the object fractions\.Fraction"):
+        load_checkpoint(tmp_path / "class.pth")
 
 
 class Getattr:

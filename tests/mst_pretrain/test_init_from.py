@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def save(backbone: nn.Module, kind: str, path: Path) -> Path:
             name: {f"module.backbone.{key}": value for key, value in weights.items()}
             for name, weights in (("student", other), ("teacher", state))
         }
-        torch.save({**both, "epoch": 3}, path)
+        torch.save({**both, "epoch": 3, "args": argparse.Namespace(arch="vit_small", lr=5e-4)}, path)
     else:
         ours = {f"student.backbone.{key}": value for key, value in other.items()}
         ours |= {f"teacher.backbone.{key}": value for key, value in state.items()}
