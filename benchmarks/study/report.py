@@ -118,17 +118,7 @@ def write_report(
         f"Each run: {length}. Mean and standard deviation over seeds. {val_images(arms)}",
         "",
     ]
-    lines += [
-        "| arm | seeds | hidden tokens per view | k-NN (k = 20) | linear | dense probe, mIoU |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, rows in scores.items():
-        cells = [
-            spread([v for row in rows if (v := row[key]) is not None]) for key in ("knn", "linear", "dense")
-        ]
-        count = "" if realised.get(name) is None else f"{realised[name]:.1f} (expected {hidden[name]:.1f})"
-        count = "0" if hidden.get(name) == 0 else count
-        lines.append(f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} |")
+    lines += score_table(arms, scores, hidden, realised)
     if left_out:
         lines += [
             "",
@@ -141,17 +131,7 @@ def write_report(
     comparable = [name for name in arms if name in hidden and name not in short]
     differences = {reference: compare(arms, comparable, reference) for reference in REFERENCES}
     for reference, rows_of in differences.items():
-        if not rows_of:
-            continue
-        lines += [
-            "",
-            f"Arm minus {reference}, 95 % intervals of a paired bootstrap over val images, which say",
-        ]
-        lines += ["nothing of how another seed would have ended:", ""]
-        lines += ["| arm | k-NN | linear | dense probe |", "|---|---|---|---|"]
-        for name, row in rows_of.items():
-            cells = [f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in row.values()]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += difference_table(reference, rows_of)
     if cost:
         on, off = cost["decoder"], cost["no decoder"]
         lines += [
@@ -175,6 +155,45 @@ def write_report(
     (out / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
     plot(scores, out / "report.png")
     return text
+
+
+def score_table(
+    arms: dict[str, dict[int, ReadOut]],
+    scores: dict[str, list[dict[str, float | None]]],
+    hidden: dict[str, float],
+    realised: dict[str, float | None],
+) -> list[str]:
+    """A row per arm: its seeds, the tokens it hid, its three read-outs."""
+    lines = [
+        "| arm | seeds | hidden tokens per view | k-NN (k = 20) | linear | dense probe, mIoU |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, rows in scores.items():
+        cells = [
+            spread([v for row in rows if (v := row[key]) is not None]) for key in ("knn", "linear", "dense")
+        ]
+        count = "" if realised.get(name) is None else f"{realised[name]:.1f} (expected {hidden[name]:.1f})"
+        count = "0" if hidden.get(name) == 0 else count
+        lines.append(f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} |")
+    return lines
+
+
+def difference_table(reference: str, rows: dict[str, dict[str, tuple[float, float, float]]]) -> list[str]:
+    """A row per arm: its differences from the reference with their intervals; nothing where there is no row."""
+    if not rows:
+        return []
+    lines = [
+        "",
+        f"Arm minus {reference}, 95 % intervals of a paired bootstrap over val images, which say",
+        "nothing of how another seed would have ended:",
+        "",
+        "| arm | k-NN | linear | dense probe |",
+        "|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        cells = [f"{d:+.2f} [{low:+.2f}, {high:+.2f}]" for d, low, high in row.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def val_images(arms: dict[str, dict[int, ReadOut]]) -> str:
