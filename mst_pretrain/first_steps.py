@@ -53,7 +53,7 @@ class FirstStepsHook(Hook):
         self.before = []
         runner.logger.info(
             f"Step {runner.iter + 1}: input {', '.join(input_shapes(data_batch))}; "
-            f"{ground_truth(data_batch)}loss {float(outputs['loss']):.4f}; "
+            f"{ground_truth(data_batch)}loss {float(outputs['loss'].detach()):.4f}; "
             f"weights moved by {change**0.5:.3e} (L2); peak memory {peak_memory():.2f} GiB"
         )
 

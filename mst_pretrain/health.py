@@ -88,7 +88,7 @@ class HealthHook(Hook):
             UserError: Too many steps in a row were skipped, or the run has collapsed for too long.
         """
         if runner.optim_wrapper.skipped:
-            self._report_skipped(runner, float(outputs["loss"]))
+            self._report_skipped(runner, float(outputs["loss"].detach()))
             return
         self.skipped_in_a_row = 0
         if runner.iter < _warmup(runner):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def load_trunk(
     given = dict(model_args or {})
     if checkpoint is None or checkpoint == RANDOM:
         if speaks():
-            print(f"random weights, seed {seed}: a control, no pretrained backbone", flush=True)
+            print(f"random weights, seed {seed}: a control, no pretrained backbone", file=sys.stderr)
         torch.manual_seed(seed)
         name = model or DEFAULT_MODEL
         return _build(name, given).eval(), Origin(name, given, RANDOM, None, None, seed)
@@ -102,7 +103,7 @@ def load_trunk(
     report = load_backbone(trunk, checkpoint, prefix)
     refuse_leftovers(report, checkpoint, "Give the --model and --model-args it was trained with.")
     if speaks():
-        print(f"{checkpoint}, {prefix or 'no prefix'}, {model}: {report}", flush=True)
+        print(f"{checkpoint}, {prefix or 'no prefix'}, {model}: {report}", file=sys.stderr)
     return trunk.eval(), Origin(model, arguments, str(checkpoint), file_sha256(checkpoint), prefix, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -248,4 +249,4 @@ class LinearTraining:
         self.optimizer.load_state_dict(kept["optimizer"])
         self.done = int(kept["done"])
         if rank() == 0:
-            print(f"{self.state}: {self.done} of {self.settings.epochs} epochs are done", flush=True)
+            print(f"{self.state}: {self.done} of {self.settings.epochs} epochs are done", file=sys.stderr)

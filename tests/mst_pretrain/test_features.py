@@ -179,5 +179,5 @@ def test_random_weights_are_a_control_by_name(capsys: pytest.CaptureFixture[str]
     second, _ = load_trunk("none", model="vit_tiny_patch16_224", model_args=VIT, seed=3)
     other, _ = load_trunk("none", model="vit_tiny_patch16_224", model_args=VIT, seed=4)
     assert same_weights(first, second) and not same_weights(first, other)
-    assert "random weights, seed 3" in capsys.readouterr().out
+    assert "random weights, seed 3" in capsys.readouterr().err
     assert (origin.checkpoint, origin.sha256, origin.prefix, origin.init_seed) == ("none", None, None, 3)
