@@ -135,7 +135,8 @@ def draw(tables: Sequence[Table], path: Path) -> None:
         axis.set_yticks(range(len(shown)), shown)
         axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.set_xlabel(f"{title}, per cent")
-        axis.set_title(table.title(column), fontsize=9, wrap=True)
+        data = table.task.name.partition(",")[0]
+        axis.set_title(f"{data}: {table.title(column)}", fontsize=9, wrap=True)
         axis.grid(axis="x", alpha=0.3)
     if not panels:
         axes[0].set_axis_off()
