@@ -9,9 +9,9 @@ import pytest
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mst_pretrain.engine import MSTRunner
 from mst_transfer.engine import CappedEpochLoop
 
 
@@ -42,8 +42,8 @@ class Samples(torch.utils.data.Dataset):
         return {"x": torch.tensor(float(index))}
 
 
-def runner(tmp_path: Path, max_iters: int | None) -> Runner:
-    return Runner(
+def runner(tmp_path: Path, max_iters: int | None) -> MSTRunner:
+    return MSTRunner(
         model=Line(),
         work_dir=str(tmp_path),
         val_dataloader={
