@@ -26,7 +26,7 @@ from mst_pretrain.errors import UserError, run_cli
 sys.path.insert(0, str(Path(__file__).parent))
 from study.arms import ALL, CPU, MIN_HIDDEN, Arm
 from study.cost import measure
-from study.jobs import FINISHED, Jobs
+from study.jobs import FINISHED, Jobs, add_study_arguments
 from study.readouts import Evaluation
 from study.report import ReadOut, write_report
 
@@ -158,13 +158,7 @@ def main() -> None:
     preset = parser.add_mutually_exclusive_group(required=True)
     preset.add_argument("--cpu", action="store_const", const="cpu", dest="preset")
     preset.add_argument("--gpu", action="store_const", const="gpu", dest="preset")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="stop after so long; run again to go on"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="pretraining runs at a time (default 1)")
-    parser.add_argument("--report", action="store_true", help="only write the report of what is there")
-    parser.add_argument("--cfg-options", nargs="*", default=[], help="for every run, KEY=VALUE")
+    add_study_arguments(parser)
     args = parser.parse_args()
     data = os.environ.get("MST_REAL_DATA")
     if data is None or not Path(data).is_dir():

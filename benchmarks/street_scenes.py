@@ -27,7 +27,7 @@ from mst_transfer.data.layouts import check_cityscapes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from study.arms import DINO, MST, Arm
-from study.jobs import FINISHED, Jobs
+from study.jobs import FINISHED, Jobs, add_study_arguments
 from study.street_report import PRETRAIN, SPLIT, UPERNET, Results, write_report
 
 SEEDS = (1, 2, 3)
@@ -145,13 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="stop after so long; run again to go on"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
-    parser.add_argument("--report", action="store_true", help="only write the report of what is there")
-    parser.add_argument("--cfg-options", nargs="*", default=[], help="for every run, KEY=VALUE")
+    add_study_arguments(parser)
     args = parser.parse_args(argv)
     data = Path(os.environ.get("MST_REAL_DATA", "."), "camvid-as-cityscapes")
     if not data.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -16,6 +17,17 @@ from mst_pretrain.errors import UserError
 ROOT = Path(__file__).parents[2]
 FINISHED = "finished"  # beside what a call that ended well has written
 COMMAND = "command.txt"  # of the first call
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every resumable study takes."""
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after so long; run again to go on"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    parser.add_argument("--report", action="store_true", help="only write the report of what is there")
+    parser.add_argument("--cfg-options", nargs="*", default=[], help="for every run, KEY=VALUE")
 
 
 class Jobs:
