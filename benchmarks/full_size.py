@@ -94,7 +94,8 @@ def measure(config: Path, args: argparse.Namespace, weights: dict[str, Path], wo
     ]
     command += (["--init", args.init] if args.init else []) + (["--amp"] if args.amp else [])
     command += ["--cfg-options", *options_of(config, args, weights)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{config} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")

@@ -1,4 +1,4 @@
-"""Does everything run on this GPU? One JSON line: losses, images/s, peak memory. See gpu_smoke.sh.
+"""Does everything run on this GPU? A JSON line per case as it ends: losses, images/s, peak memory. See gpu_smoke.sh.
 
 MST DeiT-S and Swin-T: 50 steps in float16 and bfloat16, stopped at 30 and resumed. Mask R-CNN and UperNet from
 their full-size configs: 20 iterations with and without AMP (skipped, by name, where mmdet or mmseg is missing).
@@ -13,6 +13,8 @@ import importlib.util
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +38,12 @@ TRANSFER = {"mask_rcnn": "configs/coco/mask_rcnn_mst.py", "upernet": "configs/ci
 
 
 class Recorder(Hook):
-    """Keeps each iteration's loss and duration."""
+    """Keeps each iteration's loss, duration and peak of the device's memory."""
 
-    priority = "LOWEST"
+    priority = "NORMAL"  # before the logger, which resets the peak
 
     def __init__(self) -> None:
+        self.peak = 0
         self.losses: list[float] = []
         self.seconds: list[float] = []
 
@@ -54,6 +57,8 @@ class Recorder(Hook):
         """Reading the loss waits for the device, so the clock stops after the work."""
         self.losses.append(float(outputs["loss"]))
         self.seconds.append(time.perf_counter() - self.start)
+        if torch.cuda.is_available():
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
 
 
 def train(cfg: Config, images_per_step: int) -> dict[str, Any]:
@@ -65,13 +70,12 @@ def train(cfg: Config, images_per_step: int) -> dict[str, Any]:
     runner.register_hook(recorder)
     runner.train()
     steady = sorted(recorder.seconds)[len(recorder.seconds) // 2]
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
     return {
         "iterations": len(recorder.losses),
         "first_loss": round(recorder.losses[0], 4),
         "last_loss": round(recorder.losses[-1], 4),
         "images_per_second": round(images_per_step / steady, 2),
-        "peak_memory_gib": peak and round(peak, 3),
+        "peak_memory_gib": round(recorder.peak / 2**30, 3) if recorder.peak else None,
     }
 
 
@@ -157,9 +161,28 @@ def transfer_case(name: str, amp: bool, scenes: Path, work: Path, rehearse: bool
     return train(cfg, 2)
 
 
+def cases(work: Path, rehearse: bool) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Every case by its name."""
+    scenes, found = work / "scenes", {}
+    images = scenes / "coco/train2017"
+    for name in PRETRAIN:
+        found[f"{name} cpu = gpu"] = partial(same_loss, name, images, rehearse)
+        for dtype in ("float32",) if rehearse else ("float16", "bfloat16"):
+            found[f"{name} {dtype}"] = partial(pretrain_case, name, dtype, images, work, rehearse)
+    for name in TRANSFER:
+        if importlib.util.find_spec("mmdet") is None or importlib.util.find_spec("mmseg") is None:
+            found[name] = lambda: {"skipped": "mmdet or mmseg is not installed"}
+            continue
+        for amp in (False,) if rehearse else (False, True):
+            title = f"{name} {'amp' if amp else 'float32'}"
+            found[title] = partial(transfer_case, name, amp, scenes, work, rehearse)
+    return found
+
+
 def main() -> None:
-    """Run every case; print one JSON line."""
+    """Run every case; print each one's line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cases with such a text")
     parser.add_argument(
         "--rehearse", action="store_true", help="tiny, on the CPU: only shows that the script runs"
     )
@@ -173,26 +196,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         street.generate(work / "scenes", seed=0, train=64, val=4)
-        images = work / "scenes/coco/train2017"
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        result: dict[str, Any] = {
-            "device": device,
-            "torch": torch.__version__,
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        for name in PRETRAIN:
-            result[f"{name} cpu = gpu"] = same_loss(name, images, args.rehearse)
-            for dtype in ("float32",) if args.rehearse else ("float16", "bfloat16"):
-                result[f"{name} {dtype}"] = pretrain_case(name, dtype, images, work, args.rehearse)
-        for name in TRANSFER:
-            if importlib.util.find_spec("mmdet") is None or importlib.util.find_spec("mmseg") is None:
-                result[name] = "skipped: mmdet or mmseg is not installed"
-                continue
-            for amp in (False,) if args.rehearse else (False, True):
-                result[f"{name} {'amp' if amp else 'float32'}"] = transfer_case(
-                    name, amp, work / "scenes", work, args.rehearse
-                )
-    print(json.dumps(result))
+        print(json.dumps({"device": device, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}))
+        for name, case in cases(work, args.rehearse).items():
+            if any(text in name for text in args.only):
+                start = time.perf_counter()
+                result = case()
+                print(json.dumps({name: result, "wall": round(time.perf_counter() - start, 1)}), flush=True)
 
 
 if __name__ == "__main__":

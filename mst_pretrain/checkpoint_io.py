@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import math
 import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,43 +41,52 @@ def _history_statistic(owner: type, name: str) -> Any:
     return getattr(owner, name)
 
 
-def _safe_globals() -> list[Any]:
-    """What checkpoints hold beside tensors and can do no harm.
+class _Settings(dict):
+    """Stands for a yacs ``CfgNode``, which is a dictionary; yacs itself is neither needed nor run."""
 
-    MMEngine's: loss histories, which are numpy arrays with a name. DINO's, iBOT's and timm's: their arguments.
+
+def _safe_globals() -> list[Any]:
+    """The allow-list: what checkpoints hold beside tensors and can do no harm.
+
+    MMEngine's: loss histories, which are numpy arrays with a name. DINO's, iBOT's, MAE's and timm's: their arguments.
+    Swin's and MoBY's: their configuration, read as a plain dictionary.
     """
     multiarray: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
     numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
-    return [argparse.Namespace, HistoryBuffer, (_history_statistic, "builtins.getattr"), *numpy_globals]
+    stand_ins = [(_history_statistic, "builtins.getattr"), (_Settings, "yacs.config.CfgNode")]
+    return [argparse.Namespace, HistoryBuffer, *stand_ins, *numpy_globals]
 
 
-def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path, map_location: str | torch.device = "cpu", trusted: bool = False
+) -> dict[str, Any]:
     """Read a ``.pth`` or ``.safetensors`` file without running code from it.
 
     Args:
-        path: Local file. ``.safetensors`` yields ``{"state_dict": ...}``.
+        path: Local file. ``.safetensors`` yields ``{"state_dict": ..., "meta": its metadata}``.
         map_location: Device of the tensors.
+        trusted: Unpickle anything, which can run code: only for a file whose author the user trusts.
 
     Raises:
-        UserError: The file is missing, truncated, or holds objects other than weights.
+        UserError: The file is missing, empty, truncated, no checkpoint, or holds objects other than weights.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
-            f"checkpoint not found: {path}. Give the path of an existing .pth or .safetensors file."
-        )
+        what = "is a folder" if path.is_dir() else "checkpoint not found"
+        raise UserError(f"{what}: {path}. Give the path of an existing .pth or .safetensors file.")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: copy it again, or use the previous checkpoint of the run.")
     try:
         if path.suffix == ".safetensors":
-            return {"state_dict": safetensors.torch.load_file(path, device=str(map_location))}
+            return _load_safetensors(path, map_location)
         with torch.serialization.safe_globals(_safe_globals()):
-            loaded = torch.load(path, map_location=map_location, weights_only=True)
+            loaded = torch.load(path, map_location=map_location, weights_only=not trusted)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", str(error))
-        what = f"the object {found.group(1)}" if found else str(error).splitlines()[0]
+        raise UserError(_refusal(path, str(error))) from error
+    except (ImportError, AttributeError) as error:  # trusted, but made with a package that is not here
         raise UserError(
-            f"{path} holds more than weights ({what}) and was not opened further: loading it could run code. "
-            "Ask its author for a .safetensors file, or re-save only its state_dict where you trust it."
+            f"{path} cannot be opened: {error}. Install the package it was made with, or ask for a .safetensors file."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -90,14 +101,57 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     return loaded
 
 
+def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
+    """Tensors and metadata."""
+    with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+        return {
+            "state_dict": {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118, no mapping
+            "meta": file.metadata() or {},
+        }
+
+
+def _refusal(path: Path, reason: str) -> str:
+    """Why a pickle was not opened, from torch's message."""
+    found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", reason)
+    if found is None and re.search(r"invalid load key|could not find MARK|pickle data was truncated", reason):
+        with open(path, "rb") as stream:
+            start = stream.read(16)
+        return (
+            f"{path} is no checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
+            "name; download the file itself."
+        )
+    what = f"the object {found.group(1)}" if found else reason.splitlines()[0]
+    return (
+        f"{path} holds more than weights ({what}) and was not opened further: loading it could run code, and nothing "
+        "was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the file, take "
+        f"its weights out: python tools/convert_checkpoint.py {path} NEW.safetensors --trusted"
+    )
+
+
+WRAPPERS = ("state_dict", "model")  # dictionaries whose name says nothing
+
+
+def flat_tensors(loaded: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
+    """All tensors of a checkpoint by one name each, and the dictionaries that held them.
+
+    A dictionary's name comes before its keys (DINO's ``teacher.backbone....``), unless it is ``state_dict`` or
+    ``model`` [code: MMEngine, timm, MoBY, MAE]; of both in one file only the first goes without.
+    """
+    tensors: dict[str, Tensor] = {}
+    containers: set[str] = set()
+    for key, value in loaded.items():
+        if isinstance(value, Tensor):
+            tensors[str(key)] = value.detach()
+        elif isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values()):
+            bare = key in WRAPPERS and not containers & set(WRAPPERS)
+            containers.add(str(key))
+            before = "" if bare else f"{key}."
+            tensors |= {f"{before}{k}": v.detach() for k, v in value.items() if isinstance(v, Tensor)}
+    return tensors, containers
+
+
 def _tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, out of the dictionary it keeps its weights in [code: MMEngine, timm, DINO]."""
-    loaded = load_checkpoint(path)
-    for wrapper in ("state_dict", "model", "teacher"):
-        if isinstance(loaded.get(wrapper), Mapping):
-            loaded = dict(loaded[wrapper])
-            break
-    return {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+    return flat_tensors(load_checkpoint(path))[0]
 
 
 def backbone_prefix(path: str | Path) -> str:
@@ -255,41 +309,58 @@ def load_model(
         )
 
 
-def save_atomic(obj: Any, path: str | Path) -> None:
-    """Write with ``torch.save`` so that ``path`` is at every moment the old file or the whole new one."""
+def file_sha256(path: str | Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file in the folder of ``path`` that takes its place, on disk, when the block ends without an error.
+
+    ``path`` is at every moment the whole old file, the whole new one, or not there.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as stream:
-        torch.save(obj, stream)
-        stream.flush()
+    yield part
+    with open(part, "rb") as stream:
         os.fsync(stream.fileno())
     os.replace(part, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name is on disk too
+    finally:
+        os.close(folder)
+
+
+def save_atomic(obj: Any, path: str | Path) -> None:
+    """Write with ``torch.save`` so that ``path`` is at every moment the old file or the whole new one."""
+    with replacing(path) as part, open(part, "wb") as stream:  # a name would end up inside the file
+        torch.save(obj, stream)
 
 
 def link_atomic(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source`` at once, a copy where there are no hard links."""
-    part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, part)
-    os.replace(part, target)
+    with replacing(target) as part:
+        part.unlink(missing_ok=True)
+        try:
+            os.link(source, part)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, part)
 
 
 def save_safetensors(
     state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors as ``.safetensors``, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    safetensors.torch.save_file(tensors, part, metadata=metadata)
-    with open(part, "rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    with replacing(path) as part:
+        safetensors.torch.save_file(tensors, part, metadata=metadata)
 
 
 def _is_square(module: nn.Module, weight: Tensor, value: Tensor) -> bool:

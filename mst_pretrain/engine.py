@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
 
-from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, load_model
+from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, load_model, replacing
 from .errors import UserError
 from .hooks import ExactResumeHook, random_state, set_random_state
 
@@ -35,10 +34,10 @@ class MSTRunner(Runner):
         The initial weights do not become the latest: an earlier run's result may still be there.
         """
         self.gathered_random_states = all_gather_object(random_state())
-        super().save_checkpoint(out_dir, filename + ".part", *args, **kwargs)
-        if is_main_process():
+        if is_main_process():  # the others have nothing to write
             whole = Path(out_dir, filename)
-            os.replace(f"{whole}.part", whole)
+            with replacing(whole) as part:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
             if filename != INITIAL:  # a new run must not replace an old one's result before it has one
                 point_latest(whole)
 

@@ -22,7 +22,7 @@ class FirstStepsHook(Hook):
         steps: How many iterations.
     """
 
-    priority = "LOW"
+    priority = "NORMAL"  # before the logger, which resets the peak of the device's memory
 
     def __init__(self, steps: int = 2) -> None:
         self.steps = steps

@@ -1,61 +1,131 @@
-"""Export the teacher's backbone of a pretraining checkpoint as a timm-keyed .safetensors file.
+"""Convert a backbone's checkpoint to and from what others use, every weight or none.
 
-``timm.create_model(NAME, checkpoint_path=FILE, num_classes=0)`` loads it.
+    python tools/convert_checkpoint.py work_dirs/RUN/latest.pth deit-s.safetensors          # ours to timm's keys
+    python tools/convert_checkpoint.py dino_deitsmall16_pretrain.pth dino.safetensors       # anybody's, for our configs
+    python tools/convert_checkpoint.py deit-s.safetensors deit-s_hf --to huggingface --verify
+
+SRC: a checkpoint of this repository, timm, DINO, iBOT, EsViT, MoBY, MAE, the original Swin, mmdet, mmseg or
+detectron2, or a Hugging Face ViTModel or SwinModel (its folder). It is recognised by its keys and shapes; what was
+found is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 from pathlib import Path
 
-from torch import Tensor
-
-from mst_pretrain.checkpoint_io import load_state_dict, save_safetensors
+from mst_pretrain.checkpoints.conversion import Backbone, convert_checkpoint
+from mst_pretrain.checkpoints.formats import FORMATS, STUDENT, TARGETS, TEACHER
+from mst_pretrain.checkpoints.verify import (
+    TOLERANCE,
+    NotVerified,
+    huggingface_deviation,
+    require,
+    timm_deviation,
+)
 from mst_pretrain.errors import UserError, run_cli
 
-ARCHITECTURES = {
-    ("pos_embed", (1, 197, 384)): "vit_small_patch16_224",
-    ("layers.3.downsample.reduction.weight", (768, 1536)): "swin_tiny_patch4_window7_224",
-}
 
-
-def architecture(state: dict[str, Tensor]) -> str | None:
-    """The timm name of an exported backbone where it is one of the two that the configs train."""
-    found = [
-        name
-        for (key, shape), name in ARCHITECTURES.items()
-        if key in state and tuple(state[key].shape) == shape
-    ]
-    return found[0] if found else None
-
-
-def convert(source: Path, destination: Path, prefix: str) -> int:
-    """Write the weights of ``source`` below ``prefix`` to ``destination``; returns their number.
+def verify(backbone: Backbone, written: Path, to: str) -> float:
+    """Largest deviation of the features of the written file's network, built by the library that reads it.
 
     Raises:
-        UserError: ``source`` cannot be read or holds nothing below ``prefix``, or another suffix is wanted.
+        NotVerified: The library is not installed.
+        UserError: The features differ.
     """
-    if destination.suffix != ".safetensors":
+    if to == "timm":
+        deviation = timm_deviation(backbone, written)
+    elif to == "huggingface":
+        deviation = huggingface_deviation(backbone, written)
+    elif to == "detectron2":
+        raise NotVerified("not verified: no comparison with detectron2 was ever run here. The file stays.")
+    else:
+        require(to, to)
+        if importlib.util.find_spec("mmcv") is None:
+            raise NotVerified(f"not verified: {to} needs mmcv, which is not installed. The file stays.")
+        from mst_transfer.checkpoints import native_deviation
+
+        deviation = native_deviation(backbone, written, to)
+    if not deviation <= TOLERANCE:
         raise UserError(
-            f"{destination}: the export is a .safetensors file. Give a name that ends in .safetensors."
+            f"{written}: its features in {to} differ by {deviation:.1e} of the largest value (allowed: {TOLERANCE:g}). "
+            "Do not use it; please report the source file's origin."
         )
-    state = load_state_dict(source, prefix)
-    name = architecture(state)
-    save_safetensors(state, destination, {"format": "pt"} | ({"architecture": name} if name else {}))
-    return len(state)
+    return deviation
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, metavar="SRC", help="checkpoint, or Hugging Face folder")
+    parser.add_argument("destination", type=Path, metavar="DST", help="file to write, or folder")
+    names = [known.name for known in FORMATS]
+    parser.add_argument("--from", dest="source_format", default="auto", choices=["auto", *names])
+    parser.add_argument(
+        "--to", default="timm", choices=list(TARGETS), help="default: timm, for our own configs"
+    )
+    parser.add_argument(
+        "--which",
+        choices=[TEACHER, STUDENT],
+        help="network of a file with two; default: the one whose figures its authors publish (the teacher; of MoBY "
+        "the student)",
+    )
+    parser.add_argument("--verify", action="store_true", help="build both networks and compare features")
+    parser.add_argument("--prefix", help="exactly what stands before the backbone's keys")
+    parser.add_argument("--model", help="timm name, where the file does not tell")
+    parser.add_argument("--model-args", type=json.loads, metavar="JSON", help="what differs from that model")
+    parser.add_argument(
+        "--img-size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="resize a ViT's positions to this image size",
+    )
+    parser.add_argument("--window", type=int, help="resize a Swin's bias tables to this window")
+    parser.add_argument(
+        "--allow-missing",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="timm names (regular expressions, from the start) that the file may lack",
+    )
+    parser.add_argument(
+        "--trusted",
+        action="store_true",
+        help="let a file that holds more than weights run its code: only for a file whose author you trust",
+    )
+    args = parser.parse_args(argv)
+    if args.img_size is not None and len(args.img_size) > 2:
+        parser.error("--img-size takes a side, or a height and a width")
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, convert, say what was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="checkpoint of tools/pretrain.sh")
-    parser.add_argument("destination", type=Path, help="file to write, .safetensors")
-    parser.add_argument(
-        "--prefix", default="teacher.backbone.", help="what stands before the backbone's keys"
+    """Convert, say what was read and written, compare if asked."""
+    args = parse(argv)
+    backbone = convert_checkpoint(
+        args.source,
+        args.destination,
+        args.to,
+        source_format=args.source_format,
+        which=args.which,
+        prefix=args.prefix,
+        model=args.model,
+        model_args=args.model_args,
+        image_size=args.img_size,
+        window_size=args.window,
+        allow_missing=args.allow_missing,
+        trusted=args.trusted,
     )
-    args = parser.parse_args(argv)
-    count = convert(args.source, args.destination, args.prefix)
-    print(f"{args.destination}: {count} weights of {args.source} with timm's keys")
+    print(backbone)
+    print(f"written for {args.to}: {args.destination}", flush=True)
+    if args.verify:
+        deviation = verify(backbone, args.destination, args.to)
+        print(f"verified with {args.to}: largest feature deviation {deviation:.1e}")
 
 
 if __name__ == "__main__":

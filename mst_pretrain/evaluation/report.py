@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +13,7 @@ import timm
 import torch
 import torchvision
 
+from ..checkpoint_io import replacing
 from .ranks import rank, world_size
 
 
@@ -48,11 +48,5 @@ def publish(result: dict[str, Any], out: str | Path | None) -> None:
 
 def write_json(result: Any, path: str | Path, indent: int | None = 2) -> None:
     """Write JSON so that ``path`` is at every moment the old file or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(result, indent=indent) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(result, indent=indent) + "\n", encoding="utf-8")

@@ -19,9 +19,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mst_pretrain.checkpoint_io import file_sha256
 from mst_pretrain.config import ADD, load_config
 from mst_pretrain.engine import step_batch
-from mst_pretrain.evaluation.backbone import file_sha256
 from mst_pretrain.evaluation.report import surroundings, write_json
 
 from .optimizer import optimizer_table

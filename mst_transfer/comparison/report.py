@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mst_pretrain.checkpoint_io import replacing
 from mst_pretrain.evaluation.report import write_json
 
 from .table import Cell, Table, Task, mean_and_spread
@@ -141,9 +141,8 @@ def draw(tables: Sequence[Table], path: Path) -> None:
     if not panels:
         axes[0].set_axis_off()
         axes[0].text(0.5, 0.5, "nothing has been run yet", ha="center")
-    part = path.with_name(path.name + ".part")
-    FigureCanvasAgg(figure).print_png(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        FigureCanvasAgg(figure).print_png(part)
 
 
 def write(tables: Sequence[Table], left_out: Sequence[str], out: Path) -> list[Path]:

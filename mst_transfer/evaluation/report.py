@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mst_pretrain.evaluation.backbone import file_sha256
+from mst_pretrain.checkpoint_io import file_sha256, replacing
 from mst_pretrain.evaluation.report import surroundings, write_json
 
 from .iou_metric import MSTIoUMetric
@@ -53,14 +52,12 @@ def write_report(
 
 def write_confusion_csv(scores: SegmentationScores, path: Path) -> None:
     """Pixels; a row per true class, a column per predicted class."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8", newline="") as stream:
+    with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["truth \\ prediction", *scores.classes])
         writer.writerows(
             [name, *row] for name, row in zip(scores.classes, scores.matrix.tolist(), strict=True)
         )
-    os.replace(part, path)
 
 
 def draw_confusion(scores: SegmentationScores, path: Path) -> None:
@@ -93,6 +90,5 @@ def draw_confusion(scores: SegmentationScores, path: Path) -> None:
             color="w" if value > 55 else "k",
         )
     figure.colorbar(image, ax=axis, shrink=0.8)
-    part = path.with_name(path.name + ".part")
-    FigureCanvasAgg(figure).print_png(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        FigureCanvasAgg(figure).print_png(part)

@@ -9,10 +9,10 @@ from typing import Any
 
 import mmcv
 
+from mst_pretrain.checkpoint_io import file_sha256
 from mst_pretrain.data.files import list_images
 from mst_pretrain.data.progress import Progress
 from mst_pretrain.errors import UserError
-from mst_pretrain.evaluation.backbone import file_sha256
 from mst_pretrain.evaluation.report import surroundings, write_json
 
 from ..evaluation.coco_metric import coco_results, plain_instances

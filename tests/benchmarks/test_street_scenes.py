@@ -18,9 +18,9 @@ from benchmarks import street_scenes
 from benchmarks.street_scenes import WEIGHTS, main
 from benchmarks.study.jobs import ROOT, Jobs
 from benchmarks.study.street_report import UPERNET, differences, prior_scores
+from mst_pretrain.checkpoint_io import file_sha256
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
-from mst_pretrain.evaluation.backbone import file_sha256
 from mst_transfer.comparison.optimizer import optimizer_table, table_differences
 from mst_transfer.comparison.table import TASKS, Cell, Column, Table
 from mst_transfer.data import street

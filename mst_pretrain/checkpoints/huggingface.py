@@ -1,0 +1,175 @@
+"""A Hugging Face folder: config.json, model.safetensors, preprocessor_config.json and a card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from ..architecture import Architecture
+from ..checkpoint_io import save_safetensors
+from ..errors import UserError
+
+CROP_SHARE = 224 / 256  # of the resized short side, as DINO's evaluation crops [code: DINO]
+BICUBIC = 3  # PIL's number
+
+
+def check_folder(folder: Path) -> None:
+    """A new or empty folder.
+
+    Raises:
+        UserError: Something is there.
+    """
+    if folder.suffix in (".safetensors", ".pth", ".bin"):
+        raise UserError(
+            f"{folder}: the Hugging Face format is a folder. Give a name without {folder.suffix}."
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already. Give another name, or remove it first.")
+
+
+def model_config(architecture: Architecture) -> dict[str, Any]:
+    """``config.json`` of a ViTModel or SwinModel.
+
+    Raises:
+        UserError: Its blocks are not those of a plain ViT or Swin.
+    """
+    model = architecture.model
+    height, width = architecture.image_size
+    common = dict(
+        hidden_act="gelu",
+        image_size=height if height == width else [height, width],
+        patch_size=architecture.patch_size,
+        num_channels=3,
+        qkv_bias=True,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=model.norm.eps,
+        torch_dtype="float32",
+    )
+    if architecture.is_swin:
+        blocks = [layer.blocks[0] for layer in model.layers]
+        return dict(
+            architectures=["SwinModel"],
+            model_type="swin",
+            embed_dim=model.embed_dim,
+            depths=[len(layer.blocks) for layer in model.layers],
+            num_heads=[block.attn.num_heads for block in blocks],
+            window_size=window_of(model),
+            mlp_ratio=blocks[0].mlp.fc1.out_features / model.embed_dim,
+            use_absolute_embeddings=False,
+            drop_path_rate=0.0,
+            **common,
+        )
+    return dict(
+        architectures=["ViTModel"],
+        model_type="vit",
+        hidden_size=model.embed_dim,
+        num_hidden_layers=len(model.blocks),
+        num_attention_heads=model.blocks[0].attn.num_heads,
+        intermediate_size=model.blocks[0].mlp.fc1.out_features,
+        **common,
+    )
+
+
+def window_of(model: Any) -> int:
+    """Window side of a timm Swin, from the size of its bias tables."""
+    return (round(model.layers[0].blocks[0].attn.relative_position_bias_table.shape[0] ** 0.5) + 1) // 2
+
+
+def preprocessor_config(architecture: Architecture) -> dict[str, Any]:
+    """Resize the short side, crop the centre, normalise: as our evaluation tools do [code: DINO]."""
+    height, width = architecture.image_size
+    return dict(
+        image_processor_type="BitImageProcessor",
+        do_convert_rgb=True,
+        do_resize=True,
+        size={"shortest_edge": round(max(height, width) / CROP_SHARE)},
+        resample=BICUBIC,
+        do_center_crop=True,
+        crop_size={"height": height, "width": width},
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=list(IMAGENET_DEFAULT_MEAN),
+        image_std=list(IMAGENET_DEFAULT_STD),
+    )
+
+
+def card(architecture: Architecture, metadata: Mapping[str, str], name: str) -> str:
+    """README.md: what the weights are, how to load them, what they do not do."""
+    kind = "SwinModel" if architecture.is_swin else "ViTModel"
+    rows = "\n".join(f"| {key} | {value} |" for key, value in metadata.items() if key != "format")
+    feature = (
+        "`last_hidden_state.mean(1)`, the mean of the last stage's tokens"
+        if architecture.is_swin
+        else "`last_hidden_state[:, 0]`, the [CLS] token"
+    )
+    rule = (
+        "\nAs in the original Swin, a stage whose map fits one window does not shift. transformers decides this anew "
+        "for every image and keeps it: build the model again before another size.\n"
+        if architecture.is_swin
+        else ""
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: image-feature-extraction
+tags: [self-supervised-learning, vision]
+---
+
+# {name}
+
+A backbone without a classifier, written by the MST toolkit. No figures were measured for this card.
+
+```python
+from transformers import AutoImageProcessor, {kind}
+
+processor = AutoImageProcessor.from_pretrained("{name}")
+model = {kind}.from_pretrained("{name}", add_pooling_layer=False).eval()
+tokens = model(**processor(images=photo, return_tensors="pt")).last_hidden_state
+```
+
+The image's feature is {feature}.
+{rule}
+| what | value |
+|---|---|
+{rows}
+
+The licence of the weights is that of their origin.
+"""
+
+
+def write_folder(
+    state: Mapping[str, Tensor], architecture: Architecture, metadata: dict[str, str], folder: Path
+) -> list[Path]:
+    """Write everything into a temporary folder beside it and rename that: the folder is there whole or not at all.
+
+    Args:
+        state: Hugging Face's names.
+        architecture: The model.
+        metadata: Of the ``.safetensors`` file and the card.
+        folder: New or empty.
+
+    Returns:
+        The files.
+    """
+    check_folder(folder)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, content in (
+        ("config.json", model_config(architecture)),
+        ("preprocessor_config.json", preprocessor_config(architecture)),
+    ):
+        (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (part / "README.md").write_text(card(architecture, metadata, folder.name), encoding="utf-8")
+    save_safetensors(state, part / "model.safetensors", metadata)
+    if folder.exists():
+        folder.rmdir()  # empty
+    part.rename(folder)
+    return sorted(folder.iterdir())

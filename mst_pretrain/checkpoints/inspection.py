@@ -1,0 +1,175 @@
+"""What is in a checkpoint file, and is it healthy?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..architecture import Architecture, architecture_of
+from ..checkpoint_io import file_sha256
+from ..errors import UserError
+from .dialects import Dialect, anchors
+from .formats import recognise, role_of
+from .reading import CheckpointFile, read_file
+
+SHOWN = 200  # characters of a metadata entry
+ZERO_AT_START = r".*(mask_token|masked_embed|attn_mask|relative_position_index|bias|center|queue_ptr)$"
+
+
+def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
+    """Everything worth knowing before a checkpoint is used.
+
+    Args:
+        path: File, or Hugging Face folder.
+        trusted: As :func:`load_checkpoint` takes it.
+
+    Returns:
+        ``file``, ``bytes``, ``sha256``, ``tensors``, ``parameters`` (all floating-point values in the file),
+        ``precision`` (values by dtype), ``health`` (names with NaN or Inf, names all zero that should not be),
+        ``backbones`` (format, why, network, prefix, architecture, image_size, patch_size, parameters, norms by
+        block), ``epoch``, ``iteration`` and ``metadata``.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    file = read_file(path, trusted)
+    precision: dict[str, int] = {}
+    for value in file.tensors.values():
+        precision[str(value.dtype).removeprefix("torch.")] = (
+            precision.get(str(value.dtype).removeprefix("torch."), 0) + value.numel()
+        )
+    return {
+        "file": str(file.path),
+        "bytes": file.path.stat().st_size,
+        "sha256": file_sha256(file.path),
+        "tensors": len(file.tensors),
+        "parameters": sum(value.numel() for value in file.tensors.values() if value.is_floating_point()),
+        "precision": precision,
+        "health": health(file.tensors),
+        "backbones": [backbone(file, dialect, prefix) for dialect, prefix in anchors(list(file.tensors))],
+        "epoch": _entry(file, "epoch"),
+        "iteration": _entry(file, "iter", "iteration"),
+        "metadata": {str(key): _short(value) for key, value in {**file.others, **file.meta}.items()},
+    }
+
+
+def health(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Names of tensors with a NaN or Inf, and of weights that are zero throughout (biases may be)."""
+    floats = {key: value for key, value in tensors.items() if value.is_floating_point() and value.numel()}
+    return {
+        "nan": [key for key, value in floats.items() if bool(value.isnan().any())],
+        "inf": [key for key, value in floats.items() if bool(value.isinf().any())],
+        "all zero": [
+            key
+            for key, value in floats.items()
+            if not re.fullmatch(ZERO_AT_START, key) and not bool(value.any())
+        ],
+    }
+
+
+def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, Any]:
+    """One backbone of the file."""
+    own = {key[len(prefix) :]: v for key, v in file.tensors.items() if key.startswith(prefix)}
+    role = role_of(prefix)
+    found: dict[str, Any] = {"prefix": prefix, "network": role, "dialect": dialect.name}
+    reading = recognise(file, which=role, prefix=prefix)
+    found |= {"format": reading.format, "why": reading.why}
+    try:
+        state, _ = dialect.to_timm(own)
+        architecture: Architecture = architecture_of(file.meta, state, file.path, file.config)
+        found |= {
+            "architecture": str(architecture),
+            "image_size": list(architecture.image_size),
+            "patch_size": architecture.patch_size,
+            "missing": [name for name in architecture.shapes() if name not in state],
+        }
+    except (UserError, ValueError) as error:
+        found |= {"architecture": None, "problem": str(error)}
+        state = own
+    found["parameters"] = sum(value.numel() for value in state.values() if value.is_floating_point())
+    found["norms"] = norms(state)
+    return found
+
+
+def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
+    """L2 norm of all weights of each block, in the order of the network."""
+    squares: dict[str, float] = {}
+    for name, value in state.items():
+        if value.is_floating_point():
+            block = re.match(r"(blocks\.\d+|layers\.\d+\.(blocks\.\d+|downsample))\.", name)
+            part = block[1] if block else name.split(".")[0]
+            squares[part] = squares.get(part, 0.0) + float(value.double().square().sum())
+    return {part: squares[part] ** 0.5 for part in sorted(squares, key=_place)}
+
+
+def _place(part: str) -> tuple[int, int, int, str]:
+    """Embeddings first, blocks by number with the merging before them, the last norm at the end."""
+    if not part.startswith(("blocks.", "layers.")):
+        return (2 if part == "norm" else 0), 0, 0, part
+    numbers = [int(number) for number in re.findall(r"\d+", part)]
+    return 1, numbers[0], numbers[1] if len(numbers) > 1 else -1, part
+
+
+def _entry(file: CheckpointFile, *names: str) -> Any:
+    """A number that the file says of itself."""
+    for place in (file.meta, file.others):
+        for name in names:
+            if isinstance(place.get(name), int | str):
+                return place[name]
+    return None
+
+
+def _short(value: Any) -> str:
+    """One line of a metadata entry."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The result of :func:`inspect_checkpoint` for a person."""
+    lines = [
+        f"{found['file']}: {found['bytes'] / 2**20:.1f} MiB, {found['tensors']} tensors, "
+        f"{found['parameters']:,} parameters ({', '.join(found['precision'])})",
+        f"sha256: {found['sha256']}",
+    ]
+    for name in ("epoch", "iteration"):
+        if found[name] is not None:
+            lines.append(f"{name}: {found[name]}")
+    if not found["backbones"]:
+        lines.append("no ViT or Swin backbone of a known dialect")
+    for entry in found["backbones"]:
+        lines += [
+            "",
+            f"backbone, {entry['network'] or 'the only network'}: {entry['format']} ({entry['why']})",
+        ]
+        if entry["architecture"] is None:
+            lines.append(f"  architecture: unknown. {entry['problem']}")
+        else:
+            height, width = entry["image_size"]
+            lines.append(
+                f"  architecture: {entry['architecture']}; image {height} x {width}, patch {entry['patch_size']}"
+            )
+            if entry["missing"]:
+                lines.append(f"  MISSING: {len(entry['missing'])} weights (first: {entry['missing'][:3]})")
+        lines.append(f"  parameters: {entry['parameters']:,}")
+        largest = max(entry["norms"].values(), default=0.0)
+        finite = largest if 0 < largest < float("inf") else 1.0
+        for part, norm in entry["norms"].items():
+            bar = "#" * round(30 * norm / finite) if norm == norm and norm < float("inf") else "not finite"
+            lines.append(f"  norm {part:24} {norm:10.3f} {bar}")
+    lines.append("")
+    for name, keys in found["health"].items():
+        shown = f" ({', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''})" if keys else ""
+        lines.append(f"tensors with {name}: {len(keys)}{shown}")
+    if found["metadata"]:
+        lines += ["", *(f"{key}: {value}" for key, value in found["metadata"].items())]
+    return "\n".join(lines)
+
+
+def is_healthy(found: Mapping[str, Any]) -> bool:
+    """No NaN, Inf, all-zero weight, or missing weight of a backbone."""
+    return not any(found["health"].values()) and not any(entry.get("missing") for entry in found["backbones"])

@@ -1,0 +1,87 @@
+"""A checkpoint file as a flat dictionary of tensors, with what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoint_io import flat_tensors, load_checkpoint
+from ..errors import UserError
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
+CONFIG = "config.json"
+
+
+@dataclass
+class CheckpointFile:
+    """Everything in a file that a conversion reads.
+
+    Attributes:
+        path: The file.
+        tensors: By key; an entry of a nested dictionary has the dictionary's name before it, unless that is
+            ``state_dict`` or ``model``.
+        containers: Names of the top-level dictionaries that held tensors.
+        meta: MMEngine's ``meta``, or the metadata of a ``.safetensors`` file.
+        config: ``config.json`` of a Hugging Face folder.
+        others: Top-level entries without tensors.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    containers: set[str] = field(default_factory=set)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
+    """Read a checkpoint, or the weights and ``config.json`` of a Hugging Face folder.
+
+    Args:
+        path: File or folder.
+        trusted: Whether a file that holds more than weights may run its code; see :func:`load_checkpoint`.
+
+    Raises:
+        UserError: It cannot be read, or holds no tensors.
+    """
+    path, config = Path(path), None
+    if path.is_dir():
+        config = _read_config(path / CONFIG)
+        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
+        if not found:
+            raise UserError(
+                f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
+                "transformers' save_pretrained that is not split into several files."
+            )
+        path = found[0]
+    elif path.name in WEIGHT_FILES and (path.parent / CONFIG).is_file():
+        config = _read_config(path.parent / CONFIG)
+    loaded = load_checkpoint(path, trusted=trusted)
+    tensors, containers = flat_tensors(loaded)
+    if not tensors:
+        raise UserError(f"{path} holds no tensors (found: {', '.join(map(str, loaded)) or 'nothing'}).")
+    meta = loaded.get("meta")
+    others = {str(key): value for key, value in loaded.items() if key not in containers and key != "meta"}
+    others = {key: value for key, value in others.items() if not isinstance(value, Tensor)}
+    return CheckpointFile(
+        path, tensors, containers, meta if isinstance(meta, Mapping) else {}, config, others
+    )
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    """``config.json``.
+
+    Raises:
+        UserError: It is not there or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there. A Hugging Face folder needs it beside the weights.") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}). Copy it again.") from error

@@ -1,0 +1,88 @@
+"""Is the file that was written the same network? Both are built and shown the same image."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .conversion import Backbone
+
+TOLERANCE = 1e-5  # relative; float32 sums in another order differ by less
+
+
+class NotVerified(UserError):
+    """The library is not installed, so that nothing was compared."""
+
+
+def require(library: str, to: str) -> None:
+    """The library that reads the file.
+
+    Raises:
+        NotVerified: It is not installed.
+    """
+    if importlib.util.find_spec(library) is None:
+        raise NotVerified(
+            f"not verified: {library} is not installed, so the written file was compared with nothing. It stays; "
+            f"install {library} and convert again with --verify to compare features ({to})."
+        )
+
+
+def trunk_of(backbone: Backbone, **arguments: Any) -> Any:
+    """timm's model with the weights that were read, in evaluation mode."""
+    architecture = backbone.architecture
+    trunk = timm.create_model(
+        architecture.name, num_classes=0, **{**architecture.arguments, **arguments}
+    ).eval()
+    trunk.load_state_dict(backbone.state, strict=not backbone.missing)
+    return trunk
+
+
+def image_for(backbone: Backbone) -> Tensor:
+    """One image [1, 3, H, W] of noise at the size that the model was built for."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, *backbone.architecture.image_size, generator=generator)
+
+
+def deviation(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest value.
+
+    Raises:
+        UserError: The shapes differ.
+    """
+    if found.shape != expected.shape:
+        raise UserError(f"features have shape {tuple(found.shape)}, not {tuple(expected.shape)}")
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def timm_deviation(backbone: Backbone, path: Path) -> float:
+    """Between timm's model of the weights read and ``timm.create_model(..., checkpoint_path=path)``."""
+    architecture, images = backbone.architecture, image_for(backbone)
+    written = timm.create_model(
+        architecture.name, num_classes=0, checkpoint_path=str(path), **architecture.arguments
+    )
+    return deviation(written.eval().forward_features(images), trunk_of(backbone).forward_features(images))
+
+
+@torch.no_grad()
+def huggingface_deviation(backbone: Backbone, path: Path) -> float:
+    """Between timm's model of the weights read and transformers' model of the folder.
+
+    Raises:
+        NotVerified: transformers is not installed.
+    """
+    require("transformers", "huggingface")
+    import transformers
+
+    kind: Any = transformers.SwinModel if backbone.architecture.is_swin else transformers.ViTModel
+    written: Any = kind.from_pretrained(path, add_pooling_layer=False).eval()
+    images = image_for(backbone)
+    expected = trunk_of(backbone).forward_features(images)
+    tokens = expected.flatten(1, 2) if backbone.architecture.is_swin else expected
+    return deviation(written(images).last_hidden_state, tokens)

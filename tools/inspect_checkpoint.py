@@ -1,0 +1,38 @@
+"""Show what a checkpoint holds: format, architecture, epoch, sizes, health, metadata.
+
+    python tools/inspect_checkpoint.py FILE [--json]
+
+FILE is a checkpoint of this repository or of any project that tools/convert_checkpoint.py reads. The exit code is 1
+when a weight is missing, not finite, or zero throughout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, report
+from mst_pretrain.errors import run_cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the report, or one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="checkpoint, or Hugging Face folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument(
+        "--trusted",
+        action="store_true",
+        help="let a file that holds more than weights run its code: only for a file whose author you trust",
+    )
+    args = parser.parse_args(argv)
+    found = inspect_checkpoint(args.file, args.trusted)
+    print(json.dumps(found) if args.json else report(found))
+    return 0 if is_healthy(found) else 1
+
+
+if __name__ == "__main__":
+    run_cli(main)
