@@ -64,7 +64,7 @@ def deviation(found: Tensor, expected: Tensor) -> float:
 def timm_deviation(backbone: Backbone, path: Path) -> float:
     """Between timm's model of the weights read and ``timm.create_model(..., checkpoint_path=path)``."""
     architecture, images = backbone.architecture, image_for(backbone)
-    written = timm.create_model(
+    written: Any = timm.create_model(
         architecture.name, num_classes=0, checkpoint_path=str(path), **architecture.arguments
     )
     return deviation(written.eval().forward_features(images), trunk_of(backbone).forward_features(images))
