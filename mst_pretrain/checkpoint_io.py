@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,20 +42,16 @@ def _history_statistic(owner: type, name: str) -> Any:
     return getattr(owner, name)
 
 
-class _Settings(dict):
-    """Stands for a yacs ``CfgNode``, which is a dictionary; yacs itself is neither needed nor run."""
-
-
 def _safe_globals() -> list[Any]:
     """The allow-list: what checkpoints hold beside tensors and can do no harm.
 
     MMEngine's: loss histories, which are numpy arrays with a name. DINO's, iBOT's, MAE's and timm's: their arguments.
-    Swin's and MoBY's: their configuration, read as a plain dictionary.
+    Swin's and MoBY's: their configuration, a dictionary of yacs, which is neither needed nor run.
     """
     multiarray: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
     numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
-    stand_ins = [(_history_statistic, "builtins.getattr"), (_Settings, "yacs.config.CfgNode")]
+    stand_ins = [(_history_statistic, "builtins.getattr"), (OrderedDict, "yacs.config.CfgNode")]
     return [argparse.Namespace, HistoryBuffer, *stand_ins, *numpy_globals]
 
 
@@ -113,14 +110,15 @@ def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
 def _refusal(path: Path, reason: str) -> str:
     """Why a pickle was not opened, from torch's message."""
     found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", reason)
-    if found is None and re.search(r"invalid load key|could not find MARK|pickle data was truncated", reason):
+    if found is None and re.search(r"invalid load key|Unsupported operand", reason):
         with open(path, "rb") as stream:
             start = stream.read(16)
         return (
             f"{path} is no checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
             "name; download the file itself."
         )
-    what = f"the object {found.group(1)}" if found else reason.splitlines()[0]
+    inner = reason.partition("WeightsUnpickler error:")[2].strip() or reason
+    what = f"the object {found.group(1)}" if found else inner.splitlines()[0]
     return (
         f"{path} holds more than weights ({what}) and was not opened further: loading it could run code, and nothing "
         "was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the file, take "

@@ -77,9 +77,18 @@ def own_backbone(backbone: Backbone) -> Any:
 
 
 @torch.no_grad()
-def native_deviation(backbone: Backbone, path: Path, library: str) -> float:
-    """Largest over the outputs; both Swins shift at every size, each output passes a norm of initial values."""
-    images = image_for(backbone)
+def native_deviation(
+    backbone: Backbone, path: Path, library: str, size: tuple[int, int] | None = None
+) -> float:
+    """Largest over the outputs; both Swins shift at every size, each output passes a norm of initial values.
+
+    Args:
+        backbone: What was read.
+        path: What was written for ``library``.
+        library: ``mmdet`` or ``mmseg``.
+        size: (height, width) of the image in pixels; None for the one that the model was built for.
+    """
+    images = image_for(backbone, size)
     pairs = zip(
         native_backbone(backbone.architecture, library, path)(images),
         own_backbone(backbone)(images),

@@ -113,8 +113,8 @@ FORMATS = (
         "timm", "timm's keys, as DINO's and MAE's released backbones have them too", (TIMM_VIT, TIMM_SWIN)
     ),
 )
-ALSO_TIMM = ("dino", "ibot", "moby", "mae")  # their released ViT backbones are files of timm's keys
-ALSO_ORIGINAL = ("dino", "ibot", "esvit", "moby")  # and their Swins' files of the original's
+# Released backbones without a mark of their project: files of timm's keys, or of the original Swin's.
+RELEASED = {TIMM_VIT: ("dino", "ibot", "mae"), ORIGINAL_SWIN: ("ibot",)}
 
 
 @dataclass(frozen=True)
@@ -191,9 +191,7 @@ def _reading(file: CheckpointFile, dialect: Dialect, prefix: str, source: str) -
     fitting = [known for known in FORMATS if known.fits(file, dialect, prefix)]
     if source != "auto":
         known = next(known for known in FORMATS if known.name == source)
-        released = (dialect is TIMM_VIT and source in ALSO_TIMM and plain(prefix) == "") or (
-            dialect is ORIGINAL_SWIN and source in ALSO_ORIGINAL and plain(prefix) == ""
-        )
+        released = plain(prefix) == "" and source in RELEASED.get(dialect, ())
         fitting = [known] if known in fitting or released else []
         if not fitting:
             return None

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from ..architecture import Architecture
 from ..checkpoint_io import save_safetensors
+from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
 
 CROP_SHARE = 224 / 256  # of the resized short side, as DINO's evaluation crops [code: DINO]
@@ -96,8 +96,8 @@ def preprocessor_config(architecture: Architecture) -> dict[str, Any]:
         do_rescale=True,
         rescale_factor=1 / 255,
         do_normalize=True,
-        image_mean=list(IMAGENET_DEFAULT_MEAN),
-        image_std=list(IMAGENET_DEFAULT_STD),
+        image_mean=list(IMAGENET_MEAN),
+        image_std=list(IMAGENET_STD),
     )
 
 

@@ -43,10 +43,10 @@ def trunk_of(backbone: Backbone, **arguments: Any) -> Any:
     return trunk
 
 
-def image_for(backbone: Backbone) -> Tensor:
-    """One image [1, 3, H, W] of noise at the size that the model was built for."""
+def image_for(backbone: Backbone, size: tuple[int, int] | None = None) -> Tensor:
+    """One image [1, 3, H, W] of noise, at the size that the model was built for unless given."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, *backbone.architecture.image_size, generator=generator)
+    return torch.randn(1, 3, *(size or backbone.architecture.image_size), generator=generator)
 
 
 def deviation(found: Tensor, expected: Tensor) -> float:

@@ -1,0 +1,43 @@
+"""Small networks with drawn weights, saved as their projects save them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import foreign
+import pytest
+import torch
+
+SMALL: dict[str, dict[str, Any]] = {
+    "vit-tiny-test": dict(
+        model="vit_small_patch16_224", model_args=dict(img_size=64, embed_dim=48, depth=2, num_heads=3)
+    ),
+    "swin-tiny-test": {},  # a Swin's shapes tell all
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks are not worth a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def foreign_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Any]]:
+    """A project's file and the object in it, by format and architecture."""
+    folder, made = tmp_path_factory.mktemp("foreign"), {}
+
+    def make(format: str, architecture: str) -> tuple[Path, Any]:
+        if (format, architecture) not in made:
+            path = folder / f"{format}_{architecture}.pth"
+            saved = foreign.checkpoint(format, architecture, seed=len(made))
+            torch.save(saved, path)
+            made[format, architecture] = path, saved
+        return made[format, architecture]
+
+    return make
