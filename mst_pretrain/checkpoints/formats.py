@@ -75,14 +75,7 @@ FORMATS = (
         (*_BOTH, ""),
         r"masked_embed$|head\.last_layer2",
     ),
-    Format(
-        "esvit",
-        "EsViT's checkpoint",
-        (ORIGINAL_SWIN,),
-        (*_BOTH, "teacher.", "student."),
-        r"head_dense",
-        (TEACHER, STUDENT),
-    ),
+    Format("esvit", "EsViT's checkpoint", (ORIGINAL_SWIN,), ("teacher.", "student."), "", (TEACHER, STUDENT)),
     Format(
         "dino",
         "DINO's checkpoint or released backbone",

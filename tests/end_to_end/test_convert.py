@@ -1,0 +1,138 @@
+"""tools/convert_checkpoint.py and tools/inspect_checkpoint.py as a user runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import foreign
+import pytest
+import torch
+
+from mst_pretrain.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--model", "vit_small_patch16_224", "--model-args"]
+SMALL += [json.dumps(dict(img_size=64, embed_dim=48, depth=2, num_heads=3))]
+
+
+def tool(name: str) -> ModuleType:
+    """A tool as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [("timm", "b.safetensors"), ("timm", "b.pth"), ("mmseg", "b.pth"), ("huggingface", "b")],
+)
+def test_conversion_is_verified(
+    to: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--verify would compare nothing, or the command of the documentation would not work."""
+    torch.save(foreign.checkpoint("dino", "vit-tiny-test", 0), tmp_path / "a.pth")
+    command = [str(tmp_path / "a.pth"), str(tmp_path / name), "--to", to, "--verify", *SMALL]
+    tool("convert_checkpoint").main(command)
+    printed = capsys.readouterr().out
+    assert "read as dino: timm ViT names below 'teacher.backbone.'" in printed
+    assert "matched: 30 of 30 weights" in printed
+    deviation = float(printed.split("largest feature deviation ")[1].split()[0])
+    assert f"verified with {to}: " in printed and deviation < 1e-5
+
+
+def test_a_wrong_file_is_not_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong conversion would be called verified."""
+    from mst_pretrain.checkpoints.dialects import HF_VIT
+
+    torch.save(foreign.checkpoint("dino", "vit-tiny-test", 0), tmp_path / "a.pth")
+    module = tool("convert_checkpoint")
+    right = type(HF_VIT).from_timm
+
+    def wrong(self: object, state: dict) -> dict:
+        converted = right(self, state)  # type: ignore[arg-type]
+        key = "encoder.layer.0.attention.attention.value.weight"
+        return converted | ({key: converted[key].flip(0)} if key in converted else {})
+
+    monkeypatch.setattr(type(HF_VIT), "from_timm", wrong)
+    command = [str(tmp_path / "a.pth"), str(tmp_path / "b"), "--to", "huggingface", "--verify", *SMALL]
+    with pytest.raises(UserError, match=r"features in huggingface differ by .*Do not use it"):
+        module.main(command)
+
+
+def test_verification_needs_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without transformers --verify would end as if it had compared."""
+    module = tool("convert_checkpoint")
+    torch.save(foreign.checkpoint("dino", "vit-tiny-test", 0), tmp_path / "a.pth")
+    monkeypatch.setattr(
+        "mst_pretrain.checkpoints.verify.importlib.util.find_spec",
+        lambda name: None if name == "transformers" else importlib.util.find_spec(name),
+    )
+    for to, name, message in (
+        ("huggingface", "b", "not verified: transformers is not installed"),
+        ("detectron2", "b.pth", "not verified: no comparison with detectron2"),
+    ):
+        command = [str(tmp_path / "a.pth"), str(tmp_path / name), "--to", to, "--verify", *SMALL]
+        with pytest.raises(UserError, match=message):
+            module.main(command)
+        assert (tmp_path / name).exists()
+
+
+def test_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Format, networks, epoch or a NaN of a checkpoint would be told wrongly."""
+    saved = foreign.checkpoint("moby", "swin-t", 0)
+    torch.save(saved, tmp_path / "a.pth")
+    module = tool("inspect_checkpoint")
+    assert module.main([str(tmp_path / "a.pth"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(b["network"], b["format"], b["prefix"]) for b in found["backbones"]] == [
+        ("student", "moby", "encoder."),
+        ("teacher", "moby", "encoder_k."),
+    ]
+    for entry in found["backbones"]:
+        assert entry["architecture"] == "swin_tiny_patch4_window7_224" and not entry["missing"]
+        assert (entry["image_size"], entry["patch_size"]) == ([224, 224], 4)
+        state = {key.removeprefix(entry["prefix"]): value for key, value in saved["model"].items()}
+        weights = foreign.backbone("moby", "swin-t", saved, entry["network"])
+        floats = {k: v for k, v in weights.items() if v.is_floating_point() and not k.endswith("attn_mask")}
+        assert entry["parameters"] == sum(value.numel() for value in floats.values())
+        block = [value for key, value in floats.items() if key.startswith("layers.2.blocks.3.")]
+        norm = sum(float(value.double().square().sum()) for value in block) ** 0.5
+        assert entry["norms"]["layers.2.blocks.3"] == pytest.approx(norm, rel=1e-12)
+        assert list(entry["norms"])[:2] == ["patch_embed", "layers.0.blocks.0"] and state
+        assert list(entry["norms"])[-1] == "norm"
+    assert found["epoch"] == 299 and found["tensors"] == len(saved["model"])
+    assert found["health"] == {"nan": [], "inf": [], "all zero": []}
+
+    saved["model"]["encoder.norm.weight"][3] = float("nan")
+    saved["model"]["encoder.layers.0.blocks.0.attn.qkv.weight"].zero_()
+    saved["model"]["encoder_k.patch_embed.proj.bias"][0] = float("inf")
+    del saved["model"]["encoder_k.layers.1.blocks.1.mlp.fc1.bias"]
+    torch.save(saved, tmp_path / "a.pth")
+    assert module.main([str(tmp_path / "a.pth")]) == 1
+    text = capsys.readouterr().out
+    for line in (
+        "tensors with nan: 1 (encoder.norm.weight)",
+        "tensors with inf: 1 (encoder_k.patch_embed.proj.bias)",
+        "tensors with all zero: 1 (encoder.layers.0.blocks.0.attn.qkv.weight)",
+        "MISSING: 1 weights (first: ['layers.1.blocks.1.mlp.fc1.bias'])",
+        "not finite",
+    ):
+        assert line in text, line
+
+
+def test_inspection_of_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file without a known backbone, or of an unusual size, would end in a traceback."""
+    module = tool("inspect_checkpoint")
+    torch.save({"conv1.weight": torch.ones(2, 3)}, tmp_path / "a.pth")
+    assert module.main([str(tmp_path / "a.pth")]) == 0
+    assert "no ViT or Swin backbone of a known dialect" in capsys.readouterr().out
+    torch.save(foreign.checkpoint("dino-backbone", "vit-tiny-test", 0), tmp_path / "b.pth")
+    assert module.main([str(tmp_path / "b.pth")]) == 0
+    assert "architecture: unknown." in capsys.readouterr().out
