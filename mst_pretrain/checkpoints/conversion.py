@@ -22,7 +22,7 @@ from ..errors import UserError
 from . import huggingface
 from .dialects import ORIGINAL_SWIN, Tensors
 from .formats import TARGETS, Reading, Target, recognise
-from .reading import CheckpointFile, read_file
+from .reading import CheckpointFile, epoch_of, iteration_of, read_file
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -294,12 +294,12 @@ def describe(backbone: Backbone) -> dict[str, str]:
     config = literal_config(text) if isinstance(text, str) else {}
     known = {
         "format": "pt",
-        "method": meta.get("method") or ("MST" if reading.format == "mst" else reading.format),
+        "method": meta.get("method") or method_of(config) or reading.format,
         "architecture": backbone.architecture.name,
         "model_args": json.dumps(backbone.architecture.arguments),
         "network": reading.role or meta.get("network"),
-        "epoch": _first(meta, backbone.file.others, "epoch"),
-        "iteration": _first(meta, {}, "iter", "iteration"),
+        "epoch": epoch_of(backbone.file),
+        "iteration": iteration_of(backbone.file),
         "data": config.get("data_root") or meta.get("data"),
         "config_sha256": hashlib.sha256(text.encode()).hexdigest() if text else meta.get("config_sha256"),
         "source": backbone.file.path.name,
@@ -312,11 +312,13 @@ def describe(backbone: Backbone) -> dict[str, str]:
     return {key: str(value) for key, value in known.items() if value not in (None, "")}
 
 
-def _first(*places: Any) -> Any:
-    """The first entry found: mappings first, then the keys to look for."""
-    mappings = [place for place in places if isinstance(place, Mapping)]
-    keys = [place for place in places if isinstance(place, str)]
-    return next((mapping[key] for mapping in mappings for key in keys if key in mapping), None)
+def method_of(config: Mapping[str, Any]) -> str | None:
+    """MST, or DINO where a config of ours has neither masks nor a decoder; None without a config of ours."""
+    model = config.get("model")
+    if not isinstance(model, Mapping) or model.get("type") != "MST":
+        return None
+    masked = (model.get("masking") or {}).get("mode", "none") != "none"
+    return "MST" if masked or model.get("decoder") else "DINO"
 
 
 def version() -> str:

@@ -67,7 +67,13 @@ class Format:
 
 _BOTH = ("teacher.backbone.", "student.backbone.")
 FORMATS = (
-    Format("mst", "a checkpoint of tools/pretrain.sh", (TIMM_VIT, TIMM_SWIN), _BOTH, "", ("state_dict",)),
+    Format(
+        "mst",
+        "a checkpoint of this repository",
+        (TIMM_VIT, TIMM_SWIN),
+        (*_BOTH, "backbone.trunk."),  # of pretraining; of a detector or segmentor
+        containers=("state_dict",),
+    ),
     Format(
         "ibot",
         "iBOT's checkpoint or released backbone",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,10 @@ from ..checkpoint_io import file_sha256
 from ..errors import UserError
 from .dialects import Dialect, anchors
 from .formats import recognise, role_of
-from .reading import CheckpointFile, read_file
+from .reading import CheckpointFile, epoch_of, iteration_of, read_file
 
 SHOWN = 200  # characters of a metadata entry
+PLAIN = (str, int, float, bool, argparse.Namespace)
 ZERO_AT_START = r".*(mask_token|masked_embed|attn_mask|relative_position_index|bias|center|queue_ptr)$"
 
 
@@ -31,7 +33,7 @@ def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any
         ``file``, ``bytes``, ``sha256``, ``tensors``, ``parameters`` (all floating-point values in the file),
         ``precision`` (values by dtype), ``health`` (names with NaN or Inf, names all zero that should not be),
         ``backbones`` (format, why, network, prefix, architecture, image_size, patch_size, parameters, norms by
-        block), ``epoch``, ``iteration`` and ``metadata``.
+        block), ``epoch``, ``iteration``, ``metadata`` and ``others`` (names of what is no plain value).
 
     Raises:
         UserError: The file cannot be read.
@@ -51,9 +53,12 @@ def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any
         "precision": precision,
         "health": health(file.tensors),
         "backbones": [backbone(file, dialect, prefix) for dialect, prefix in anchors(list(file.tensors))],
-        "epoch": _entry(file, "epoch"),
-        "iteration": _entry(file, "iter", "iteration"),
-        "metadata": {str(key): _short(value) for key, value in {**file.others, **file.meta}.items()},
+        "epoch": epoch_of(file),
+        "iteration": iteration_of(file),
+        "metadata": {
+            str(k): _short(v) for k, v in {**file.others, **file.meta}.items() if isinstance(v, PLAIN)
+        },
+        "others": [str(k) for k, v in {**file.others, **file.meta}.items() if not isinstance(v, PLAIN)],
     }
 
 
@@ -114,15 +119,6 @@ def _place(part: str) -> tuple[int, int, int, str]:
     return 1, numbers[0], numbers[1] if len(numbers) > 1 else -1, part
 
 
-def _entry(file: CheckpointFile, *names: str) -> Any:
-    """A number that the file says of itself."""
-    for place in (file.meta, file.others):
-        for name in names:
-            if isinstance(place.get(name), int | str):
-                return place[name]
-    return None
-
-
 def _short(value: Any) -> str:
     """One line of a metadata entry."""
     text = " ".join(str(value).split())
@@ -167,6 +163,8 @@ def report(found: Mapping[str, Any]) -> str:
         lines.append(f"tensors with {name}: {len(keys)}{shown}")
     if found["metadata"]:
         lines += ["", *(f"{key}: {value}" for key, value in found["metadata"].items())]
+    if found["others"]:
+        lines.append(f"also in the file: {', '.join(found['others'])}")
     return "\n".join(lines)
 
 

@@ -39,6 +39,23 @@ class CheckpointFile:
     others: Mapping[str, Any] = field(default_factory=dict)
 
 
+def epoch_of(file: CheckpointFile) -> str | None:
+    """Passes over the data: of our pretraining from the sampler's position, of others as they say."""
+    sampler = file.others.get("sampler")
+    if isinstance(sampler, Mapping) and {"position", "size"} <= set(sampler):
+        return f"{sampler['position'] / max(sampler['size'], 1):g}"
+    said = file.meta.get("epoch", file.others.get("epoch"))
+    return None if said is None else str(said)
+
+
+def iteration_of(file: CheckpointFile) -> str | None:
+    """Optimizer steps, where the file says."""
+    said = [
+        place[name] for place in (file.meta, file.others) for name in ("iter", "iteration") if name in place
+    ]
+    return str(said[0]) if said else None
+
+
 def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     """Read a checkpoint, or the weights and ``config.json`` of a Hugging Face folder.
 

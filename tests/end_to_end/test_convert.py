@@ -107,7 +107,7 @@ def test_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert entry["norms"]["layers.2.blocks.3"] == pytest.approx(norm, rel=1e-12)
         assert list(entry["norms"])[:2] == ["patch_embed", "layers.0.blocks.0"] and state
         assert list(entry["norms"])[-1] == "norm"
-    assert found["epoch"] == 299 and found["tensors"] == len(saved["model"])
+    assert found["epoch"] == "299" and found["tensors"] == len(saved["model"])
     assert found["health"] == {"nan": [], "inf": [], "all zero": []}
 
     saved["model"]["encoder.norm.weight"][3] = float("nan")
