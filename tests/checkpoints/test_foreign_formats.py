@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mst_pretrain.architecture import Architecture
 from mst_pretrain.checkpoints import convert_checkpoint, read_backbone
-from mst_pretrain.checkpoints.dialects import DIALECTS, VIT, Dialect, anchors
+from mst_pretrain.checkpoints.dialects import DIALECTS, VIT, Dialect
 from mst_pretrain.checkpoints.verify import deviation, trunk_of
 from mst_pretrain.errors import UserError
 from tests.checkpoints.conftest import SMALL
@@ -141,37 +141,30 @@ def test_published_sizes_are_recognised(format: str, architecture: str, tmp_path
 # every tensor
 
 
-def small_state(family: str) -> dict[str, Tensor]:
-    """timm's weights of a small network, drawn."""
-    architecture = "vit-tiny-test" if family == VIT else "swin-tiny-test"
-    format = "dino-backbone" if family == VIT else "moby"
-    saved = foreign.checkpoint(format, architecture, seed=0)
-    state = foreign.backbone(format, architecture, saved, foreign.EVALUATED[format])
-    dialect, prefix = anchors(list(state))[0]
-    assert prefix == ""
-    return dialect.to_timm(state)[0]
-
-
-def small_model(family: str, state: dict[str, Tensor]) -> Any:
-    """timm's model of them."""
+def small_model(family: str) -> tuple[Any, int]:
+    """timm's model with every weight drawn, and its image size."""
     if family == VIT:
-        options: dict[str, Any] = SMALL["vit-tiny-test"]["model_args"]
+        options: dict[str, Any] = dict(img_size=32, embed_dim=12, depth=2, num_heads=2)
         model = timm.create_model("vit_small_patch16_224", num_classes=0, **options)
     else:
-        options = dict(embed_dim=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4))
+        options = dict(img_size=56, embed_dim=8, depths=(2, 1), num_heads=(1, 2))
         model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, **options)
-    model.load_state_dict(state)
-    return model.eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            matrix = parameter.ndim > 1 and not name.endswith(("bias_table", "pos_embed", "cls_token"))
+            parameter.copy_(noise / parameter[0].numel() ** 0.5 if matrix else noise)
+    return model.eval(), options["img_size"]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_every_source_tensor_counts(dialect: Dialect) -> None:
     """A tensor of a file could be lost, doubled or taken for another, and nobody would see it."""
-    state = small_state(dialect.family)
+    model, side = small_model(dialect.family)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
     theirs = dialect.from_timm(state)
-    side = 64 if dialect.family == VIT else 224
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
-    model = small_model(dialect.family, state)
     with torch.no_grad():
         whole = model.forward_features(images)
         for key, value in theirs.items():
@@ -213,13 +206,14 @@ def test_there_and_back_is_bit_equal(dialect: Dialect, name: str) -> None:
 
 @pytest.mark.parametrize("to", ["timm", "mmdet", "mmseg", "detectron2", "huggingface"])
 @pytest.mark.parametrize("architecture", ["deit-s", "swin-t"])
-def test_files_there_and_back_are_bit_equal(to: str, architecture: str, tmp_path: Path) -> None:
+def test_files_there_and_back_are_bit_equal(
+    to: str, architecture: str, tmp_path: Path, foreign_file: File
+) -> None:
     """What somebody exported could not be brought back: a key, a prefix or a container would be lost."""
     if (to, architecture) == ("mmdet", "deit-s"):
         return
     format = "dino" if architecture == "deit-s" else "moby"
-    torch.save(foreign.checkpoint(format, architecture, seed=3), tmp_path / "source.pth")
-    ours = convert_checkpoint(tmp_path / "source.pth", tmp_path / "ours.safetensors")
+    ours = convert_checkpoint(foreign_file(format, architecture)[0], tmp_path / "ours.safetensors")
     there = tmp_path / ("there" if to == "huggingface" else "there.pth")
     convert_checkpoint(tmp_path / "ours.safetensors", there, to)
     back = convert_checkpoint(there, tmp_path / "back.safetensors")
