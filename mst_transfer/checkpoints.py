@@ -11,7 +11,7 @@ import torch
 from mmengine.config import ConfigDict
 
 from mst_pretrain.architecture import Architecture
-from mst_pretrain.checkpoints.conversion import Backbone
+from mst_pretrain.checkpoints.backbone import Backbone
 from mst_pretrain.checkpoints.huggingface import window_of
 from mst_pretrain.checkpoints.verify import deviation, image_for
 

@@ -16,7 +16,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from mst_pretrain.checkpoints.conversion import Backbone, convert_checkpoint
+from mst_pretrain.checkpoints import Backbone, convert_checkpoint
 from mst_pretrain.checkpoints.formats import FORMATS, STUDENT, TARGETS, TEACHER
 from mst_pretrain.checkpoints.verify import (
     TOLERANCE,

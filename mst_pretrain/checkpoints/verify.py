@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .conversion import Backbone
+from .backbone import Backbone
 
 TOLERANCE = 1e-5  # relative; float32 sums in another order differ by less
 
