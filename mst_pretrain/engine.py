@@ -14,9 +14,10 @@ from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
 
-from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, load_model, replacing
+from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
 from .errors import UserError
 from .hooks import ExactResumeHook, random_state, set_random_state
+from .loading import load_model
 
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
 EXACT = ("sampler", "random_states")  # and ours

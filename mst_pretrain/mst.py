@@ -18,11 +18,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
-from .checkpoint_io import backbone_prefix, load_backbone, refuse_leftovers
 from .data.multicrop import MultiCrop
 from .decoder import ImageDecoder
 from .errors import UserError
 from .head import ProjectionHead
+from .loading import backbone_prefix, load_backbone, refuse_leftovers
 from .losses import SelfDistillationLoss, restoration_loss
 from .masking import make_mask
 

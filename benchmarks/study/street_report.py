@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mst_pretrain.checkpoint_io import INITIAL, LATEST, file_sha256, load_checkpoint, load_state_dict
+from mst_pretrain.checkpoint_io import INITIAL, LATEST, file_sha256, load_checkpoint
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.loading import load_state_dict
 from mst_transfer.comparison.optimizer import Table as OptimizerTable
 from mst_transfer.comparison.optimizer import table_differences
 from mst_transfer.comparison.record import OPTIMIZER, RESULTS

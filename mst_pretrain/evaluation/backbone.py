@@ -11,15 +11,9 @@ import torch
 
 from ..architecture import architecture_of
 from ..backbones import Trunk, build_trunk
-from ..checkpoint_io import (
-    backbone_prefix,
-    file_sha256,
-    flat_tensors,
-    load_backbone,
-    load_checkpoint,
-    refuse_leftovers,
-)
+from ..checkpoint_io import file_sha256, flat_tensors, load_checkpoint
 from ..errors import UserError
+from ..loading import backbone_prefix, load_backbone, refuse_leftovers
 from .ranks import speaks
 
 DEFAULT_MODEL = "vit_small_patch16_224"

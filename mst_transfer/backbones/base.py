@@ -11,8 +11,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_pretrain.checkpoint_io import load_backbone
 from mst_pretrain.errors import UserError
+from mst_pretrain.loading import load_backbone
 
 
 class TrunkBackbone(BaseModule):

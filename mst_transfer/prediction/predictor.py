@@ -15,10 +15,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS
 
-from mst_pretrain.checkpoint_io import load_checkpoint, load_model
+from mst_pretrain.checkpoint_io import load_checkpoint
 from mst_pretrain.config import explain, import_custom_modules, load_config
 from mst_pretrain.data.files import find_fault
 from mst_pretrain.errors import UserError
+from mst_pretrain.loading import load_model
 
 from ..evaluation.settings import classes_of, dataset_type
 from ..evaluation.tta import ANNOTATIONS, LOAD, use_tta, wrap

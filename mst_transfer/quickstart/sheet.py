@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from mst_pretrain.backbones import output_stride
-from mst_pretrain.checkpoint_io import load_backbone
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from mst_pretrain.loading import load_backbone
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -14,7 +14,7 @@ import timm
 import torch
 from PIL import Image
 
-from mst_pretrain.checkpoint_io import load_state_dict
+from mst_pretrain.loading import load_state_dict
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")

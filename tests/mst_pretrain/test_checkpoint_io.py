@@ -18,14 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mst_pretrain import checkpoint_io
-from mst_pretrain.checkpoint_io import (
-    load_backbone,
-    load_checkpoint,
-    load_state_dict,
-    save_atomic,
-    save_safetensors,
-)
+from mst_pretrain.checkpoint_io import load_checkpoint, save_atomic, save_safetensors
 from mst_pretrain.errors import UserError
+from mst_pretrain.loading import load_backbone, load_state_dict
 
 PREFIX = "teacher.backbone."
 

@@ -17,10 +17,11 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
-from mst_pretrain.checkpoint_io import load_checkpoint, load_state_dict
+from mst_pretrain.checkpoint_io import load_checkpoint
 from mst_pretrain.engine import MSTRunner, build_runner
 from mst_pretrain.errors import UserError
 from mst_pretrain.hooks import ScheduleHook, random_state, set_random_state
+from mst_pretrain.loading import load_state_dict
 from mst_pretrain.optim import MSTOptimWrapper
 
 MakeConfig = Callable[..., Config]

@@ -13,8 +13,8 @@ import timm
 import torch
 from torch import nn
 
-from mst_pretrain.checkpoint_io import backbone_prefix
 from mst_pretrain.errors import UserError
+from mst_pretrain.loading import backbone_prefix
 from mst_pretrain.mst import MST
 
 Randomize = Callable[[nn.Module, int], nn.Module]
