@@ -2,11 +2,11 @@
 
     python benchmarks/conversion_matrix.py [--formats F ...] [--architectures A ...] [--out matrix.json]
 
-A cell is the largest deviation |a - b|.max() / |b|.max() of features, over both image sizes and, where a network gives
-several maps, over these. *in*: the project writes a file of random weights, ``convert_checkpoint`` reads it; our network
-of the result against the project's. *out*: ``convert_checkpoint --to`` writes the teacher of a pretraining checkpoint of
-ours; the project's network, loaded from that file by the project's own loader, against the teacher. Exit code 1 when a
-cell is above 1e-5 or could not be measured.
+A cell is the largest deviation |a - b|.max() / |b|.max() of features over both image sizes and, where a network gives
+several maps, over these. *in*: the project writes a file of random weights and ``convert_checkpoint`` reads it; our
+network of the result against the project's. *out*: ``convert_checkpoint`` writes the teacher of a pretraining
+checkpoint of ours; the project's network, loaded from that file by the project's own loader, against the teacher. Exit
+code 1 when a cell is above 1e-5 or could not be measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from mst_pretrain.checkpoints.formats import TARGETS
 from mst_pretrain.checkpoints.verify import deviation
 from mst_pretrain.errors import run_cli
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests/checkpoints")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/checkpoints"))
 from foreign import ARCHITECTURES, exists
 from matrix_networks import FOREIGN, FORMATS, Net, convert_options, make, mst_checkpoint, ours, read_back
 
@@ -66,8 +67,8 @@ def compare_in(format: str, net: Net, size: tuple[int, int], work: Path) -> floa
     images = net.images(size)
     path, theirs = make(format, net, work)
     written = work / f"in_{size[1]}.safetensors"
-    convert_checkpoint(path, written, **convert_options(format, net, size))
-    return largest(ours(format, net, load_file(written), images), theirs(images))
+    found = convert_checkpoint(path, written, **convert_options(format, net, size))
+    return largest(ours(format, net, found.architecture, load_file(written), images), theirs(images))
 
 
 @torch.no_grad()
@@ -82,7 +83,7 @@ def compare_out(format: str, net: Net, size: tuple[int, int], work: Path) -> flo
     resize = not net.is_swin and format != "detectron2" and size != net.native
     convert_checkpoint(checkpoint, written, format, image_size=size if resize else None)
     theirs = read_back(format, net, written, size if resize else net.native)
-    return largest(theirs(images), ours(format, net, teacher, images, out=True))
+    return largest(theirs(images), ours(format, net, net.architecture, teacher, images, out=True))
 
 
 def largest(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
@@ -130,8 +131,8 @@ def markdown(cells: Sequence[dict[str, Any]], nets: Sequence[Net]) -> str:
     formats = list(dict.fromkeys(cell["format"] for cell in cells))
     sizes = "; ".join(f"{TITLES.get(net.name, net.name)}: {net.sizes_text}" for net in nets)
     lines = [
-        f"Largest relative deviation of features over both image sizes ({sizes}), float32, every weight, norm, bias, bias "
-        f"table, position and class token random; allowed {LIMIT:g}.",
+        f"Largest relative deviation of features over both image sizes ({sizes}), float32, every weight, norm, bias, "
+        f"bias table, position and class token random (embeddings small, as trained ones); allowed: {LIMIT:g}.",
         "",
         f"| format | {' | '.join(f'{TITLES.get(name, name)} {way}' for name, way in columns)} |",
         f"|{'---|' * (1 + len(columns))}",
@@ -146,9 +147,9 @@ def markdown(cells: Sequence[dict[str, Any]], nets: Sequence[Net]) -> str:
         "resizes square positions itself. detectron2's ViT has neither class token nor last norm: its patch tokens are "
         "compared with ours computed that way.",
         "",
-        "A Swin: mmdet, mmseg and detectron2 shift also where the map fits one window and are compared with MSTSwin, all "
-        "four stages before their output norms; the others with timm's Swin. At these sizes every map is a multiple of "
-        "the window, so shifting before or after padding is the same.",
+        "A Swin: mmdet, mmseg and detectron2 shift also where the map fits one window and are compared with MSTSwin, "
+        "all four stages before their output norms; the others with timm's Swin. At these sizes every map is a "
+        "multiple of the window, so shifting before or after padding is the same.",
         "",
         *sorted({f"- {cell['absent']}" for cell in cells if "absent" in cell}),
         *(

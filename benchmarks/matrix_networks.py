@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ MM = ("mmdet", "mmseg")
 ALWAYS_SHIFT = (*MM, "detectron2")  # also where a map fits one window
 FORMATS = ("mst", "timm", *FOREIGN[:5], *MM, "huggingface", *FOREIGN[5:])
 SEED, SOURCE_SEED = 0, 1
+# Patch projections, positions and class tokens of trained networks are small. Only so does another epsilon of the norms
+# after them show: of numbers as large as 1 it changes too little.
+EMBEDDINGS = r".*(pos_embed|position_embeddings|cls_token|patch_embed\w*\.proj\w*\.(weight|bias))"
+EMBEDDING_SCALE = 0.1  # ours
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,16 @@ class Net:
         """One image [1, 3, H, W] of noise."""
         return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(SEED))
 
-    def build(self, **arguments: Any) -> Any:
-        """timm's model in evaluation mode."""
-        options = {**self.architecture.arguments, **arguments}
-        return timm.create_model(self.architecture.name, num_classes=0, **options).eval()
+
+def build(architecture: Architecture, **arguments: Any) -> Any:
+    """timm's model in evaluation mode."""
+    return timm.create_model(
+        architecture.name, num_classes=0, **{**architecture.arguments, **arguments}
+    ).eval()
 
 
 def randomise(module: nn.Module) -> None:
-    """Every parameter from a distribution that hides nothing: no two alike, none constant."""
+    """Every parameter from a distribution that hides nothing: no two alike, none constant; embeddings small."""
     generator = torch.Generator().manual_seed(SOURCE_SEED)
     with torch.no_grad():
         for name, value in module.named_parameters():
@@ -98,30 +105,42 @@ def randomise(module: nn.Module) -> None:
                 value.copy_(noise / value[0].numel() ** 0.5)
             else:  # positions, tokens, bias tables
                 value.copy_(noise)
+    shrink_embeddings(dict(module.named_parameters()))
+
+
+def shrink_embeddings(content: Mapping[str, Any]) -> None:
+    """Scale the embeddings in a state dict, or in those of a checkpoint, by :data:`EMBEDDING_SCALE` in place."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            shrink_embeddings({key: entry for key, entry in value.items() if isinstance(key, str)})
+        elif isinstance(value, Tensor) and re.fullmatch(EMBEDDINGS, name):
+            value.data.mul_(EMBEDDING_SCALE)
 
 
 # ---- ours ----
 
 
-def ours(format: str, net: Net, state: State, images: Tensor, out: bool = False) -> list[Tensor]:
+def ours(
+    format: str, net: Net, architecture: Architecture, state: State, images: Tensor, out: bool = False
+) -> list[Tensor]:
     """What our network of timm's keys computes, by the rules of the project that it is compared with.
 
     Args:
         format: The project.
-        net: The architecture.
+        net: What was converted.
+        architecture: What the converter says that it is.
         state: timm's keys; without what the project's network lacks.
         images: [1, 3, H, W].
         out: The project's file was written with ``--img-size``, so that positions are resized as timm does it.
     """
     if not net.is_swin:
         by_timm = format in TIMMS or (out and format != "detectron2")
-        return vit_tokens(format, net, state, images, by_timm)
+        return vit_tokens(format, architecture, state, images, net.native if by_timm else None)
     if format not in ALWAYS_SHIFT:
-        trunk = net.build(strict_img_size=False)
+        trunk = build(architecture, strict_img_size=False)
         trunk.load_state_dict(state)
         return [trunk.forward_features(images).flatten(1, 2)]
-    arguments = net.architecture.arguments
-    own = MSTSwin(net.architecture.name, arguments, drop_path_rate=0.0).eval()
+    own = MSTSwin(architecture.name, architecture.arguments, drop_path_rate=0.0).eval()
     own.trunk.load_state_dict({key: value for key, value in state.items() if not key.startswith("norm.")})
     return without_norms(own)(images)
 
@@ -133,19 +152,21 @@ def without_norms(backbone: Any) -> Forward:
     return lambda images: list(backbone(images))
 
 
-def vit_tokens(format: str, net: Net, state: State, images: Tensor, by_timm: bool) -> list[Tensor]:
-    """Tokens of timm's ViT: all, or those that the project gives."""
+def vit_tokens(
+    format: str, architecture: Architecture, state: State, images: Tensor, native: tuple[int, int] | None
+) -> list[Tensor]:
+    """Tokens of timm's ViT: all, or those that the project gives. timm resizes positions for ``native`` by itself."""
     size = (images.shape[2], images.shape[3])
-    patch = net.architecture.patch_size
+    patch = architecture.patch_size
     rows, columns = size[0] // patch, size[1] // patch
     positions, built = state["pos_embed"], size
-    if positions.shape[1] != 1 + rows * columns and by_timm:
-        built = net.native  # timm resizes while it runs
+    if positions.shape[1] != 1 + rows * columns and native is not None:
+        built = native
     elif positions.shape[1] != 1 + rows * columns:
         rule = format if format in FOREIGN else "mae"  # mmseg and transformers: bicubic to (h, w), as MAE
         resized = patch_positions(rule, positions[:, 1:], (rows, columns))
         state = {**state, "pos_embed": torch.cat([positions[:, :1], resized], 1)}
-    trunk = net.build(img_size=built, dynamic_img_size=True)
+    trunk = build(architecture, img_size=built, dynamic_img_size=True)
     if format == "detectron2":
         state = {k: v for k, v in state.items() if k != "cls_token" and not k.startswith("norm.")}
         missing = trunk.load_state_dict(state, strict=False).missing_keys
@@ -167,10 +188,12 @@ def make(format: str, net: Net, work: Path) -> tuple[Path, Forward]:
         return path, run_timm(net, teacher, net.native)
     if format in FOREIGN:
         path = work / "source.pth"
-        torch.save(checkpoint(format, net.name, seed=SOURCE_SEED), path)
+        content = checkpoint(format, net.name, seed=SOURCE_SEED)
+        shrink_embeddings(content)
+        torch.save(content, path)
         return path, read_back(format, net, path, net.native)
     if format == "timm":
-        model = net.build()
+        model = build(net.architecture)
         randomise(model)
         path = work / "source.safetensors"
         save_safetensors(model.state_dict(), path)
@@ -200,7 +223,7 @@ def read_back(format: str, net: Net, path: Path, built: tuple[int, int]) -> Forw
     """
     if format == "timm":
         size = {} if net.is_swin else {"img_size": built}
-        state = net.build(checkpoint_path=str(path), **size).state_dict()  # strict
+        state = build(net.architecture, checkpoint_path=str(path), **size).state_dict()  # strict
         return run_timm(net, state, built)
     if format == "huggingface":
         kind: Any = transformers.SwinModel if net.is_swin else transformers.ViTModel
@@ -224,9 +247,9 @@ def read_back(format: str, net: Net, path: Path, built: tuple[int, int]) -> Forw
 def run_timm(net: Net, state: State, built: tuple[int, int]) -> Forward:
     """timm's model at any image size."""
     if net.is_swin:
-        trunk = net.build(strict_img_size=False)
+        trunk = build(net.architecture, strict_img_size=False)
     else:
-        trunk = net.build(img_size=built, dynamic_img_size=True)
+        trunk = build(net.architecture, img_size=built, dynamic_img_size=True)
     trunk.load_state_dict(state)
     return lambda images: [
         trunk.forward_features(images).flatten(1, 2) if net.is_swin else trunk.forward_features(images)
