@@ -149,6 +149,7 @@ GIVEN: dict[str, Any] = dict(names_destination=True)
 INCOMPLETE = r"is not a whole vit_tiny_patch16_224: 12 weights missing \(first: blocks\.{}\."
 THIS_MODEL = ("--model", MODEL)
 CODE = r"holds more than weights \(the object \S*system\).*nothing was loaded in another way.*--trusted"
+NO_ROOM = r"error: .*new\.\w+"
 CASES = (
     Case("a pickle that runs code", hostile, CODE, **PROCESS),
     Case("a bare pickle that runs code", bare_pickle(2), CODE),
@@ -249,6 +250,14 @@ CASES = (
     Case("destination below a file", below_a_file, r"error: .*a_file", **GIVEN),
     Case(
         "destination in a folder that cannot be written", read_only, r"error: .*(fdinfo|read_only)", **GIVEN
+    ),
+    Case("a disk that is full, .safetensors", lambda shop: [shop.tensors(shop.state)], NO_ROOM, room=10**6),
+    Case(
+        "a disk that is full, .pth",
+        lambda shop: [shop.tensors(shop.state), shop.folder / "new.pth"],
+        NO_ROOM,
+        names_destination=True,
+        room=10**6,
     ),
     Case("prefix twice", named("backbone.backbone.")),
     Case("module. before the keys", named("module.")),

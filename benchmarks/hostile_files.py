@@ -16,12 +16,13 @@ import importlib.util
 import io
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +71,20 @@ def run_process(arguments: Sequence[str]) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@contextlib.contextmanager
+def room(size: int | None) -> Iterator[None]:
+    """No file can grow beyond so many bytes: the writer meets an OSError, as on a full disk."""
+    if size is None:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def listing(folder: Path) -> dict[str, int]:
     """Every file and folder below, with its size."""
     return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*")}
@@ -102,7 +117,8 @@ def check(case: Case, folder: Path, state: dict[str, torch.Tensor]) -> tuple[lis
     if not case.names_destination:
         arguments.insert(1, str(shop.destination))
     before = listing(folder)
-    code, stderr = (run_process if case.process else run_here)(arguments)
+    with room(case.room):
+        code, stderr = (run_process if case.process else run_here)(arguments)
     new = {name for name, size in listing(folder).items() if before.get(name) != size}
     problems = ["code of the file ran"] if shop.marker.exists() else []
     if "Traceback (most recent call last)" in stderr:

@@ -88,6 +88,7 @@ class Case:
         expected: Pattern of the refusal; None: it is converted with equal features.
         names_destination: ``make`` gives the destination too.
         process: Run the tool as a process of its own.
+        room: Bytes that a file may have while the tool runs, as if the disk were full then.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Case:
     expected: str | None = None
     names_destination: bool = False
     process: bool = False
+    room: int | None = None
 
 
 class Malicious:
