@@ -37,7 +37,7 @@ from hostile_workshop import MODEL, Case, Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = ROOT / "tools/convert_checkpoint.py"
-SHOWN = 150  # characters of a message
+SHOWN = (110, 110)  # characters of a message, from its start and from its end
 
 
 def tool() -> ModuleType:
@@ -96,10 +96,10 @@ def short(text: str, folder: Path) -> str:
     if "Traceback (most recent call last)" in text:
         message = f"TRACEBACK: {lines[-1]}"
     else:
-        message = next((line for line in lines if "error:" in line), " ".join(lines))
-        message = re.sub(r"^.*?error: ", "", message)
-    message = message.replace(f"{folder}/", "").replace("|", r"\|")
-    return message if len(message) <= SHOWN else message[: SHOWN - 3] + "..."
+        message = re.sub(r"^.*?error: ", "", " ".join(lines))
+    message = " ".join(message.replace(f"{folder}/", "").split())
+    start, end = SHOWN
+    return message if len(message) <= start + end else f"{message[:start]} [...] {message[-end:]}"
 
 
 @torch.no_grad()
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{number}/{len(chosen)} {case.name}: {row[-1]}; ETA {left:.0f} s", file=sys.stderr, flush=True)
     print("| file | exit code | message | features | verdict |\n|---|---|---|---|---|")
     for row in rows:
-        print("| " + " | ".join(" ".join(cell.split()) for cell in row) + " |")
+        print("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |")
     seconds = time.monotonic() - start
     print(f"\n{len(rows)} files, {bad} not as expected; {seconds:.0f} s")
     return int(bad > 0)
