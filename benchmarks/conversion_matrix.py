@@ -68,7 +68,8 @@ def compare_in(format: str, net: Net, size: tuple[int, int], work: Path) -> floa
     path, theirs = make(format, net, work)
     written = work / f"in_{size[1]}.safetensors"
     found = convert_checkpoint(path, written, **convert_options(format, net, size))
-    return largest(ours(format, net, found.architecture, load_file(written), images), theirs(images))
+    state, eps = load_file(written), found.norm_eps
+    return largest(ours(format, net, found.architecture, state, images, eps=eps), theirs(images))
 
 
 @torch.no_grad()
@@ -150,6 +151,10 @@ def markdown(cells: Sequence[dict[str, Any]], nets: Sequence[Net]) -> str:
         "A Swin: mmdet, mmseg and detectron2 shift also where the map fits one window and are compared with MSTSwin, "
         "all four stages before their output norms; the others with timm's Swin. At these sizes every map is a "
         "multiple of the window, so shifting before or after padding is the same.",
+        "",
+        "The norms' epsilon is the source's, which the converter reports and writes into the metadata: 1e-6 in iBOT's "
+        "and EsViT's Swins, 1e-12 in transformers' ViT by default; timm's own are 1e-5 (Swin) and 1e-6 (ViT). Left at "
+        "timm's, the features of these three differ by some 1e-5 to 1e-4.",
         "",
         *sorted({f"- {cell['absent']}" for cell in cells if "absent" in cell}),
         *(

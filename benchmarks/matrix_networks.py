@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mst_pretrain.architecture import Architecture, swin, vit
 from mst_pretrain.checkpoint_io import load_checkpoint, save_atomic, save_safetensors
+from mst_pretrain.checkpoints.verify import set_norm_eps
 from mst_pretrain.mst import MST
 from mst_transfer.backbones import MSTSwin
 from mst_transfer.checkpoints import native_backbone
@@ -121,7 +122,13 @@ def shrink_embeddings(content: Mapping[str, Any]) -> None:
 
 
 def ours(
-    format: str, net: Net, architecture: Architecture, state: State, images: Tensor, out: bool = False
+    format: str,
+    net: Net,
+    architecture: Architecture,
+    state: State,
+    images: Tensor,
+    out: bool = False,
+    eps: float | None = None,
 ) -> list[Tensor]:
     """What our network of timm's keys computes, by the rules of the project that it is compared with.
 
@@ -132,13 +139,15 @@ def ours(
         state: timm's keys; without what the project's network lacks.
         images: [1, 3, H, W].
         out: The project's file was written with ``--img-size``, so that positions are resized as timm does it.
+        eps: Of the norms, as the converter reports the source's; None for timm's.
     """
     if not net.is_swin:
         by_timm = format in TIMMS or (out and format != "detectron2")
-        return vit_tokens(format, architecture, state, images, net.native if by_timm else None)
+        return vit_tokens(format, architecture, state, images, net.native if by_timm else None, eps)
     if format not in ALWAYS_SHIFT:
         trunk = build(architecture, strict_img_size=False)
         trunk.load_state_dict(state)
+        set_norm_eps(trunk, eps or architecture.norm_eps)
         return [trunk.forward_features(images).flatten(1, 2)]
     own = MSTSwin(architecture.name, architecture.arguments, drop_path_rate=0.0).eval()
     own.trunk.load_state_dict({key: value for key, value in state.items() if not key.startswith("norm.")})
@@ -153,7 +162,12 @@ def without_norms(backbone: Any) -> Forward:
 
 
 def vit_tokens(
-    format: str, architecture: Architecture, state: State, images: Tensor, native: tuple[int, int] | None
+    format: str,
+    architecture: Architecture,
+    state: State,
+    images: Tensor,
+    native: tuple[int, int] | None,
+    eps: float | None,
 ) -> list[Tensor]:
     """Tokens of timm's ViT: all, or those that the project gives. timm resizes positions for ``native`` by itself."""
     size = (images.shape[2], images.shape[3])
@@ -167,6 +181,7 @@ def vit_tokens(
         resized = patch_positions(rule, positions[:, 1:], (rows, columns))
         state = {**state, "pos_embed": torch.cat([positions[:, :1], resized], 1)}
     trunk = build(architecture, img_size=built, dynamic_img_size=True)
+    set_norm_eps(trunk, eps or architecture.norm_eps)
     if format == "detectron2":
         state = {k: v for k, v in state.items() if k != "cls_token" and not k.startswith("norm.")}
         missing = trunk.load_state_dict(state, strict=False).missing_keys

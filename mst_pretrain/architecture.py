@@ -83,6 +83,11 @@ class Architecture:
         """Pixels per side of a patch."""
         return self.model.patch_embed.patch_size[0]
 
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of its LayerNorms."""
+        return self.model.norm.eps
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every weight, by timm's names."""
         return {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
@@ -128,7 +133,7 @@ def architecture_of(
     if found is None:
         raise UserError(
             f"{path} does not say which model it is, and its shapes leave it open (a ViT's number of heads is in no "
-            f"shape). {GIVE_IT}"
+            f"shape; another depth than the published ones may be a file that was cut). {GIVE_IT}"
         )
     return found.changed(**given)
 
@@ -237,7 +242,10 @@ def _vit_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
 
 
 def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
-    """Any Swin: width, depths, heads and window are all in its shapes."""
+    """A Swin: width, depths, heads and window are all in its shapes.
+
+    Blocks come in pairs, and a published width has a published depth: another one may have been cut.
+    """
     patch = weights.get("patch_embed.proj.weight")
     blocks: dict[int, int] = {}
     heads: dict[int, int] = {}
@@ -251,8 +259,12 @@ def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
                 window = (round(value.shape[0] ** 0.5) + 1) // 2
     if patch is None or not heads or set(heads) != set(range(len(blocks))):
         return None
-    depths = tuple(blocks[stage] for stage in sorted(blocks))
-    return swin(patch.shape[0], depths, tuple(heads[s] for s in sorted(heads)), window, patch.shape[2])
+    depths, width = tuple(blocks[stage] for stage in sorted(blocks)), patch.shape[0]
+    if any(depth % 2 for depth in depths) or (
+        width in {known for known, _ in SWINS} and (width, depths) not in SWINS
+    ):
+        return None
+    return swin(width, depths, tuple(heads[s] for s in sorted(heads)), window, patch.shape[2])
 
 
 def literal_config(text: str) -> dict[str, Any]:

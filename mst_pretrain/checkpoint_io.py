@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import json
 import os
 import pickle
 import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,17 @@ def load_checkpoint(
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "checkpoint not found"
         raise UserError(f"{what}: {path}. Give the path of an existing .pth or .safetensors file.")
-    if path.stat().st_size == 0:
+    with open(path, "rb") as stream:
+        start = stream.read(16)
+    if not start:
         raise UserError(f"{path} is empty: copy it again, or use the previous checkpoint of the run.")
+    if all(
+        32 <= byte < 127 or byte in b"\t\r\n" for byte in start
+    ):  # torch's and safetensors' files never are
+        raise UserError(
+            f"{path} is no checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
+            "name; download the file itself."
+        )
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path, map_location)
@@ -103,13 +113,6 @@ def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
 def _refusal(path: Path, reason: str) -> str:
     """Why a pickle was not opened, from torch's message."""
     found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", reason)
-    if found is None and re.search(r"invalid load key|Unsupported operand", reason):
-        with open(path, "rb") as stream:
-            start = stream.read(16)
-        return (
-            f"{path} is no checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
-            "name; download the file itself."
-        )
     inner = reason.partition("WeightsUnpickler error:")[2].strip() or reason
     what = f"the object {found.group(1)}" if found else inner.splitlines()[0]
     return (
@@ -155,25 +158,40 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file in the folder of ``path`` that takes its place, on disk, when the block ends without an error.
 
     ``path`` is at every moment the whole old file, the whole new one, or not there.
+
+    Raises:
+        UserError: The folder cannot be written or is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    yield part
-    with open(part, "rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name is on disk too
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name is on disk too
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}). Check that its folder exists, allows writing and "
+            "has space; what was there before is unchanged."
+        ) from error
     finally:
-        os.close(folder)
+        with suppress(OSError):
+            part.unlink()  # after an error
 
 
 def save_atomic(obj: Any, path: str | Path) -> None:
     """Write with ``torch.save`` so that ``path`` is at every moment the old file or the whole new one."""
     with replacing(path) as part, open(part, "wb") as stream:  # a name would end up inside the file
-        torch.save(obj, stream)
+        try:
+            torch.save(obj, stream)
+        except RuntimeError as error:  # torch's own word for a full disk
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def link_atomic(source: Path, target: Path) -> None:
@@ -189,7 +207,15 @@ def link_atomic(source: Path, target: Path) -> None:
 def save_safetensors(
     state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors as ``.safetensors``, atomically."""
+    """Write tensors as ``.safetensors``, atomically; the same content gives the same bytes."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with replacing(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata=metadata)
+    content = memoryview(safetensors.torch.save(tensors, metadata=metadata))
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(bytes(content[8 : 8 + length]))
+    if metadata:  # safetensors writes it in an order that changes from call to call
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as part, open(part, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(content[8 + length :])

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..architecture import Architecture, architecture_of
 from ..errors import UserError
 from .dialects import Tensors
-from .formats import Reading, recognise
+from .formats import NORM_EPS, Reading, recognise
 from .reading import CheckpointFile, read_file
 
 HALF = (torch.float16, torch.bfloat16)
@@ -47,6 +47,13 @@ class Backbone:
     widened: int = 0
     buffers: int = 0
 
+    @property
+    def norm_eps(self) -> float:
+        """Of the LayerNorms that the weights were trained with, where the file or its format says; else timm's."""
+        said = (self.file.config or {}).get("layer_norm_eps", self.file.meta.get("norm_eps"))
+        known = NORM_EPS.get((self.reading.format, self.reading.dialect.family))
+        return float(said or known or self.architecture.norm_eps)
+
     def __str__(self) -> str:
         lines = [
             f"read as {self.reading.format}: {self.reading.why}",
@@ -61,6 +68,11 @@ class Backbone:
             lines.append(f"{name}: {len(entries)}" + (f" ({shown})" if entries else ""))
         if self.reading.prefix and beside > 0:
             lines.append(f"beside it in the file: {beside} tensors of heads and other networks")
+        if self.norm_eps != self.architecture.norm_eps:
+            lines.append(
+                f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
+                "features need it set"
+            )
         if self.widened:
             lines.append(f"half precision widened to float32: {self.widened}")
         return "\n".join(lines)

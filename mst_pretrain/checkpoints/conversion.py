@@ -46,7 +46,9 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     state = dialect.from_timm(backbone.state)
     metadata = describe(backbone)
     if target.name == "huggingface":
-        return huggingface.write_folder(state, backbone.architecture, metadata, destination)
+        return huggingface.write_folder(
+            state, backbone.architecture, backbone.norm_eps, metadata, destination
+        )
     if target.name == "detectron2" and dialect is ORIGINAL_SWIN:
         state |= position_indices(state)  # detectron2 keeps them and warns where they are missing
     named = {f"{prefix}{key}": value.contiguous() for key, value in state.items()}
@@ -105,6 +107,7 @@ def describe(backbone: Backbone) -> dict[str, str]:
         "method": meta.get("method") or method_of(config) or reading.format,
         "architecture": backbone.architecture.name,
         "model_args": json.dumps(backbone.architecture.arguments),
+        "norm_eps": f"{backbone.norm_eps:g}",
         "network": reading.role or meta.get("network"),
         "epoch": epoch_of(backbone.file),
         "iteration": iteration_of(backbone.file),

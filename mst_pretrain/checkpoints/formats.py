@@ -112,6 +112,8 @@ FORMATS = (
         "timm", "timm's keys, as DINO's and MAE's released backbones have them too", (TIMM_VIT, TIMM_SWIN)
     ),
 )
+# Where a project's LayerNorms have another epsilon than timm's network of that family (1e-5 in its Swin).
+NORM_EPS = {("ibot", SWIN): 1e-6, ("esvit", SWIN): 1e-6}  # [code: iBOT, EsViT]
 # Released backbones without a mark of their project: files of timm's keys, or of the original Swin's.
 RELEASED = {TIMM_VIT: ("dino", "ibot", "mae"), ORIGINAL_SWIN: ("ibot",)}
 

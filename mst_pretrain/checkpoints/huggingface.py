@@ -33,7 +33,7 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder} exists already. Give another name, or remove it first.")
 
 
-def model_config(architecture: Architecture) -> dict[str, Any]:
+def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
     """``config.json`` of a ViTModel or SwinModel.
 
     Raises:
@@ -49,7 +49,7 @@ def model_config(architecture: Architecture) -> dict[str, Any]:
         qkv_bias=True,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        layer_norm_eps=model.norm.eps,
+        layer_norm_eps=norm_eps,
         torch_dtype="float32",
     )
     if architecture.is_swin:
@@ -145,13 +145,18 @@ The licence of the weights is that of their origin.
 
 
 def write_folder(
-    state: Mapping[str, Tensor], architecture: Architecture, metadata: dict[str, str], folder: Path
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    norm_eps: float,
+    metadata: dict[str, str],
+    folder: Path,
 ) -> list[Path]:
     """Write everything into a temporary folder beside it and rename that: the folder is there whole or not at all.
 
     Args:
         state: Hugging Face's names.
         architecture: The model.
+        norm_eps: Epsilon of its LayerNorms.
         metadata: Of the ``.safetensors`` file and the card.
         folder: New or empty.
 
@@ -163,7 +168,7 @@ def write_folder(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for name, content in (
-        ("config.json", model_config(architecture)),
+        ("config.json", model_config(architecture, norm_eps)),
         ("preprocessor_config.json", preprocessor_config(architecture)),
     ):
         (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -68,13 +68,13 @@ def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     """
     path, config = Path(path), None
     if path.is_dir():
-        config = _read_config(path / CONFIG)
         found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
         if not found:
             raise UserError(
                 f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
                 "transformers' save_pretrained that is not split into several files."
             )
+        config = _read_config(path / CONFIG)
         path = found[0]
     elif path.name in WEIGHT_FILES and (path.parent / CONFIG).is_file():
         config = _read_config(path.parent / CONFIG)

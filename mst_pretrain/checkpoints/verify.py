@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from .backbone import Backbone
@@ -33,14 +33,22 @@ def require(library: str, to: str) -> None:
         )
 
 
+def set_norm_eps(model: nn.Module, eps: float) -> nn.Module:
+    """Another epsilon for every LayerNorm."""
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+    return model
+
+
 def trunk_of(backbone: Backbone, **arguments: Any) -> Any:
-    """timm's model with the weights that were read, in evaluation mode."""
+    """timm's model with the weights that were read and the source's epsilon, in evaluation mode."""
     architecture = backbone.architecture
     trunk = timm.create_model(
         architecture.name, num_classes=0, **{**architecture.arguments, **arguments}
     ).eval()
     trunk.load_state_dict(backbone.state, strict=not backbone.missing)
-    return trunk
+    return set_norm_eps(trunk, backbone.norm_eps)
 
 
 def image_for(backbone: Backbone, size: tuple[int, int] | None = None) -> Tensor:
@@ -62,12 +70,13 @@ def deviation(found: Tensor, expected: Tensor) -> float:
 
 @torch.no_grad()
 def timm_deviation(backbone: Backbone, path: Path) -> float:
-    """Between timm's model of the weights read and ``timm.create_model(..., checkpoint_path=path)``."""
+    """Between timm's model of the weights read and ``timm.create_model(..., checkpoint_path=path)``, of one epsilon."""
     architecture, images = backbone.architecture, image_for(backbone)
     written: Any = timm.create_model(
         architecture.name, num_classes=0, checkpoint_path=str(path), **architecture.arguments
     )
-    return deviation(written.eval().forward_features(images), trunk_of(backbone).forward_features(images))
+    set_norm_eps(written.eval(), backbone.norm_eps)
+    return deviation(written.forward_features(images), trunk_of(backbone).forward_features(images))
 
 
 @torch.no_grad()

@@ -209,29 +209,76 @@ def test_half_precision_position_embedding_is_resized_in_float32(tmp_path: Path)
     torch.testing.assert_close(target.pos_embed, reference.pos_embed.half().float(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("writer", ["save_atomic", "save_safetensors"])
+class Half:
+    """A file that takes four bytes and then fails."""
+
+    def __init__(self, stream: Any, failure: BaseException) -> None:
+        self.stream, self.failure = stream, failure
+
+    def __enter__(self) -> Half:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.stream.close()
+
+    def write(self, content: Any) -> int:
+        self.stream.write(bytes(content)[:4])
+        raise self.failure
+
+
+WRITERS = ["save_atomic", "save_safetensors"]
+FAILURES = [
+    pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="interrupted"),
+    pytest.param(OSError(28, "No space left on device"), UserError, id="full disk"),
+]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(("failure", "raised"), FAILURES)
 def test_crash_while_writing_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str, failure: BaseException, raised: type
 ) -> None:
-    """A run killed while saving would have neither the old nor the new checkpoint."""
+    """A run stopped while saving would have neither the old nor the new checkpoint, or half a file beside it."""
     path = tmp_path / ("a.pth" if writer == "save_atomic" else "a.safetensors")
     write = getattr(checkpoint_io, writer)
     write({"w": torch.zeros(3)}, path)
 
-    def half_a_file(obj: Any, target: Any, *args: Any, **kwargs: Any) -> None:
-        file = target if hasattr(target, "write") else open(target, "wb")  # noqa: SIM115
-        file.write(b"PK\x03\x04half")
-        raise KeyboardInterrupt
+    def half_a_file(file: Any, mode: str = "r") -> Any:
+        return Half(open(file, mode), failure) if "w" in mode else open(file, mode)
 
-    monkeypatch.setattr(checkpoint_io.torch, "save", half_a_file)
-    monkeypatch.setattr(checkpoint_io.safetensors.torch, "save_file", half_a_file)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(checkpoint_io, "open", half_a_file, raising=False)
+    with pytest.raises(raised) as stopped:
         write({"w": torch.ones(3)}, path)
     monkeypatch.undo()
+    assert raised is KeyboardInterrupt or "cannot be written" in str(stopped.value)
     assert torch.equal(load_state_dict(path)["w"], torch.zeros(3))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
     write({"w": torch.ones(3)}, path)
     assert torch.equal(load_state_dict(path)["w"], torch.ones(3))
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, writer: str) -> None:
+    """A typing error in a destination would end in a traceback after hours of training."""
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / ("a.pth" if writer == "save_atomic" else "a.safetensors")
+    with pytest.raises(UserError, match=r"file/a\.\w+ cannot be written \((Not a directory|File exists)"):
+        getattr(checkpoint_io, writer)({"w": torch.ones(3)}, path)
+
+
+def test_safetensors_are_the_same_bytes_and_everybodys(tmp_path: Path) -> None:
+    """Digests of one content would differ from call to call, or colleagues could not read the file."""
+    metadata = {name: name for name in "abcdefgh"}
+    for index in range(4):
+        save_safetensors(
+            {"w": torch.arange(5.0), "b": torch.ones(2).half()}, tmp_path / f"{index}.safetensors", metadata
+        )
+    written = {(tmp_path / f"{index}.safetensors").read_bytes() for index in range(4)}
+    assert len(written) == 1
+    loaded = load_checkpoint(tmp_path / "0.safetensors")
+    assert loaded["meta"] == metadata and loaded["state_dict"]["b"].dtype == torch.float16
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "0.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_atomic_writer_keeps_everything(tmp_path: Path) -> None:
