@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from mst_pretrain.checkpoint_io import load_checkpoint
 from mst_pretrain.checkpoints import convert_checkpoint, read_backbone
-from mst_pretrain.checkpoints.verify import deviation, huggingface_deviation, timm_deviation
+from mst_pretrain.checkpoints.verify import deviation, huggingface_deviation, timm_deviation, trunk_of
 from mst_pretrain.errors import UserError
 from mst_pretrain.evaluation.backbone import load_trunk
 from mst_pretrain.evaluation.features import evaluation_transform
@@ -53,6 +54,37 @@ def test_a_missing_block_is_refused_and_nothing_written(block: int, tmp_path: Pa
     ):
         convert_checkpoint(path, tmp_path / "b.safetensors", **VIT)
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+@pytest.mark.parametrize("cut", [r"layers\.2\.blocks\.5\.", r"layers\.2\.blocks\.[45]\.", r"layers\.3\."])
+def test_a_swin_that_lost_its_end_is_refused(cut: str, tmp_path: Path) -> None:
+    """Depths are read from the keys: a Swin without its last blocks would be a whole Swin of another depth."""
+    state = foreign.backbone("swin", "swin-t", foreign.checkpoint("swin", "swin-t", 0), "model")
+    path = saved({"model": {k: v for k, v in state.items() if not re.match(cut, k)}}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"another depth than the published ones|no place for|is not a whole"):
+        convert_checkpoint(path, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_epsilon_of_the_norms_is_carried_over(tmp_path: Path) -> None:
+    """iBOT's and EsViT's Swins compute with another epsilon than timm's: small embeddings give other features."""
+    import transformers
+
+    esvit = foreign.checkpoint("esvit", "swin-tiny-test", 0)
+    for name in ("weight", "bias"):
+        esvit["teacher"][f"patch_embed.proj.{name}"] *= 0.03
+    path = saved(esvit, tmp_path / "a.pth")
+    backbone = convert_checkpoint(path, tmp_path / "hf", "huggingface")
+    assert backbone.norm_eps == 1e-6 and "norm epsilon: 1e-06 in the source, 1e-05 in timm's" in str(backbone)
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    expected = foreign.features("esvit", "swin-tiny-test", esvit, images, "teacher")
+    model = transformers.SwinModel.from_pretrained(tmp_path / "hf", add_pooling_layer=False).eval()
+    with torch.no_grad():
+        assert deviation(model(images).last_hidden_state, expected) < 1e-5
+    convert_checkpoint(tmp_path / "hf", tmp_path / "b.safetensors")
+    again = read_backbone(tmp_path / "b.safetensors")
+    assert again.norm_eps == 1e-6
+    assert deviation(trunk_of(again).forward_features(images).detach().flatten(1, 2), expected) < 1e-5
 
 
 def test_missing_weights_must_be_named(tmp_path: Path) -> None:
