@@ -47,7 +47,7 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     metadata = describe(backbone)
     if target.name == "huggingface":
         return huggingface.write_folder(
-            state, backbone.architecture, backbone.norm_eps, metadata, destination
+            state, backbone.architecture, expressible_eps(backbone), metadata, destination
         )
     if target.name == "detectron2" and dialect is ORIGINAL_SWIN:
         state |= position_indices(state)  # detectron2 keeps them and warns where they are missing
@@ -57,6 +57,11 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     else:
         save_atomic({target.container: named, "meta": metadata}, destination)
     return [destination]
+
+
+def expressible_eps(backbone: Backbone) -> float:
+    """The norms' epsilon in a Hugging Face model: any in a ViT; its Swin's embedding and mergings have timm's always."""
+    return backbone.architecture.norm_eps if backbone.architecture.is_swin else backbone.norm_eps
 
 
 def find_target(to: str) -> Target:

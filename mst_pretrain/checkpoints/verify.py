@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .backbone import Backbone
+from .conversion import expressible_eps
 
 TOLERANCE = 1e-5  # relative; float32 sums in another order differ by less
 
@@ -81,7 +82,7 @@ def timm_deviation(backbone: Backbone, path: Path) -> float:
 
 @torch.no_grad()
 def huggingface_deviation(backbone: Backbone, path: Path) -> float:
-    """Between timm's model of the weights read and transformers' model of the folder.
+    """Between timm's model of the weights read and transformers' model of the folder, of one epsilon.
 
     Raises:
         NotVerified: transformers is not installed.
@@ -92,6 +93,7 @@ def huggingface_deviation(backbone: Backbone, path: Path) -> float:
     kind: Any = transformers.SwinModel if backbone.architecture.is_swin else transformers.ViTModel
     written: Any = kind.from_pretrained(path, add_pooling_layer=False).eval()
     images = image_for(backbone)
-    expected = trunk_of(backbone).forward_features(images)
+    trunk: Any = set_norm_eps(trunk_of(backbone), expressible_eps(backbone))
+    expected = trunk.forward_features(images)
     tokens = expected.flatten(1, 2) if backbone.architecture.is_swin else expected
     return deviation(written(images).last_hidden_state, tokens)

@@ -68,23 +68,42 @@ def test_a_swin_that_lost_its_end_is_refused(cut: str, tmp_path: Path) -> None:
 
 def test_epsilon_of_the_norms_is_carried_over(tmp_path: Path) -> None:
     """iBOT's and EsViT's Swins compute with another epsilon than timm's: small embeddings give other features."""
-    import transformers
-
     esvit = foreign.checkpoint("esvit", "swin-tiny-test", 0)
     for name in ("weight", "bias"):
         esvit["teacher"][f"patch_embed.proj.{name}"] *= 0.03
-    path = saved(esvit, tmp_path / "a.pth")
-    backbone = convert_checkpoint(path, tmp_path / "hf", "huggingface")
-    assert backbone.norm_eps == 1e-6 and "norm epsilon: 1e-06 in the source, 1e-05 in timm's" in str(backbone)
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     expected = foreign.features("esvit", "swin-tiny-test", esvit, images, "teacher")
-    model = transformers.SwinModel.from_pretrained(tmp_path / "hf", add_pooling_layer=False).eval()
-    with torch.no_grad():
-        assert deviation(model(images).last_hidden_state, expected) < 1e-5
-    convert_checkpoint(tmp_path / "hf", tmp_path / "b.safetensors")
+    backbone = convert_checkpoint(saved(esvit, tmp_path / "a.pth"), tmp_path / "b.safetensors")
+    assert backbone.norm_eps == 1e-6 and "norm epsilon: 1e-06 in the source, 1e-05 in timm's" in str(backbone)
     again = read_backbone(tmp_path / "b.safetensors")
     assert again.norm_eps == 1e-6
     assert deviation(trunk_of(again).forward_features(images).detach().flatten(1, 2), expected) < 1e-5
+    convert_checkpoint(tmp_path / "a.pth", tmp_path / "swin", "huggingface")
+    assert huggingface_deviation(backbone, tmp_path / "swin") < 1e-5  # with timm's: transformers has no other
+
+
+def test_epsilon_of_a_hugging_face_vit_is_carried_over(tmp_path: Path) -> None:
+    """transformers' ViTs have an epsilon of 1e-12 unless set: features of small embeddings would be others."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=192, image_size=64
+    )
+    model = transformers.ViTModel(config, add_pooling_layer=False).eval()
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, 0.0, 0.001 if name.startswith("embeddings.") else 0.3)
+    model.save_pretrained(tmp_path / "a")
+    backbone = convert_checkpoint(tmp_path / "a", tmp_path / "b.safetensors")
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(images).last_hidden_state
+        again = read_backbone(tmp_path / "b.safetensors")
+        assert backbone.norm_eps == again.norm_eps == 1e-12
+        assert deviation(trunk_of(again).forward_features(images), expected) < 1e-5
+        convert_checkpoint(tmp_path / "b.safetensors", tmp_path / "c", "huggingface")
+        returned = transformers.ViTModel.from_pretrained(tmp_path / "c", add_pooling_layer=False).eval()
+        assert deviation(returned(images).last_hidden_state, expected) < 1e-6
 
 
 def test_missing_weights_must_be_named(tmp_path: Path) -> None:
