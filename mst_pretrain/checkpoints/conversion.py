@@ -60,7 +60,7 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
 
 
 def expressible_eps(backbone: Backbone) -> float:
-    """The norms' epsilon in a Hugging Face model: any in a ViT; its Swin's embedding and mergings have timm's always."""
+    """The norms' epsilon in a Hugging Face model: any in a ViT; its Swin's embedding and mergings have timm's."""
     return backbone.architecture.norm_eps if backbone.architecture.is_swin else backbone.norm_eps
 
 
