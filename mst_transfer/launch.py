@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mst_pretrain.checkpoint_io import load_checkpoint
 from mst_pretrain.config import import_custom_modules
+from mst_pretrain.data.files import first_of
 from mst_pretrain.errors import UserError
 
 from .comparison.rows import INIT_CFG, missing_message
 from .data import folders, layouts
-from .evaluation.settings import check_metrics, classes_of
+from .evaluation.settings import check_metrics, classes_of, trained_classes
+
+Names = tuple[str, ...] | None
 
 
 def check_training(cfg: Config) -> None:
@@ -26,11 +31,18 @@ def check_training(cfg: Config) -> None:
     _check_pretrained(cfg)
     for loader in ("train_dataloader", "val_dataloader"):
         _check_data(cfg, loader)
+    if cfg.get("val_dataloader"):
+        trained, scored = (classes_of(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
+        _check_names(
+            *(f"{cfg.filename}: val_dataloader.dataset", scored),
+            *("train_dataloader.dataset", trained),
+            "Give both the same metainfo.classes.",
+        )
     check_metrics(cfg, "val")
 
 
 def check_test(cfg: Config) -> None:
-    """Test data, the checkpoint's existence, the number of classes.
+    """Test data, the number of classes, and the checkpoint's class names.
 
     Raises:
         UserError: One of them is not as the config says.
@@ -39,6 +51,34 @@ def check_test(cfg: Config) -> None:
     if not Path(cfg.load_from).is_file():
         raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
     _check_data(cfg, "test_dataloader")
+    trained, scored = trained_classes(load_checkpoint(cfg.load_from)), classes_of(cfg)
+    if trained is None and scored:
+        print(
+            f"warning: {cfg.load_from} does not say which classes it was trained with; taken for those of "
+            f"{cfg.filename}: {first_of(scored)}",
+            flush=True,
+        )
+    _check_names(
+        *(f"{cfg.filename}: test_dataloader.dataset", scored, cfg.load_from, trained),
+        "Set test_dataloader.dataset.metainfo.classes to the checkpoint's, or give a checkpoint of this config.",
+    )
+
+
+def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: str) -> None:
+    """Label i has one name in training and wherever it is scored; nothing is said where a side has no names."""
+    if not names or not trained or names == trained:
+        return
+    place, (name, wanted) = next(
+        (place, pair) for place, pair in enumerate(zip_longest(names, trained)) if pair[0] != pair[1]
+    )
+    raise UserError(
+        f"{where} has other classes than {origin}, so results would be counted for wrong ones: label {place} is "
+        f"{_quoted(name)} and was trained as {_quoted(wanted)} ({len(names)} and {len(trained)} classes). {remedy}"
+    )
+
+
+def _quoted(name: str | None) -> str:
+    return "absent" if name is None else f"'{name}'"
 
 
 def _check_pretrained(cfg: Config) -> None:
