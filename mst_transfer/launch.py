@@ -107,7 +107,9 @@ def _check_data(cfg: Config, loader: str) -> None:
         return
     classes = classes_of(cfg, loader)
     if dataset.type == "CocoDataset":
-        layouts.check_coco(dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes)
+        layouts.check_coco(
+            dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes, _needs_masks(cfg, loader)
+        )
     elif dataset.type == "StreetSegmentation":
         layouts.check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
     elif dataset.type == "FolderSegmentation":
@@ -119,7 +121,7 @@ def _check_data(cfg: Config, loader: str) -> None:
 
 def _check_classes(cfg: Config, loader: str, count: int) -> None:
     """Every head that has a number of classes has the data's."""
-    for key, value in _class_counts(cfg.model, "model"):
+    for key, value in _values(cfg.model, "num_classes", "model"):
         if value != count:
             raise UserError(
                 f"{cfg.filename}: {key}={value}, but the data set of {loader} has {count} classes. Set "
@@ -127,13 +129,21 @@ def _check_classes(cfg: Config, loader: str, count: int) -> None:
             )
 
 
-def _class_counts(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
+def _needs_masks(cfg: Config, loader: str) -> bool:
+    """The data set's pipeline loads them, or the split's metric compares them."""
+    evaluators = cfg.get(loader.replace("_dataloader", "_evaluator"))
+    loads = any(value for _, value in _values(cfg[loader], "with_mask", loader))
+    return loads or any("segm" in value for _, value in _values(evaluators, "metric", "") if value)
+
+
+def _values(node: Any, wanted: str, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a key in nested dictionaries and lists, with its dotted path."""
     if isinstance(node, dict):
         for key, value in node.items():
-            if key == "num_classes":
+            if key == wanted:
                 yield f"{prefix}.{key}", value
             else:
-                yield from _class_counts(value, f"{prefix}.{key}")
+                yield from _values(value, wanted, f"{prefix}.{key}")
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _class_counts(value, f"{prefix}.{index}")
+            yield from _values(value, wanted, f"{prefix}.{index}")

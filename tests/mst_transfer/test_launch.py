@@ -170,3 +170,24 @@ def test_training_and_validation_have_the_same_classes(root: Path) -> None:
         check_training(cfg)
     cfg.val_dataloader.dataset.metainfo = dict(classes=layouts.CITYSCAPES_CLASSES)
     check_training(cfg)
+
+
+def test_masks_are_needed_where_masks_are_trained_or_scored(root: Path) -> None:
+    """Training would die in a KeyError at the first image without masks, or refuse boxes that need none."""
+    for split in ("train", "val"):
+        path = root / f"data/coco/annotations/instances_{split}2017.json"
+        content = json.loads(path.read_text())
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = []
+        path.write_text(json.dumps(content))
+    cfg = detection(root)
+    cfg.val_evaluator = dict(cfg.val_evaluator)
+    for split, edit in (
+        ("train", lambda: cfg.train_dataloader.dataset.pipeline[1].update(with_mask=False)),
+        ("val", lambda: cfg.val_dataloader.dataset.pipeline[2].update(with_mask=False)),
+        ("val", lambda: cfg.val_evaluator.update(metric="bbox")),
+    ):
+        with pytest.raises(UserError, match=rf"instances_{split}2017\.json: \d+ annotations have no mask"):
+            check_training(cfg)
+        edit()
+    check_training(cfg)
