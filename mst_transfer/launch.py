@@ -22,7 +22,7 @@ Names = tuple[str, ...] | None
 
 
 def check_training(cfg: Config) -> None:
-    """Training and validation data, the pretrained weights, the number of classes.
+    """Training and validation data, the pretrained weights, the classes.
 
     Raises:
         UserError: One of them is not as the config says; nothing has been written or trained yet.
@@ -33,16 +33,13 @@ def check_training(cfg: Config) -> None:
         _check_data(cfg, loader)
     if cfg.get("val_dataloader"):
         trained, scored = (classes_of(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
-        _check_names(
-            *(f"{cfg.filename}: val_dataloader.dataset", scored),
-            *("train_dataloader.dataset", trained),
-            "Give both the same metainfo.classes.",
-        )
+        where, remedy = f"{cfg.filename}: val_dataloader.dataset", "Give both the same metainfo.classes."
+        _check_names(where, scored, "train_dataloader.dataset", trained, remedy)
     check_metrics(cfg, "val")
 
 
 def check_test(cfg: Config) -> None:
-    """Test data, the number of classes, and the checkpoint's class names.
+    """Test data, and its classes against the model's and the checkpoint's.
 
     Raises:
         UserError: One of them is not as the config says.
@@ -58,10 +55,9 @@ def check_test(cfg: Config) -> None:
             f"{cfg.filename}: {first_of(scored)}",
             flush=True,
         )
-    _check_names(
-        *(f"{cfg.filename}: test_dataloader.dataset", scored, cfg.load_from, trained),
-        "Set test_dataloader.dataset.metainfo.classes to the checkpoint's, or give a checkpoint of this config.",
-    )
+    where = f"{cfg.filename}: test_dataloader.dataset"
+    remedy = "Set its metainfo.classes to the checkpoint's, or give a checkpoint of this config."
+    _check_names(where, scored, cfg.load_from, trained, remedy)
 
 
 def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: str) -> None:
