@@ -1,8 +1,9 @@
 """Pretrained backbones in mmdet and mmseg. Importing it registers everything with MMEngine."""
 
-from .compat import check_distributions
+from .compat import check_distributions, silence_onedl
 
 check_distributions()
+silence_onedl()
 
 from .ops import use_torchvision_ops  # noqa: E402
 

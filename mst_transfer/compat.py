@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
+from typing import Any
 
 from mst_pretrain.errors import UserError
 
@@ -39,6 +40,21 @@ def check_distributions() -> None:
                 f"pip install --force-reinstall --no-deps {installed[0]}"
             )
         raise UserError(f"{package} is not installed. Install it: pip install 'mst-toolkit[transfer]'")
+
+
+def silence_onedl() -> None:
+    """Drop one message of the onedl distributions: their packages print it at import where OneDL is not installed.
+
+    It is a debug message without a logger, which MMEngine's ``print_log`` prints all the same.
+    """
+    logging: Any = import_module("mmengine.logging")
+    print_log = logging.print_log
+
+    def without_onedl(msg: Any, *args: Any, **kwargs: Any) -> None:
+        if not str(msg).startswith("Could not import OneDL"):
+            print_log(msg, *args, **kwargs)
+
+    logging.print_log = without_onedl
 
 
 def _has_files(package: str) -> bool:

@@ -31,12 +31,14 @@ def layer_of(name: str, num_layers: int) -> int:
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Learning rate x ``layer_decay_rate ** (num_layers + 1 - layer)`` [code: iBOT].
 
-    Biases, 1-D parameters, position embeddings and [CLS] have no weight decay.
+    Biases and 1-D parameters have no weight decay [code: iBOT], nor have position embeddings and [CLS] [ours]: iBOT's
+    code means to leave these two out as well, but compares ``pos_embed`` and ``cls_token`` with names that begin with
+    ``backbone.``, and so decays them.
 
     ``paramwise_cfg`` takes ``layer_decay_rate`` and ``num_layers`` (blocks of the backbone before any are cut).
 
     Raises:
-        UserError: An option is missing or unknown, or the model has no ViT trunk, or one deeper than ``num_layers``.
+        UserError: An option is missing or unknown, the model has no ViT trunk, or ``num_layers`` is not its depth.
     """
 
     def _validate_cfg(self) -> None:
@@ -69,16 +71,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         params.extend(groups.values())
 
 
-def _check_depth(model: nn.Module, num_layers: int) -> None:
+def _check_depth(model: Any, num_layers: int) -> None:
     blocks = f"{_TRUNK}blocks."
-    layers = [layer_of(name, num_layers) for name, _ in model.named_parameters() if name.startswith(blocks)]
-    if not layers:
+    if not any(name.startswith(blocks) for name, _ in model.named_parameters()):
         raise UserError(
             f"layer decay: the model has no '{blocks}*'. It is for MSTVisionTransformer; remove "
             "optim_wrapper.constructor and optim_wrapper.paramwise_cfg for another backbone."
         )
-    if max(layers) > num_layers:
+    depth = model.backbone.depth
+    if depth != num_layers:
         raise UserError(
-            f"layer decay: the backbone has {max(layers)} blocks and optim_wrapper.paramwise_cfg.num_layers is "
-            f"{num_layers}. Set it to {max(layers)}."
+            f"layer decay: the backbone has {depth} blocks and optim_wrapper.paramwise_cfg.num_layers is {num_layers}. "
+            f"Set it to {depth}: a larger number lowers every rate of the backbone."
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from mst_pretrain.config import ConfigOptions, load_config
-from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.errors import run_cli
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,7 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", help="images, or folders of images at any depth")
     parser.add_argument("--config", required=True, help="config of the training")
     parser.add_argument("--checkpoint", required=True, help="checkpoint of a training with this config")
-    parser.add_argument("--out", required=True, metavar="DIR", help="everything is written there")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="everything is written there; a new or empty folder"
+    )
     parser.add_argument(
         "--annotations",
         metavar="JSON",
@@ -40,11 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     cfg = load_config(args.config, args.cfg_options)
+    from mst_transfer.evaluation.output import fresh_folder
     from mst_transfer.prediction.files import INDEX, PredictionFiles, find_images
     from mst_transfer.prediction.predictor import Predictor
 
     images = find_images(args.images)
-    _check_writable(args.out)
+    fresh_folder(args.out, args.images)
     predictor = Predictor(cfg, args.checkpoint, args.device, args.tta, args.tta_scales)
     files = PredictionFiles(predictor, args.out, args.annotations, args.score_threshold)
     settings = {"config": args.config, "checkpoint": args.checkpoint}
@@ -52,15 +54,6 @@ def main(argv: list[str] | None = None) -> int:
     index = files.run(images, settings)
     print(f"{len(index['images'])} of {len(images)} images predicted: {Path(args.out, INDEX)}", flush=True)
     return 1 if index["failed"] else 0
-
-
-def _check_writable(out: str) -> None:
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}). Give another folder.") from error
 
 
 if __name__ == "__main__":

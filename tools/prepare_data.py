@@ -29,9 +29,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--classes", type=positive, metavar="N", help="pair: ids are 0 to N-1, and 255")
     parser.add_argument(
+        "--boxes-only",
+        action="store_true",
+        help="coco: annotations need no masks; for a config that trains boxes",
+    )
+    parser.add_argument(
         "--workers", type=positive, metavar="N", help="threads (default: 4 a core, at most 16)"
     )
     args = parser.parse_args(argv)
+    if args.boxes_only and args.kind != "coco":
+        raise UserError(f"--boxes-only goes with 'coco'; {args.kind} has no boxes. Leave it out.")
     if (args.kind == "pair") != (args.classes is not None):
         raise UserError(
             "--classes N goes with 'pair', and 'pair' needs it: the number of classes of the label maps."
@@ -42,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     any_count = args.any_count or args.kind == "pair"
     try:
         findings, summary = prepare(
-            args.kind, args.root, args.out, any_count, args.classes or 0, args.workers
+            args.kind, args.root, args.out, any_count, args.classes or 0, args.workers, args.boxes_only
         )
     except KeyboardInterrupt:
         print("interrupted; run the same command again, it goes on from here", flush=True)

@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="write official result files there: COCO results JSON, or label-id PNGs for Cityscapes' evaluation",
+        help="a new or empty folder for official result files: COCO results JSON, or label-id PNGs for Cityscapes' "
+        "evaluation",
     )
     parser.add_argument("--tta", action="store_true", help="several sizes, each also mirrored, merged")
     parser.add_argument(
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg.load_from, cfg.resume = args.checkpoint, False
 
     from mst_transfer.comparison.record import ResultRecord
+    from mst_transfer.evaluation.output import fresh_folder
     from mst_transfer.evaluation.report import write_report
     from mst_transfer.evaluation.settings import check_metrics, use_our_metrics
     from mst_transfer.evaluation.speed import SpeedHook, speed_line
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     from mst_transfer.launch import check_test
 
     on_first_rank(lambda: check_test(cfg))
+    if args.out is not None:
+        on_first_rank(lambda: fresh_folder(args.out))
     use_our_metrics(cfg, args.coco_library, args.out)
     on_first_rank(lambda: check_metrics(cfg))
     tta = args.tta or args.tta_scales is not None

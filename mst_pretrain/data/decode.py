@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageChops, ImageOps, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
 
 from ..errors import UserError
 
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 OPEN_STREAM = re.compile(r" ?<_io\.BytesIO object at \w+>")
 
 
@@ -72,6 +73,15 @@ def to_rgb(encoded: bytes) -> Image.Image:
         if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
             return ImageChops.invert(image).convert("RGB")  # Pillow inverted it, with or without the marker
         return image.convert("RGB")
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) that :func:`to_rgb` gives, and OpenCV in training, from the header alone."""
+    with Image.open(path) as image:
+        sideways = False
+        with contextlib.suppress(Exception):  # a broken EXIF block: as it is stored
+            sideways = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+        return image.size[::-1] if sideways else image.size
 
 
 def reason(error: Exception) -> str:

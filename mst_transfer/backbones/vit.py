@@ -47,6 +47,9 @@ class MSTVisionTransformer(TrunkBackbone):
             of the model [code: ViTDet]. Only with ``window_size``.
         init_cfg: See :class:`TrunkBackbone`.
 
+    Attributes:
+        depth: Blocks of the model, those not built included.
+
     Raises:
         ValueError: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are not four with
             ``pyramid``, or ``window_size`` is not positive or does not suit the model's blocks.
@@ -86,6 +89,7 @@ class MSTVisionTransformer(TrunkBackbone):
         if self.normed_taps == "none":
             trunk.norm = nn.Identity()
         trunk.fc_norm = nn.Identity()  # of pooled features: a parameter without gradient would stop DDP
+        self.depth = len(trunk.blocks)
         trunk.blocks = trunk.blocks[: self.out_indices[-1] + 1]
         self.trunk = trunk
         self.patch_size = trunk.patch_embed.patch_size[0]

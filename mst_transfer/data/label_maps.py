@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from mst_pretrain.data.decode import upright_size
 from mst_pretrain.data.files import check_image_files
 from mst_pretrain.errors import UserError
 
@@ -37,8 +38,8 @@ def check_pairs(images: Sequence[Path], maps: Sequence[Path], classes: int, reme
         UserError: Any of these does not hold.
     """
     check_image_files([*images, *maps])
-    sizes = parallel(image_size, [*images, *maps])
-    for image, label, *pair in zip(images, maps, sizes[: len(images)], sizes[len(images) :], strict=True):
+    sizes = zip(parallel(upright_size, images), parallel(map_size, maps), strict=True)
+    for image, label, pair in zip(images, maps, sizes, strict=True):
         fault = size_fault(image, *pair)
         if fault:
             raise UserError(
@@ -51,11 +52,11 @@ def check_pairs(images: Sequence[Path], maps: Sequence[Path], classes: int, reme
             raise UserError(f"Label map {path} {fault}{_sample_note(maps)}. {remedy}")
 
 
-def size_fault(image: Path, image_size: Size, map_size: Size) -> str:
-    """What is wrong with a map's size, or an empty string."""
-    if tuple(image_size) == tuple(map_size):
+def size_fault(image: Path, wanted: Size, found: Size) -> str:
+    """What is wrong with the size of the map of an image of size ``wanted``, or an empty string."""
+    if tuple(wanted) == tuple(found):
         return ""
-    return f"is {map_size[1]}x{map_size[0]} (height x width), its image {image} is {image_size[1]}x{image_size[0]}"
+    return f"is {found[1]}x{found[0]} (height x width), its image {image} is {wanted[1]}x{wanted[0]}"
 
 
 def id_fault(ids: Sequence[int], classes: int) -> str:
@@ -67,8 +68,8 @@ def id_fault(ids: Sequence[int], classes: int) -> str:
     return f"has the unknown id {unknown[0]} (all: {unknown}); {known}"
 
 
-def image_size(path: Path) -> Size:
-    """(width, height) from the header."""
+def map_size(path: Path) -> Size:
+    """(width, height) of a map from the header; as stored, for training does not turn maps."""
     with Image.open(path) as image:
         return image.size
 

@@ -13,6 +13,7 @@ import numpy as np
 from mst_pretrain.data.files import check_image_files, check_image_folder, first_of
 from mst_pretrain.errors import UserError
 
+from .coco_faults import coco_faults, is_left_out
 from .label_maps import check_pairs, id_counts, parallel, sample
 
 __all__ = [
@@ -32,11 +33,6 @@ CITYSCAPES_CLASSES = (
 )
 IMAGE_TAIL = "_leftImg8bit"
 LABEL_TAIL = "_gtFine_labelTrainIds.png"
-COCO_FIELDS = {
-    "images": ("id", "file_name", "height", "width"),
-    "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
-}
 
 
 def read_coco(ann_file: str | Path) -> dict[str, Any]:
@@ -59,7 +55,11 @@ def read_coco(ann_file: str | Path) -> dict[str, Any]:
 
 
 def check_coco(
-    root: str | Path, ann_file: str | Path, img_prefix: str | Path, classes: Sequence[str] | None = None
+    root: str | Path,
+    ann_file: str | Path,
+    img_prefix: str | Path,
+    classes: Sequence[str] | None = None,
+    masks: bool = False,
 ) -> int:
     """Check one COCO split.
 
@@ -69,18 +69,22 @@ def check_coco(
         img_prefix: Image folder, e.g. ``train2017``.
         classes: Names by label, a subset of the categories. mmdet numbers labels in each file's own order:
             another order, or a missing category, in the validation file would swap classes silently.
+        masks: Every annotation must have a mask.
 
     Returns:
         The number of images.
 
     Raises:
-        UserError: Missing folder, broken JSON, absent or truncated images, annotations that point nowhere.
+        UserError: Missing folder, broken JSON, absent or truncated images, annotations that cannot be used, or none
+            of the classes that mmdet would not leave out.
     """
     path, folder = Path(root, ann_file), Path(root, img_prefix)
     need_folder(Path(root), "the COCO data root")
     need_folder(folder, "the image folder of this split")
     content = read_coco(path)
-    check_annotations(path, content)
+    faults = coco_faults(content, masks)
+    if faults:
+        raise UserError(f"{path}: {faults[0]}")
     names = [str(image["file_name"]) for image in content["images"]]
     absent = absent_files(folder, names)
     if absent:
@@ -89,8 +93,21 @@ def check_coco(
             "Copy them there, or remove their entries from the JSON."
         )
     check_categories(path, content, classes)
+    _check_objects(path, content, classes)
     check_image_files([folder / name for name in names])
     return len(names)
+
+
+def _check_objects(path: Path, content: dict[str, Any], classes: Sequence[str] | None) -> None:
+    annotations, names = content["annotations"], {c["id"]: str(c["name"]) for c in content["categories"]}
+    trained = [a for a in annotations if not classes or names[a["category_id"]] in classes]
+    left_out = sum(map(is_left_out, trained))
+    if not any(not is_left_out(a) and not a["iscrowd"] for a in trained):
+        raise UserError(
+            f"{path} has no object to train on or to score: of {len(annotations)} annotations {len(trained)} are of "
+            f"the classes trained, and {left_out} of these have an area of 0 or a box of less than a pixel, the "
+            "others are crowds. Write each object's 'area' in pixels, or correct the classes."
+        )
 
 
 def absent_files(folder: Path, names: Sequence[str]) -> list[str]:
@@ -126,46 +143,6 @@ def check_categories(path: Path, content: dict[str, Any], classes: Sequence[str]
             f"{path}: {len(left_out)} of {len(own)} categories are not trained: {first_of(left_out)}",
             flush=True,
         )
-
-
-def check_annotations(path: Path, content: dict[str, Any]) -> None:
-    """Every entry has its fields; every annotation has a box, a known image and a known category."""
-    for key, fields in COCO_FIELDS.items():
-        for entry in content[key]:
-            missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
-            if missing:
-                raise UserError(
-                    f"{path}: an entry of '{key}' lacks {', '.join(missing)}. It needs {', '.join(fields)}: "
-                    "export it as COCO instance annotations."
-                )
-    images = {image["id"] for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
-    named = [(a["id"], a["image_id"], a["category_id"], a["bbox"]) for a in content["annotations"]]
-    stray = [
-        f"annotation {a} -> category_id {category}"
-        for a, _, category, _ in named
-        if category not in categories
-    ]
-    lost = [f"annotation {a} -> image_id {image}" for a, image, _, _ in named if image not in images]
-    bent = [f"annotation {a}" for a, _, _, box in named if not _is_box(box)]
-    if stray:
-        raise UserError(
-            f"{path}: {len(stray)} annotations have a category that its categories lack: {first_of(stray)}. "
-            "Add the category or correct the ids."
-        )
-    if lost:
-        raise UserError(
-            f"{path}: {len(lost)} annotations belong to images that are not in its images: {first_of(lost)}. "
-            "Add the images or remove these annotations."
-        )
-    if bent:
-        raise UserError(
-            f"{path}: {len(bent)} boxes are not [x, y, width, height]: {first_of(bent)}. Correct them."
-        )
-
-
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
 
 
 def coco_classes(ann_file: str | Path, content: dict[str, Any] | None = None) -> tuple[str, ...]:

@@ -138,11 +138,10 @@ def coco_results(
 
 
 def category_ids_of(content: dict[str, Any], classes: Sequence[str] | None, source: str | Path) -> list[int]:
-    """Category id by label, from the annotations' names.
+    """Category id by label, from the annotations' names, whatever their order.
 
     Raises:
-        UserError: A class is missing, or the annotations have another order than the classes; mmdet's labels
-            follow the file's.
+        UserError: A class is missing.
     """
     ids = {str(category["name"]): int(category["id"]) for category in content["categories"]}
     if classes is None:
@@ -152,11 +151,6 @@ def category_ids_of(content: dict[str, Any], classes: Sequence[str] | None, sour
         raise UserError(
             f"{source} has no category '{missing[0]}' ({len(missing)} of {len(classes)} classes are missing). Give "
             "the annotations of the data that the model was trained for, or correct the classes."
-        )
-    if [name for name in ids if name in classes] != list(classes):
-        raise UserError(
-            f"{source} has the categories in another order than the classes of the config, which swaps labels. "
-            "Correct the file's order, or the classes'."
         )
     return [ids[name] for name in classes]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from mst_pretrain.errors import UserError
 
+from ..data.coco_faults import id_faults
 from ..data.layouts import read_coco
 
 LIBRARIES = ("faster-coco-eval", "pycocotools")
@@ -50,19 +50,12 @@ def load_ground_truth(ann_file: str | Path) -> dict[str, Any]:
     """Read instance annotations whose ids COCO's evaluation can use.
 
     Raises:
-        UserError: As :func:`read_coco`; or annotation ids are not unique, positive whole numbers: the evaluation
-            takes a match with id 0 for none, and of two equal ids forgets one.
+        UserError: As :func:`read_coco`, or :func:`id_faults` finds some.
     """
     content = read_coco(ann_file)
-    ids = Counter(annotation.get("id") for annotation in content["annotations"])
-    bad = [
-        i for i, count in ids.items() if count > 1 or isinstance(i, bool) or not isinstance(i, int) or i < 1
-    ]
-    if bad:
-        raise UserError(
-            f"{ann_file}: {len(bad)} annotation ids are used twice or are not whole numbers from 1 (first: "
-            f"{bad[0]}). COCO's evaluation would miscount them: number the annotations 1, 2, 3, ..."
-        )
+    faults = id_faults(content)
+    if faults:
+        raise UserError(f"{ann_file}: {faults[0]}")
     return content
 
 

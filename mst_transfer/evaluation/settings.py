@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 
 from mst_pretrain.errors import UserError
 
+from ..data.layouts import coco_classes
 from .coco_metric import category_ids_of
 from .coco_scores import LIBRARIES, load_ground_truth, require_library
 from .label_images import cityscapes_label_ids
@@ -34,7 +35,20 @@ def classes_of(cfg: Config, loader: str = "test_dataloader") -> tuple[str, ...] 
     dataset = cfg[loader].dataset
     classes = (dataset.get("metainfo") or {}).get("classes")
     classes = classes or getattr(dataset_type(cfg, loader), "METAINFO", {}).get("classes")
-    return None if classes is None else tuple(classes)
+    return None if classes is None else tuple(str(name) for name in classes)
+
+
+def trained_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Class names by label that a training wrote into its checkpoint, or None."""
+    classes = dataset_meta(checkpoint).get("classes")
+    return tuple(str(name) for name in classes) if classes else None
+
+
+def dataset_meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What MMEngine writes of the training data: class names, perhaps colours; empty where there is nothing."""
+    meta = checkpoint.get("meta")
+    data = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
 
 
 def dataset_type(cfg: Config, loader: str = "test_dataloader") -> Any:
@@ -117,7 +131,15 @@ def check_metrics(cfg: Config, split: str = "test") -> None:
         if evaluator["type"] == "MSTCocoMetric":
             require_library(evaluator.get("library", LIBRARIES[0]))
             content = load_ground_truth(evaluator["ann_file"])
-            category_ids_of(content, classes_of(cfg, f"{split}_dataloader"), evaluator["ann_file"])
+            classes, source = classes_of(cfg, f"{split}_dataloader"), evaluator["ann_file"]
+            category_ids_of(content, classes, source)
+            if classes and [name for name in coco_classes(source, content) if name in classes] != list(
+                classes
+            ):
+                raise UserError(
+                    f"{source} has the categories in another order than the classes of {cfg.filename}, and mmdet's "
+                    "labels follow the file's. Correct the file's order, or the classes'."
+                )
 
 
 def _ours(evaluator: dict[str, Any]) -> dict[str, Any]:

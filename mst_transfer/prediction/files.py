@@ -72,7 +72,7 @@ class PredictionFiles:
         Raises:
             UserError: The annotations lack an image, or not one image could be predicted.
         """
-        numbers = image_ids([name.as_posix() for _, name in images], self.content, str(self.annotations))
+        numbers = image_ids([path for path, _ in images], self.content, str(self.annotations))
         stems = Counter(name.with_suffix("") for _, name in images)
         progress = Progress("predicting", len(images))
         done: list[dict[str, Any]] = []

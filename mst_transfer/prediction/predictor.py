@@ -21,7 +21,7 @@ from mst_pretrain.data.files import find_fault
 from mst_pretrain.errors import UserError
 from mst_pretrain.loading import load_model
 
-from ..evaluation.settings import classes_of, dataset_type
+from ..evaluation.settings import classes_of, dataset_meta, dataset_type, trained_classes
 from ..evaluation.tta import ANNOTATIONS, LOAD, use_tta, wrap
 
 ImageLike = str | Path | np.ndarray
@@ -120,14 +120,13 @@ class Predictor:
         importlib.import_module(f"{scope}.utils").register_all_modules(init_default_scope=True)
         self.detects = scope == "mmdet"
         loaded = load_checkpoint(checkpoint)
-        meta = (loaded.get("meta") or {}).get("dataset_meta") or {}
-        classes = meta.get("classes") or classes_of(self.config)
+        classes = trained_classes(loaded) or classes_of(self.config)
         if not classes:
             raise UserError(
                 f"neither {checkpoint} nor {self.config.filename} has class names. Set metainfo.classes."
             )
-        self.classes = tuple(str(name) for name in classes)
-        self.palette = _palette(meta, self.config, self.classes)
+        self.classes = classes
+        self.palette = _palette(loaded, self.config, self.classes)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         tta_model = use_tta(self.config, tta_scales) if tta or tta_scales is not None else None
         self.pipeline, self.array_pipeline = _pipelines(self.config)
@@ -243,11 +242,12 @@ def _copied(node: Any) -> Any:
     return [_copied(item) for item in node] if isinstance(node, list) else node
 
 
-def _palette(meta: dict[str, Any], cfg: Config, classes: tuple[str, ...]) -> np.ndarray | None:
+def _palette(loaded: dict[str, Any], cfg: Config, classes: tuple[str, ...]) -> np.ndarray | None:
     """Colours by class name, of the checkpoint's data set or of the config's type."""
     known = getattr(dataset_type(cfg), "METAINFO", {})
-    if meta.get("palette") is not None and len(meta["palette"]) == len(classes):
-        return np.asarray(meta["palette"], np.uint8)
+    own = dataset_meta(loaded).get("palette")
+    if own is not None and len(own) == len(classes):
+        return np.asarray(own, np.uint8)
     if known.get("palette") is None or not set(classes) <= set(known.get("classes", ())):
         return None
     return np.asarray([known["palette"][known["classes"].index(name)] for name in classes], np.uint8)

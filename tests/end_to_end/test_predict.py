@@ -302,6 +302,7 @@ def test_bad_images_are_named_and_the_rest_is_predicted(
     assert {path.name for path in (tmp_path / "out").rglob("*.*")} == {
         *("a.png", "predictions.json", "detections.bbox.json", "detections.segm.json")
     }
+    arguments[-1] = tmp_path / "again"
     assert called("predict", photos / "cut.jpg", *arguments) == 2  # nothing at all could be predicted
     assert called("predict", photos / "absent.jpg", *arguments) == 2
     assert "absent.jpg" in capsys.readouterr().err
@@ -316,6 +317,29 @@ def test_bad_images_are_named_and_the_rest_is_predicted(
     torch.save(cut, tmp_path / "cut.pth")
     assert called("predict", photos / "a.jpg", *arguments[:3], tmp_path / "cut.pth", *arguments[4:]) == 2
     assert "rpn_head.rpn_cls.bias" in capsys.readouterr().err
+
+
+def test_results_of_two_runs_do_not_mix(
+    coco: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run would predict the first one's drawings, or old files be scored as this run's."""
+    root, config, checkpoint = coco
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photo(photos / "a.jpg", 0, 96, 128)
+    arguments = ["--config", config, "--checkpoint", checkpoint, "--out"]
+    for inside in (photos, photos / "out", tmp_path / "out/../photos"):
+        assert called("predict", photos, *arguments, inside) == 2
+        assert "lies inside the images" in capsys.readouterr().err
+    assert [path.name for path in photos.iterdir()] == ["a.jpg"]
+    assert called("predict", photos, *arguments, out) == 0
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    options = ["--work-dir", tmp_path / "run", "--out", out, "--cfg-options", f"data_root={root}"]
+    for call in (("predict", photos, *arguments, out), ("test", config, checkpoint, *options)):
+        assert called(*call) == 2
+        said = capsys.readouterr().err
+        assert f"--out {out} is not empty (detections.bbox.json, " in said and "give another folder" in said
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == written
 
 
 def test_python_call(coco: tuple[Path, Path, Path]) -> None:

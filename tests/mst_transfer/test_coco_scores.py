@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mst_pretrain.errors import UserError
 from mst_transfer.evaluation import score_coco
+from mst_transfer.evaluation.coco_metric import coco_results
 from mst_transfer.evaluation.coco_scores import LIBRARIES, STATISTICS, load_ground_truth
 
 HEIGHT, WIDTH = 240, 320
@@ -177,6 +178,28 @@ def test_annotation_ids_must_be_countable(tmp_path: Path) -> None:
         path.write_text(json.dumps(truth))
         with pytest.raises(UserError, match=r"truth\.json.*number the annotations 1, 2, 3"):
             load_ground_truth(path)
+
+
+def test_results_by_hand() -> None:
+    """Boxes would be a pixel too wide or high, or a detection get another's class, score or mask in the files."""
+    rles = [{"size": [30, 40], "counts": "a"}, {"size": [30, 40], "counts": "b"}]
+    instances = {
+        "bboxes": np.array([[1.5, 2.0, 11.5, 22.0], [0.0, 0.0, 40.0, 30.0]], np.float32),
+        "scores": np.array([0.75, 0.5], np.float32),
+        "labels": np.array([2, 0]),
+        "masks": rles,
+    }
+    heads = [
+        {"image_id": 8, "category_id": 30, "score": 0.75},
+        {"image_id": 8, "category_id": 10, "score": 0.5},
+    ]
+    boxes = [[1.5, 2.0, 10.0, 20.0], [0.0, 0.0, 40.0, 30.0]]
+    assert coco_results(8, instances, [10, 20, 30], "bbox") == [
+        {**head, "bbox": box} for head, box in zip(heads, boxes, strict=True)
+    ]
+    assert coco_results(8, instances, [10, 20, 30], "segm") == [
+        {**head, "segmentation": rle} for head, rle in zip(heads, rles, strict=True)
+    ]
 
 
 def test_result_of_an_unknown_image() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -105,3 +107,14 @@ def test_real_environment_and_fast() -> None:
     start = time.process_time()
     compat.check_distributions()
     assert time.process_time() - start < 1.0
+
+
+def test_one_message_of_the_onedl_packages_is_dropped() -> None:
+    """Every tool would begin with four lines about a product that nobody here has, or lose other messages."""
+    code = (
+        "import mst_transfer, mmdet.datasets, mmseg.datasets\n"
+        "from mmengine.logging import print_log\n"
+        "print_log('kept')\nprint_log('Could not import OneDL. Skipping')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr

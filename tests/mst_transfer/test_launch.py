@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
-from mst_transfer.data import street
+from mst_transfer.data import layouts, street
 from mst_transfer.launch import check_test, check_training
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -21,10 +22,14 @@ SPLITS = ("train", "val", "test")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Four street scenes in both layouts, and a file in place of weights."""
+    """Four street scenes in both layouts, and a checkpoint without weights that names its classes."""
     street.generate(tmp_path / "data", seed=1, train=3, val=1, height=64, width=96)
-    (tmp_path / "weights.pth").write_bytes(b"")
+    checkpoint(tmp_path, {"dataset_meta": {"classes": tuple(CLASSES)}})
     return tmp_path
+
+
+def checkpoint(root: Path, meta: dict[str, Any]) -> None:
+    torch.save({"state_dict": {}, "meta": meta}, root / "weights.pth")
 
 
 def detection(root: Path, heads: int = 5, **options: Any) -> Any:
@@ -109,3 +114,78 @@ def test_categories_of_the_file_are_the_classes(root: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"category 1 of those trained is 'bicycle' there and 'person'"):
         check_training(detection(root))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (CLASSES[::-1], r"label 0 is 'person' and was trained as 'bicycle' \(5 and 5 classes\)"),
+        (["person", "car", "bus", "truck", "bicycle"], "label 2 is 'truck' and was trained as 'bus'"),
+        (CLASSES[:4], "label 4 is 'bicycle' and was trained as absent"),
+    ],
+)
+def test_a_checkpoint_of_other_classes_is_not_scored(root: Path, names: list[str], message: str) -> None:
+    """Detections would be counted for other classes than they were trained as: 80.61 mAP became 0.00, silently."""
+    checkpoint(root, {"dataset_meta": {"classes": tuple(names)}})
+    with pytest.raises(UserError, match=message) as error:
+        check_test(detection(root))
+    assert "weights.pth" in str(error.value) and "Set its metainfo.classes to" in str(error.value)
+
+
+def test_a_segmentors_checkpoint_of_other_classes_is_not_scored(root: Path) -> None:
+    """The mIoU of permuted classes would be printed as the checkpoint's."""
+    names = layouts.CITYSCAPES_CLASSES
+    options = {"data_root": f"{root}/data/cityscapes/", "load_from": f"{root}/weights.pth"}
+    cfg = load_config(CONFIGS / "cityscapes/upernet_mst.py", options)
+    checkpoint(root, {"dataset_meta": {"classes": names}})
+    check_test(cfg)
+    checkpoint(root, {"dataset_meta": {"classes": names[::-1]}})
+    with pytest.raises(UserError, match="label 0 is 'road' and was trained as 'bicycle'"):
+        check_test(cfg)
+
+
+@pytest.mark.parametrize("meta", [{}, {"dataset_meta": {}}, {"dataset_meta": "classes"}])
+def test_a_checkpoint_without_names_is_scored_with_a_warning(
+    root: Path, meta: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checkpoints of other tools could not be tested, or nobody would learn that their names are a guess."""
+    check_test(detection(root))
+    assert "warning" not in capsys.readouterr().out
+    checkpoint(root, meta)
+    check_test(detection(root))
+    said = capsys.readouterr().out
+    assert "weights.pth does not say which classes" in said and "person, car, truck, ..." in said
+
+
+def test_training_and_validation_have_the_same_classes(root: Path) -> None:
+    """Every score during training would be counted for permuted classes."""
+    cfg = load_config(
+        CONFIGS / "cityscapes/upernet_mst.py",
+        {"data_root": f"{root}/data/cityscapes/", "model.backbone.init_cfg": None},
+    )
+    cfg.val_dataloader.dataset.metainfo = dict(classes=layouts.CITYSCAPES_CLASSES[::-1])
+    with pytest.raises(UserError, match=r"val_dataloader.dataset has .* label 0 is 'bicycle' .* as 'road'"):
+        check_training(cfg)
+    cfg.val_dataloader.dataset.metainfo = dict(classes=layouts.CITYSCAPES_CLASSES)
+    check_training(cfg)
+
+
+def test_masks_are_needed_where_masks_are_trained_or_scored(root: Path) -> None:
+    """Training would die in a KeyError at the first image without masks, or refuse boxes that need none."""
+    for split in ("train", "val"):
+        path = root / f"data/coco/annotations/instances_{split}2017.json"
+        content = json.loads(path.read_text())
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = []
+        path.write_text(json.dumps(content))
+    cfg = detection(root)
+    cfg.val_evaluator = dict(cfg.val_evaluator)
+    for split, edit in (
+        ("train", lambda: cfg.train_dataloader.dataset.pipeline[1].update(with_mask=False)),
+        ("val", lambda: cfg.val_dataloader.dataset.pipeline[2].update(with_mask=False)),
+        ("val", lambda: cfg.val_evaluator.update(metric="bbox")),
+    ):
+        with pytest.raises(UserError, match=rf"instances_{split}2017\.json: \d+ annotations have no mask"):
+            check_training(cfg)
+        edit()
+    check_training(cfg)

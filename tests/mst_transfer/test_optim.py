@@ -145,10 +145,12 @@ def test_another_backbone_is_refused() -> None:
         decayed(Detector(nn.Conv2d(3, 8, 1)), layer_decay_rate=0.8, num_layers=12)
 
 
-def test_too_few_layers_are_refused() -> None:
-    """Deep blocks would learn faster than the head."""
-    with pytest.raises(UserError, match=r"has 12 blocks and .*num_layers is 6. Set it to 12"):
-        decayed(vit(), layer_decay_rate=0.8, num_layers=6)
+@pytest.mark.parametrize("layers", [6, 11, 13, 24])
+@pytest.mark.parametrize("taps", [(3, 5, 7, 11), (0, 1, 2, 3)])
+def test_another_number_of_layers_is_refused(layers: int, taps: tuple[int, ...]) -> None:
+    """Deep blocks would learn faster than the head, or the whole backbone more slowly than its config says."""
+    with pytest.raises(UserError, match=rf"has 12 blocks and .*num_layers is {layers}. Set it to 12"):
+        decayed(vit(out_indices=taps), layer_decay_rate=0.8, num_layers=layers)
 
 
 @pytest.mark.parametrize(

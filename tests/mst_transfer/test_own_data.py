@@ -18,6 +18,7 @@ from mst_pretrain.errors import UserError
 from mst_transfer.data import street
 from mst_transfer.data.datasets import FolderSegmentation
 from mst_transfer.data.folders import check_folder_pair, folder_pairs
+from mst_transfer.data.prepare import prepare
 from mst_transfer.launch import check_training
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +125,30 @@ def test_folder_pairs_are_complete_and_unambiguous(pair: Path) -> None:
         folder_pairs(images, labels)
     with pytest.raises(UserError, match=r"absent.*does not exist"):
         check_folder_pair(images, pair / "absent", 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_that_its_camera_turned_has_an_upright_map(pair: Path, orientation: int) -> None:
+    """A sound upright map would be refused, or a sideways one accepted and training stop at the first batch."""
+    from mmcv.transforms import LoadImageFromFile
+
+    photo, label = pair / "images/train/a.jpg", pair / "labels/train/a.png"
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.open(photo).save(photo, exif=exif)  # 48x64 as stored
+    upright = LoadImageFromFile()({"img_path": str(photo)})["img"].shape[:2]
+    assert upright == ((48, 64) if orientation < 5 else (64, 48))
+    for size in ((48, 64), (64, 48)):
+        Image.fromarray(np.zeros(size, np.uint8)).save(label)
+        findings, _ = prepare("pair", pair, classes=3)
+        said = [problem.what for problem in findings.problems]
+        if size == upright:
+            assert said == [] and check_folder_pair(photo.parent, label.parent, 3) == 2
+        else:
+            assert len(said) == 1 and "height x width" in said[0]
+            with pytest.raises(UserError) as error:
+                check_folder_pair(photo.parent, label.parent, 3)
+            assert said[0] in str(error.value) and str(label) in str(error.value)
 
 
 def test_the_data_set_hands_out_the_maps_as_they_are(pair: Path) -> None:

@@ -176,7 +176,28 @@ def test_boxes_and_sizes_of_a_json(data: Path, run: Run) -> None:
     assert code == 2 and sorted(kinds(summary)) == ["box outside", "image size"]
     number = json.loads(path.read_text())["annotations"][0]["id"]
     assert f"{path}: annotation {number}: box [60.0, 10.0, 5.5, 5.0]" in said
-    assert "is 48x64, but 96x128 (height x width)" in said and "1 boxes have no area" in said
+    assert "is 48x64, but 96x128 (height x width)" in said and "1 boxes are smaller than a pixel" in said
+
+
+@pytest.mark.parametrize(
+    ("box", "outside"),
+    [
+        ([-1.5, 9.0, 9.0, 9.0], True),
+        ([9.0, -1.5, 9.0, 9.0], True),
+        ([60.0, 9.0, 5.5, 9.0], True),
+        ([9.0, 44.0, 9.0, 5.5], True),  # 1.5 pixels below a height of 48
+        ([-0.9, -0.9, 65.8, 49.8], False),
+    ],
+)
+def test_a_box_beyond_each_side(data: Path, run: Run, box: list[float], outside: bool) -> None:
+    """Boxes below their image, or above it, would pass: only left and right would be looked at."""
+    root = data / "coco"
+    edit_json(
+        root / "annotations/instances_train2017.json",
+        lambda content: content["annotations"][0].update(bbox=box, area=box[2] * box[3]),
+    )
+    _, said, summary = run("coco", root, "--any-count")
+    assert kinds(summary) == ["box outside"] * outside and (f"box {box} in" in said) == outside
 
 
 @pytest.mark.parametrize(
@@ -377,6 +398,7 @@ def test_arguments_that_do_not_fit(data: Path, run: Run, tmp_path: Path) -> None
         ("coco", tmp_path / "absent", ["--any-count"], "does not exist"),
         ("pair", data / "pair", [], "--classes N"),
         ("coco", data / "coco", ["--classes", "3"], "--classes N"),
+        ("imagenet", data / "imagenet", ["--boxes-only"], "--boxes-only goes with 'coco'"),
     ):
         code, said, _ = run(kind, root, *options)
         assert code == 2 and said.startswith("error: ") and message in said

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
 from PIL import Image
 
 from mst_pretrain.config import import_custom_modules, load_config
@@ -91,6 +92,25 @@ def test_a_mirrored_photo_gives_mirrored_predictions(tmp_path: Path) -> None:
         model, steps_of(load_config(CONFIGS / "quickstart/mask_rcnn.py")), tmp_path / "False.png"
     )
     assert len(plain) != len(one) or not torch.allclose(plain.scores, one.scores, atol=1e-3)
+
+
+def test_masks_of_flipped_views_are_turned_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each merged mask would be the mean of itself and its mirror image: nearly symmetric things do not show it."""
+    _, model = detector()
+    tta = wrap(model, dict(type="MSTDetTTAModel"))
+    left = torch.full((1, 5, 28, 28), -9.0)
+    left[..., :14, :7] = 9.0  # the upper left of its box
+    views = iter([left, left.flip(-1)])
+    monkeypatch.setattr(model.roi_head, "_mask_forward", lambda *_: {"mask_preds": next(views)})
+    meta = {"scale_factor": (1.0, 1.0), "ori_shape": (HEIGHT, WIDTH)}
+    results = InstanceData(
+        bboxes=torch.tensor([[20.0, 10.0, 84.0, 74.0]]), scores=torch.ones(1), labels=torch.tensor([3])
+    )
+    found = tta._masks(results, [[], []], [meta, {**meta, "flip": True, "flip_direction": "horizontal"}])
+    mask = torch.as_tensor(found.masks)[0]
+    expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    expected[10:42, 20:36] = True
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.9
 
 
 def steps_copy(steps: list[Any]) -> list[Any]:

@@ -34,6 +34,7 @@ def prepare(
     any_count: bool = False,
     classes: int = 0,
     workers: int | None = None,
+    boxes_only: bool = False,
 ) -> tuple[Findings, Path]:
     """Check a data set, make Cityscapes' train ids, and write the summary.
 
@@ -47,6 +48,7 @@ def prepare(
         any_count: See :class:`Task`.
         classes: See :class:`Task`.
         workers: Threads.
+        boxes_only: See :class:`Task`.
 
     Returns:
         What was found, and the summary's path.
@@ -59,7 +61,7 @@ def prepare(
     target = Path(out) if out is not None else root
     record = Record(target / RECORD, root)
     verifier = Verifier(record, workers or min(16, 4 * (os.cpu_count() or 1)))
-    task = Task(root, target, any_count, classes, verifier)
+    task = Task(root, target, any_count, classes, boxes_only, verifier)
     try:
         CHECKS[kind](task)
     finally:

@@ -7,9 +7,11 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 
+from mst_pretrain.data.files import first_of
 from mst_pretrain.errors import UserError
 
 from .. import layouts
+from ..coco_faults import coco_faults, is_left_out
 from .findings import Findings
 from .task import Task
 from .verify import whole_image
@@ -34,10 +36,15 @@ def prepare_coco(task: Task) -> None:
             continue
         try:
             content = layouts.read_coco(path)
-            layouts.check_annotations(path, content)
-            layouts.check_categories(path, content, classes)
+            faults = coco_faults(content, not task.boxes_only)
+            if not faults:
+                layouts.check_categories(path, content, classes)
         except UserError as error:
             task.findings.add_error(path, error)
+            continue
+        for fault in faults:
+            task.findings.add("entries", path, fault)
+        if faults:
             continue
         classes = classes or layouts.coco_classes(path, content)
         _coco_split(task, split, path, content)
@@ -71,14 +78,17 @@ def _coco_split(task: Task, split: str, path: Path, content: dict[str, Any]) -> 
 
 
 def _check_boxes(findings: Findings, path: Path, content: dict[str, Any]) -> None:
-    """Boxes within their image; those without an area are left out of training by mmdet and only counted."""
+    """Boxes within their image and with an area; those of less than a pixel, as COCO has some, are only counted."""
     images = {image["id"]: image for image in content["images"]}
-    empty = 0
+    small = 0
+    flat = []
     for annotation in content["annotations"]:
         x, y, width, height = annotation["bbox"]
         image = images[annotation["image_id"]]
-        if width <= 0 or height <= 0:
-            empty += 1
+        if width < 1 or height < 1:
+            small += 1
+        elif is_left_out(annotation):
+            flat.append(f"annotation {annotation['id']}")
         outside = max(-x, -y, x + width - image["width"], y + height - image["height"])
         if outside > BOX_SLACK:
             size = f"{image['height']}x{image['width']} (height x width)"
@@ -86,5 +96,7 @@ def _check_boxes(findings: Findings, path: Path, content: dict[str, Any]) -> Non
                 f"annotation {annotation['id']}: box {annotation['bbox']} in {image['file_name']} of {size}"
             )
             findings.add("box outside", path, what)
-    if empty:
-        findings.notes.append(f"{path}: {empty} boxes have no area; training leaves them out")
+    if flat:
+        findings.add("no area", path, f"{len(flat)} of {len(content['annotations'])}: {first_of(flat)}")
+    if small:
+        findings.notes.append(f"{path}: {small} boxes are smaller than a pixel; training leaves them out")

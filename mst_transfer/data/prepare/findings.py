@@ -31,6 +31,11 @@ KINDS = {  # what is said of a kind of problem, and how it is mended
         "images are of another size than the JSON says",
         "Use the images that were annotated, or correct the JSON.",
     ),
+    "entries": ("entries of a JSON cannot be used", "See each."),
+    "no area": (
+        "files have annotations of area 0 whose box is larger; training leaves them out",
+        "Write each object's 'area' in pixels: its mask's, or its box's.",
+    ),
     "box outside": (
         "boxes reach out of their image by more than a pixel",
         "Correct or remove these annotations.",

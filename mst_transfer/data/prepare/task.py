@@ -18,6 +18,7 @@ class Task:
         out: Folder of what is written: the summary, the record and new label maps; ``root`` unless given.
         any_count: The set is not the official one: any number of images and classes, no test split needed.
         classes: Number of classes of a pair of folders.
+        boxes_only: COCO's annotations need no masks.
         verifier: Reads the files.
         findings: Filled by the checks.
     """
@@ -26,6 +27,7 @@ class Task:
     out: Path
     any_count: bool
     classes: int
+    boxes_only: bool
     verifier: Verifier
     findings: Findings = field(default_factory=Findings)
 

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from mst_pretrain.data.decode import reason, to_rgb
+from mst_pretrain.data.decode import reason, to_rgb, upright_size
 from mst_pretrain.data.files import find_encoded_fault
 from mst_pretrain.data.progress import Progress
 from mst_pretrain.data.tar_index import index_tar
 from mst_pretrain.errors import UserError
 
-from ..label_maps import id_counts, image_size
+from ..label_maps import id_counts, map_size
 
 AT_ONCE = 2048  # files handed to the threads at a time: a million pending results would fill the memory
 
@@ -160,7 +160,8 @@ def whole_image(path: Path) -> Facts:
     Raises:
         Unusable: Truncated or not decodable.
     """
-    return _decode(path.read_bytes())
+    _decode(path.read_bytes())
+    return list(upright_size(path))
 
 
 def whole_label_map(path: Path) -> Facts:
@@ -180,7 +181,7 @@ def whole_label_map(path: Path) -> Facts:
         counts = id_counts(path)
     except UserError as error:
         raise Unusable(str(error)) from error
-    return [*image_size(path), *map(int, np.flatnonzero(counts))]
+    return [*map_size(path), *map(int, np.flatnonzero(counts))]
 
 
 def whole_shard(path: Path) -> Facts:
@@ -209,11 +210,11 @@ def whole_shard(path: Path) -> Facts:
     return [len(index.names)]
 
 
-def _decode(encoded: bytes) -> Facts:
+def _decode(encoded: bytes) -> None:
     fault = find_encoded_fault(lambda offset, length: encoded[offset : offset + length], len(encoded))
     if fault:
         raise Unusable(fault)
     try:
-        return list(to_rgb(encoded).size)
+        to_rgb(encoded)
     except Exception as error:  # Pillow's readers raise many types on broken files
         raise Unusable(f"not decodable: {reason(error)}") from error
