@@ -193,8 +193,8 @@ loading.py test_checkpoint_io.py::test_position_embedding_is_resized_to_the_grid
 + weight = value
 
 checkpoint_io.py test_checkpoint_io.py::test_crash_while_writing_leaves_the_old_file
-- as part, open(part, "wb") as stream:
-+ as part, open(path, "wb") as stream:
+- part = path.with_name(path.name + ".part")
++ part = path
 
 data/datasets.py test_multicrop.py::test_sample_is_a_function_of_seed_epoch_and_index
 - rng = np.random.default_rng([self.seed, epoch, index])
