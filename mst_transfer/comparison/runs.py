@@ -110,18 +110,14 @@ def check_weights(jobs: Sequence[Job]) -> None:
     """Every row's weights, before anything is trained.
 
     Raises:
-        UserError: Some are missing; the message has each one's origin and the command that makes it.
+        UserError: Some are missing or unfinished; the message has each one's origin and the command that makes it.
     """
-    missing = []
-    for config, row in dict.fromkeys((job.config, job.row) for job in jobs):
-        init = find(row, load_config(config))
-        if init.checkpoint is not None and not Path(init.checkpoint).is_file():
-            missing.append(init.missing())
-    if missing:
-        lines = "\n  ".join(dict.fromkeys(missing))
-        raise UserError(
-            f"{len(set(missing))} rows have no weights; leave them out with --rows, or:\n  {lines}"
-        )
+    pairs = dict.fromkeys((job.config, job.row) for job in jobs)
+    found = [find(row, load_config(config)).problem() for config, row in pairs]
+    problems = list(dict.fromkeys(filter(None, found)))
+    if problems:
+        lines = "\n  ".join(problems)
+        raise UserError(f"{len(problems)} rows have no weights; leave them out with --rows, or:\n  {lines}")
 
 
 def run(jobs: Sequence[Job], dry: bool = False) -> None:
