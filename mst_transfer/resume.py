@@ -63,13 +63,13 @@ class NumberedBatches(Sampler):
     def _passes(self) -> Iterator[Iterable[int]]:
         if isinstance(self.sampler, InfiniteSampler):
             self.sampler.indices = self.sampler._indices_of_rank()  # it has one stream for all iterators
-        yield from self.batches
-        for epoch in count(1):
-            if not self.endless:
-                return
-            if set_epoch := getattr(self.sampler, "set_epoch", None):
+        for epoch in count():
+            set_epoch = getattr(self.sampler, "set_epoch", None)
+            if self.endless and set_epoch:
                 set_epoch(epoch)
             yield from self.batches
+            if not self.endless:
+                return
 
 
 class SeededSamples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mst_pretrain.checkpoint_io import load_checkpoint
 from mst_pretrain.engine import MSTRunner
 from mst_pretrain.errors import UserError
 from mst_transfer.engine import CappedEpochLoop
-from mst_transfer.resume import SeededSamples, numbered, start
+from mst_transfer.resume import NumberedBatches, Place, SeededSamples, numbered, start
 
 
 class Line(BaseModel):
@@ -245,6 +246,17 @@ def test_a_sample_is_a_function_of_its_place(workers: int) -> None:
     first, second, rest = passes(workers)
     assert [first, second, rest] == passes(1)
     assert [int(x) for x in first] != first and first != second and second[2:] == rest
+
+
+def test_each_pass_has_its_own_order() -> None:
+    """A finite sampler would give the same order again and again, or another one after a resume."""
+    sampler = DefaultSampler(range(50), shuffle=True, seed=0)
+    batches = NumberedBatches(torch.utils.data.BatchSampler(sampler, 50, drop_last=False), endless=True)
+    first, second, third = ([place.sample for place in batch] for batch in islice(batches, 3))
+    assert first != second != third != first and sorted(first) == sorted(second) == list(range(50))
+    batches.iteration = batches.skipped = 1
+    (resumed,) = islice(batches, 1)
+    assert resumed == [Place(1, place, sample) for place, sample in enumerate(second)]
 
 
 def test_a_hook_reaches_the_data_set() -> None:
