@@ -188,7 +188,7 @@ def check_pretraining(cfg: Config) -> None:
         open_source(dataset["data_root"])
 
 
-def on_first_rank(check: Callable[[], None]) -> None:
+def on_first_rank(check: Callable[[], object]) -> None:
     """Run ``check`` in the first of the processes only; the others wait for it when they meet."""
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
         check()

@@ -14,7 +14,7 @@ from mst_pretrain.config import import_custom_modules
 from mst_pretrain.data.files import first_of
 from mst_pretrain.errors import UserError
 
-from .comparison.rows import INIT_CFG, missing_message
+from .comparison.rows import INIT_CFG, problem_of
 from .data import folders, layouts
 from .evaluation.settings import check_metrics, classes_of, trained_classes
 
@@ -82,13 +82,13 @@ def _check_pretrained(cfg: Config) -> None:
     if not init or init.get("type") != "Pretrained":
         return
     path = Path(init["checkpoint"])
+    if message := problem_of(path):
+        another = (
+            "" if path.is_file() else f"; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE"
+        )
+        raise UserError(f"{message}{another}; or start from random weights: --init random")
     if path.is_file():
         return
-    if message := missing_message(path):
-        raise UserError(
-            f"{message}; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE; or start from random weights: "
-            "--init random"
-        )
     config = f"configs/pretrain/{path.parent.name}.py"
     raise UserError(
         f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}; or name "

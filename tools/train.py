@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -56,7 +57,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any]:
     """Put the row into the config and check everything; what is to be done with the config's runner."""
-    from mst_transfer.comparison.record import RunRecord, starting_point
+    from mst_transfer.comparison.identity import (
+        check_continues,
+        config_sha256,
+        starting_point,
+        telling_options,
+    )
+    from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
     from mst_transfer.launch import check_training
 
@@ -69,8 +76,16 @@ def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any
         use_row(cfg, args.init)
     start = starting_point(cfg)
     prepare(cfg, args)
-    on_first_rank(lambda: check_training(cfg))
     options = {**args.cfg_options, **({"amp": True} if args.amp else {})}
+    if args.resume and cfg.get("resume"):  # images and images per step are compared once they are known
+        now = {
+            **start,
+            "config_sha256": config_sha256(args.config),
+            "seed": cfg.get("randomness", {}).get("seed"),
+            "options": telling_options(options, cfg),
+        }
+        on_first_rank(partial(check_continues, cfg.load_from, now))
+    on_first_rank(lambda: check_training(cfg))
 
     def train(runner: Runner) -> None:
         runner.register_hook(RunRecord(args.config, start, options))

@@ -166,11 +166,15 @@ def read_records(results: Results) -> dict[tuple[Run, str], dict[str, Any]]:
                 raise UserError(
                     f"{folder} was not trained from {results.started_from[run]} with seed {run[1]}."
                 )
-            # The row's name instead of a path, which differs by design; the split is the table's, not an option.
+            # The row's name instead of a path, which differs by design; the split is the table's: no option, no
+            # other data.
             options = {k: v for k, v in record["options"].items() if not k.startswith(SPLIT)}
-            records[run, split] = {**record, "options": options, "run": {**record["run"], "init": run[0]}}
+            data = {**(record["run"].get("data") or {}), "test": record.get("data")}
+            trained = {**record["run"], "init": run[0], "data": data}
+            records[run, split] = {**record, "options": options, "run": trained}
     for split in results.splits:
-        columns = {column_of(record) for (_, own), record in records.items() if own == split}
+        own_records = [record for (_, own), record in records.items() if own == split]
+        columns = {(column_of(record), str(record.get("data"))) for record in own_records}
         if len(columns) > 1:
             raise UserError(
                 "the fine-tunings are no comparison: "

@@ -50,7 +50,7 @@ val_evaluator = dict(type="MSTIoUMetric")  # prints aAcc, mIoU and mAcc
 test_evaluator = val_evaluator
 
 # val_begin: a trial run shorter than this does not validate
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=40000, val_begin=4000, val_interval=4000)
+train_cfg = dict(type="ExactIterLoop", max_iters=40000, val_begin=4000, val_interval=4000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(

@@ -60,7 +60,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=f"{data_root}annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=400, val_begin=50, val_interval=50)
+train_cfg = dict(_delete_=True, type="ExactIterLoop", max_iters=400, val_begin=50, val_interval=50)
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.01),

@@ -74,7 +74,7 @@ val_evaluator = dict(ann_file=f"{data_root}annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
 train_cfg = dict(
-    _delete_=True, type="IterBasedTrainLoop", max_iters=500, val_begin=100000
+    _delete_=True, type="ExactIterLoop", max_iters=500, val_begin=100000
 )  # tools/test.py follows
 optim_wrapper = dict(
     type="OptimWrapper",

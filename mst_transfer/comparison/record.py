@@ -1,8 +1,8 @@
-"""What a training and a test leave for the comparison: row, config, seed, options; which checkpoint scored what.
+"""What a training and a test leave for the comparison: row, config, seed, options, data; which checkpoint scored what.
 
-A training writes ``run.json`` and ``optimizer.json`` into its work directory; a test writes ``results/CHECKPOINT.json``
-into its own, with ``run.json`` of the checkpoint's folder in it. Nothing of an earlier test is overwritten except one
-of the same file.
+A training writes ``run.json`` and ``optimizer.json`` into its work directory; a test writes
+``results/CHECKPOINT_SETTINGS.json`` into its own, with ``run.json`` of the checkpoint's folder in it. SETTINGS is a
+digest of the test's config, options and data: a test overwrites only one of the same file with the same settings.
 """
 
 from __future__ import annotations
@@ -14,51 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mst_pretrain.checkpoint_io import file_sha256
-from mst_pretrain.config import ADD, load_config
 from mst_pretrain.engine import step_batch
 from mst_pretrain.evaluation.report import surroundings, write_json
 
-from .optimizer import optimizer_table
-from .rows import INIT_CFG, checkpoint_of, row_of
-
-RUN, OPTIMIZER, RESULTS = "run.json", "optimizer.json", "results"
-# Options that change where a run reads, writes or waits, but not what it computes.
-HARMLESS = (
-    *(INIT_CFG, "data_root", "work_dir", "randomness.seed", "default_hooks.", "log_", "env_cfg", "vis"),
-    "train_cfg.val",
+from .identity import (
+    RUN,
+    check_continues,
+    config_sha256,
+    data_of,
+    run_beside,
+    telling_options,
+    tested_data_of,
 )
-HARMLESS_ENDS = (".num_workers", ".persistent_workers", ".data_root")
+from .optimizer import optimizer_table
 
-
-def telling_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``--cfg-options`` that make a run another experiment."""
-    plain = {key.removeprefix(ADD): value for key, value in sorted(options.items())}
-    return {k: v for k, v in plain.items() if not k.startswith(HARMLESS) and not k.endswith(HARMLESS_ENDS)}
-
-
-def config_sha256(path: str | Path) -> str:
-    """Of a config with everything it inherits, wherever the data lies and whatever weights it starts from."""
-    cfg = load_config(path)
-    content = load_config(path, {"data_root": "data"} if "data_root" in cfg else {})._cfg_dict.to_dict()
-    content.get("model", {}).get("backbone", {}).pop("init_cfg", None)
-    content.get("randomness", {}).pop("seed", None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def starting_point(cfg: Config) -> dict[str, Any]:
-    """Row, file and digest of the weights that a config starts from.
-
-    To be asked before ``--resume`` removes them from the config.
-    """
-    path = checkpoint_of(cfg)
-    digest = file_sha256(path) if path and Path(path).is_file() else None
-    return {"init": row_of(cfg), "init_checkpoint": path, "init_sha256": digest}
+OPTIMIZER, RESULTS = "optimizer.json", "results"
 
 
 class RunRecord(Hook):
@@ -66,7 +41,7 @@ class RunRecord(Hook):
 
     Args:
         config: Config file.
-        start: :func:`starting_point`.
+        start: :func:`.identity.starting_point`.
         options: ``--cfg-options`` and switches such as ``amp``.
     """
 
@@ -74,23 +49,33 @@ class RunRecord(Hook):
         self.config, self.start, self.options = str(config), start, options
 
     def before_train(self, runner: Runner) -> None:
-        """Write it, in the first process."""
-        path = Path(runner.work_dir, RUN)
-        if not is_main_process() or (runner._resume and path.is_file()):
+        """Write it, in the first process.
+
+        Raises:
+            UserError: The resumed checkpoint is of another run.
+        """
+        if not is_main_process():
             return
+        path, record = Path(runner.work_dir, RUN), self.record(runner)
+        if runner._resume:
+            record = check_continues(runner._load_from or path, record)
         model = getattr(runner.model, "module", runner.model)
         write_json(
             optimizer_table(model, runner.optim_wrapper.optimizer), path.with_name(OPTIMIZER), indent=None
         )
+        write_json(record, path)
+
+    def record(self, runner: Runner) -> dict[str, Any]:
+        """All that tells this training from another."""
         batch = step_batch(runner, runner.optim_wrapper)
-        options = telling_options(self.options)
+        options = telling_options(self.options, runner.cfg)
         base = runner.cfg.get("auto_scale_lr", {}).get("base_batch_size", batch)
         if batch != base:
             options["batch"] = batch
             if runner.cfg.auto_scale_lr.enable:
                 options["auto_scale_lr"] = True
         loop = runner.train_loop
-        record = {
+        return {
             "config": self.config,
             "config_sha256": config_sha256(self.config),
             **self.start,
@@ -98,13 +83,13 @@ class RunRecord(Hook):
             "options": options,
             "batch": batch,
             "iterations": getattr(loop, "full_iters", loop.max_iters),
+            "data": {"train": data_of(loop.dataloader.dataset), "test": tested_data_of(runner.cfg)},
             **surroundings(_device()),
         }
-        write_json(record, path)
 
 
 class ResultRecord(Hook):
-    """Writes ``results/CHECKPOINT.json`` when a test ends.
+    """Writes ``results/CHECKPOINT_SETTINGS.json`` when a test ends.
 
     Args:
         config: Config file.
@@ -130,21 +115,24 @@ class ResultRecord(Hook):
         if not is_main_process():
             return
         digest = file_sha256(self.checkpoint)
-        trained = Path(self.checkpoint).with_name(RUN)
         record = {
             "config": self.config,
             "config_sha256": config_sha256(self.config),
-            "run": json.loads(trained.read_text()) if trained.is_file() else None,
+            "run": run_beside(self.checkpoint),
             "checkpoint": self.checkpoint,
             "checkpoint_sha256": digest,
             "iteration": self.iteration,
             "tta": self.tta,
-            "options": telling_options(self.options),
+            "options": telling_options(self.options, runner.cfg),
+            "data": data_of(runner.test_loop.dataloader.dataset),
             "metrics": {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, numbers.Real)},
             **surroundings(_device()),
         }
-        name = f"{digest[:12]}{'_tta' if self.tta else ''}.json"
-        write_json(record, Path(runner.work_dir, RESULTS, name))
+        settings = json.dumps([record[key] for key in ("config_sha256", "options", "data")], sort_keys=True)
+        name = (
+            f"{digest[:12]}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}{'_tta' if self.tta else ''}"
+        )
+        write_json(record, Path(runner.work_dir, RESULTS, f"{name}.json"))
 
 
 def _device() -> torch.device:

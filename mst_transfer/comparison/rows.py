@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mst_pretrain.checkpoint_io import load_checkpoint
 from mst_pretrain.errors import UserError
 
 ROWS = ("random", "supervised", "dino", "moby", "esvit", "ibot", "mst-100", "mst-300")
@@ -33,6 +34,7 @@ class Initialisation:
         prefix: Part of the file's keys before timm's.
         origin: Who trained the weights, how long, and where the original file is.
         command: What makes ``checkpoint``.
+        epochs: Length of the pretraining, which ``checkpoint`` itself must prove; None for other people's files.
     """
 
     row: str
@@ -41,6 +43,7 @@ class Initialisation:
     prefix: str
     origin: str
     command: str
+    epochs: int | None = None
 
     @property
     def init_cfg(self) -> dict[str, Any] | None:
@@ -49,11 +52,33 @@ class Initialisation:
             return None
         return dict(type="Pretrained", checkpoint=self.checkpoint, prefix=self.prefix)
 
-    def missing(self) -> str:
-        """The message when ``checkpoint`` is not there."""
+    def problem(self) -> str | None:
+        """What is wrong with ``checkpoint``: not there, or of a pretraining that has not ended; None if nothing."""
+        if self.checkpoint is None:
+            return None
+        if not Path(self.checkpoint).is_file():
+            return (
+                f"pretrained weights not found: {self.checkpoint} (row '{self.row}', {self.architecture}). Origin: "
+                f"{self.origin}. Make it with: {self.command}"
+            )
+        return self._unfinished() if self.epochs is not None else None
+
+    def _unfinished(self) -> str | None:
+        """The message when ``checkpoint`` has fewer iterations than ``epochs`` of its own images and batch take."""
+        assert self.checkpoint is not None and self.epochs is not None
+        loaded = load_checkpoint(self.checkpoint)
+        done, images = loaded.get("meta", {}).get("iter"), loaded.get("sampler", {}).get("size")
+        batch = loaded.get("global_batch")
+        if done is None or not images or not batch:
+            state = "it does not say for how long it was pretrained"
+        elif done < (planned := self.epochs * (images // batch)):
+            state = f"it has {done} of {planned} iterations"
+        else:
+            return None
         return (
-            f"pretrained weights not found: {self.checkpoint} (row '{self.row}', {self.architecture}). Origin: "
-            f"{self.origin}. Make it with: {self.command}"
+            f"{self.checkpoint} is not the {self.epochs} epochs of row '{self.row}' ({self.architecture}): {state}. "
+            f"Finish it: {self.command} --resume; or give the weights another name, under which they are recorded: "
+            f"--cfg-options {INIT_CFG}.checkpoint={Path(self.checkpoint).with_name(f'iter_{done or 0}.pth')}"
         )
 
 
@@ -66,6 +91,7 @@ def _mst(row: str, architecture: str, config: str) -> Initialisation:
         "teacher.backbone.",
         "this repository's pretraining, which nobody has published",
         f"bash tools/pretrain.sh configs/pretrain/{config}.py 8",
+        int(row.removeprefix("mst-")),
     )
 
 
@@ -222,7 +248,7 @@ def row_of(cfg: Config) -> str:
     return known.get(path, path)
 
 
-def missing_message(path: str | Path) -> str | None:
-    """What to do about a missing file, where it is a row's."""
+def problem_of(path: str | Path) -> str | None:
+    """What is wrong with a file that is a row's, see :meth:`Initialisation.problem`; None for any other file."""
     found = [init for init in _ALL if init.checkpoint and Path(init.checkpoint) == Path(path)]
-    return found[0].missing() if found else None
+    return found[0].problem() if found else None

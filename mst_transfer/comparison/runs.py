@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -17,7 +16,8 @@ from mst_pretrain.cli import resources
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 
-from .record import RESULTS, RUN, config_sha256, telling_options
+from .identity import CAP, LAUNCH, config_sha256, deviations, run_beside, telling_options
+from .record import RESULTS
 from .rows import find, work_dir
 from .table import read_record
 
@@ -52,11 +52,14 @@ class Job:
         return Path(work_dir(self.config, self.row, self.seed))
 
     def tested(self) -> bool:
-        """Whether its finished training has a result."""
+        """Whether its finished training has a result of a test with the same config, options and data."""
+        given = telling_options(self.parsed, load_config(self.config))
         for path in self.folder.glob(f"{RESULTS}/*.json"):
             record = read_record(path)
-            finished = record["run"] and record["iteration"] == record["run"]["iterations"]
-            if finished and not record["tta"] and self._same(record["run"]):
+            run = record["run"]
+            if run is None or record["tta"] or record["options"] != given or deviations(record):
+                continue
+            if self._same(run) and (record["iteration"] or 0) >= self._length(run):
                 return True
         return False
 
@@ -64,27 +67,34 @@ class Job:
         """Whether its last checkpoint is that of the last iteration.
 
         Raises:
-            UserError: Its folder holds a run of other options or of another version of the config.
+            UserError: Its folder holds a run of another row, seed, options or version of the config.
         """
-        run, latest = self.folder / RUN, self.folder / LATEST
-        if not run.is_file() or not latest.is_file():
+        latest = self.folder / LATEST
+        record = run_beside(latest)
+        if record is None or not latest.is_file():
             return False
-        record = json.loads(run.read_text())
         if not self._same(record):
             raise UserError(
-                f"{self.folder} holds a run of other options ({record['options']}) or of another version of "
-                f"{self.config}. Move it away, or give the options it was started with."
+                f"{self.folder} holds a run of other options ({record['options']}), of another version of "
+                f"{self.config}, or of another row or seed ({record['init']}, {record['seed']}). Move it away, or give "
+                "the options it was started with."
             )
-        return load_checkpoint(latest).get("meta", {}).get("iter", 0) >= record["iterations"]
+        return int(load_checkpoint(latest).get("meta", {}).get("iter", 0)) >= self._length(record)
+
+    def _length(self, run: dict[str, Any]) -> int:
+        """Iterations that this job asks for; fewer than the run's where it is to stop early."""
+        return min(int(run["iterations"]), int(self.parsed.get(CAP) or run["iterations"]))
 
     def _same(self, run: dict[str, Any]) -> bool:
-        """Whether a run had this job's config and options; its batch follows from the number of processes."""
-        given = telling_options(self.parsed) | ({"amp": True} if "--amp" in self.switches else {})
-        had = {key: value for key, value in run["options"].items() if key not in ("batch", "auto_scale_lr")}
+        """Whether a run is this job's; its batch follows from the number of processes."""
+        given = telling_options(self.parsed, load_config(self.config))
+        given |= {"amp": True} if "--amp" in self.switches else {}
+        had = {key: value for key, value in run["options"].items() if key not in LAUNCH}
         scaled = run["options"].get("auto_scale_lr", False) == ("--auto-scale-lr" in self.switches)
         return (
-            run["config_sha256"] == config_sha256(self.config)
-            and had == json.loads(json.dumps(given, default=str))
+            (run["init"], run["seed"], run["config_sha256"])
+            == (self.row, self.seed, config_sha256(self.config))
+            and had == given
             and (scaled or "batch" not in run["options"])
         )
 
@@ -110,18 +120,14 @@ def check_weights(jobs: Sequence[Job]) -> None:
     """Every row's weights, before anything is trained.
 
     Raises:
-        UserError: Some are missing; the message has each one's origin and the command that makes it.
+        UserError: Some are missing or unfinished; the message has each one's origin and the command that makes it.
     """
-    missing = []
-    for config, row in dict.fromkeys((job.config, job.row) for job in jobs):
-        init = find(row, load_config(config))
-        if init.checkpoint is not None and not Path(init.checkpoint).is_file():
-            missing.append(init.missing())
-    if missing:
-        lines = "\n  ".join(dict.fromkeys(missing))
-        raise UserError(
-            f"{len(set(missing))} rows have no weights; leave them out with --rows, or:\n  {lines}"
-        )
+    pairs = dict.fromkeys((job.config, job.row) for job in jobs)
+    found = [find(row, load_config(config)).problem() for config, row in pairs]
+    problems = list(dict.fromkeys(filter(None, found)))
+    if problems:
+        lines = "\n  ".join(problems)
+        raise UserError(f"{len(problems)} rows have no weights; leave them out with --rows, or:\n  {lines}")
 
 
 def run(jobs: Sequence[Job], dry: bool = False) -> None:

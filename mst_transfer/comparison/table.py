@@ -12,6 +12,7 @@ from typing import Any
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 
+from .identity import SHOWN, deviations
 from .record import RESULTS
 from .rows import INITIALISATIONS, RANDOM, ROWS, architecture_of
 
@@ -39,13 +40,16 @@ class Column:
 
     Attributes:
         config: Name of the config file.
-        setting: What else made it another experiment: options, training not finished, test-time augmentation.
+        setting: What else made it another experiment: options, training not finished, test-time augmentation, a test
+            with another config or on other data than the training's.
         config_sha256: Of the config; None while nothing was run. Two versions of a config are two columns.
+        data_sha256: Of the training data, likewise.
     """
 
     config: str
     setting: str = ""
     config_sha256: str | None = None
+    data_sha256: str | None = None
 
 
 @dataclass
@@ -75,11 +79,14 @@ class Table:
     cells: dict[tuple[Column, str], Cell]
 
     def title(self, column: Column) -> str:
-        """Config, setting, and the digest of the config where two versions of it were run."""
+        """Config, setting, and the digests of config and training data where several of them were run."""
         same = [c for c in self.columns if (c.config, c.setting) == (column.config, column.setting)]
-        version = f"version {(column.config_sha256 or '')[:8]}" if len(same) > 1 else ""
-        notes = ", ".join(filter(None, [column.setting, version]))
-        return f"{column.config} ({notes})" if notes else column.config
+        notes = [column.setting]
+        for name, key in (("version", "config_sha256"), ("training data", "data_sha256")):
+            if len({getattr(c, key) for c in same}) > 1:
+                notes.append(f"{name} {(getattr(column, key) or 'unknown')[:SHOWN]}")
+        text = ", ".join(filter(None, notes))
+        return f"{column.config} ({text})" if text else column.config
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -133,14 +140,28 @@ def read_record(path: Path) -> dict[str, Any]:
 def column_of(record: dict[str, Any]) -> Column:
     """The experiment that a record belongs to."""
     run = record["run"]
-    options = {**run["options"], **record["options"]}
-    parts = [f"{key}={value}" for key, value in sorted(options.items())]
+    parts = [*_option_parts(run["options"], record["options"]), *deviations(record)]
     done, planned = record["iteration"], run["iterations"]
     if done is not None and done < planned:
         parts.append(f"after {done} of {planned} iterations")
     if record["tta"]:
         parts.append("multi-scale + flip")
-    return Column(Path(run["config"]).stem, ", ".join(parts), run["config_sha256"])
+    train = (run.get("data") or {}).get("train") or {}
+    return Column(Path(run["config"]).stem, ", ".join(parts), run["config_sha256"], train.get("sha256"))
+
+
+def _option_parts(trained: dict[str, Any], tested: dict[str, Any]) -> list[str]:
+    """``KEY=VALUE`` of a training and its test, and where only one of them had it although it matters to both."""
+    parts = []
+    for key in sorted(trained.keys() | tested.keys()):
+        if key not in tested:
+            matters = key.startswith(("model.", "test_"))
+            parts.append(f"{key}={trained[key]}{' in training only' if matters else ''}")
+        elif trained.get(key, tested[key]) != tested[key]:
+            parts.append(f"{key}={trained[key]} in training and {tested[key]} in the test")
+        else:
+            parts.append(f"{key}={tested[key]}")
+    return parts
 
 
 def build(records: Sequence[dict[str, Any]], configs: Sequence[str | Path] = ()) -> list[Table]:
@@ -157,7 +178,7 @@ def build(records: Sequence[dict[str, Any]], configs: Sequence[str | Path] = ())
         tried = {column_of(record) for record in own}
         run = {column.config for column in tried if not column.setting}
         empty = {Column(name) for name, path in planned.items() if name not in run and _task_of(path) is task}
-        columns = sorted(tried | empty, key=lambda c: (c.config, c.setting, c.config_sha256 or ""))
+        columns = sorted(tried | empty, key=lambda c: tuple(value or "" for value in vars(c).values()))
         if not columns:
             continue
         others = sorted({record["run"]["init"] for record in own} - set(ROWS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +77,56 @@ def test_a_row_is_run_once(
     with pytest.raises(SystemExit) as ended:
         run_cli(lambda: compare(["--dry-run", *arguments[1:-1], "train_dataloader.batch_size=1"]))
     assert ended.value.code == 2 and "holds a run of other options" in capfd.readouterr().err
+
+
+def test_a_run_is_one_run_and_a_test_one_test(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A run resumed with another setting or row, or a test with another setting, would be in the first one's cell."""
+    monkeypatch.chdir(tmp_path)
+    data, short = f"data_root={scenes}", ["train_cfg.max_iters=1", "train_dataloader.batch_size=2"]
+    train, folder = [CONFIG, "--init", "random"], tmp_path / "work_dirs/upernet_random_seed0"
+    tool("train").main([*train, "--cfg-options", data, *short])
+    run = json.loads((folder / "run.json").read_text())
+    assert {key: value["images"] for key, value in run["data"].items()} == {"train": 2, "test": 2}
+    for arguments, message in (
+        ([*train, "--resume", "--cfg-options", data, *short[1:]], "max_iters is 1 there, not set here"),
+        (
+            [CONFIG, "--resume", str(folder / "latest.pth"), "--cfg-options", data, *short],
+            "the row is random there, quickstart_out/pretrain/latest.pth here",
+        ),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run_cli(lambda arguments=arguments: tool("train").main(arguments))
+        assert ended.value.code == 2 and message in capfd.readouterr().err
+    assert json.loads((folder / "run.json").read_text()) == run
+
+    test = [CONFIG, str(folder / "latest.pth"), "--work-dir", str(folder), "--cfg-options"]
+    tool("test").main([*test, data, *short])
+    (path,) = folder.glob("results/*.json")
+    record = json.loads(path.read_text())
+    assert record["data"] == run["data"]["test"] and record["config_sha256"] == run["config_sha256"]
+    tool("test").main([*test, data, *short, "model.decode_head.align_corners=True"])
+    few = tmp_path / "few"
+    shutil.copytree(scenes, few)
+    (few / "leftImg8bit/val/town/1_leftImg8bit.png").unlink()
+    tool("test").main([*test, f"data_root={few}", *short])
+    assert len(list(folder.glob("results/*.json"))) == 3 and json.loads(path.read_text()) == record
+    capfd.readouterr()
+    tool("compare").main(
+        ["--dry-run", "--configs", CONFIG, "--rows", "random", "--cfg-options", data, *short]
+    )
+    printed = capfd.readouterr().out
+    setting = "train_cfg.max_iters=1, train_dataloader.batch_size=2"
+    (head,) = [line for line in printed.splitlines() if line.startswith("| initialisation | upernet |")]
+    assert "1 of 1 runs have a result, 0 to do" in printed and f"| upernet ({setting}) |" in head
+    assert f"| upernet (model.decode_head.align_corners=True, {setting}) |" in head
+    assert f"| upernet ({setting}, tested on other data " in head and ": 1 images) |" in head
+    path.unlink()
+    tool("compare").main(
+        ["--dry-run", "--configs", CONFIG, "--rows", "random", "--cfg-options", data, *short]
+    )
+    assert "0 of 1 runs have a result, 1 to do" in capfd.readouterr().out
 
 
 def test_a_row_and_a_file_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

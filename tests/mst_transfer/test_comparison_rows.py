@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
 from mst_transfer.comparison.rows import (
+    INIT_CFG,
     INITIALISATIONS,
     ROWS,
     architecture_of,
     find,
-    missing_message,
+    problem_of,
     row_of,
     use_row,
 )
+from mst_transfer.comparison.runs import Job, check_weights
 from mst_transfer.launch import _check_pretrained
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +109,53 @@ def test_a_missing_file_names_origin_and_command(tmp_path: Path, monkeypatch: py
         "pretrained/moby_swin-t.safetensors --from moby --to timm",
     ):
         assert part in str(raised.value)
-    assert missing_message("somewhere/else.pth") is None
+    assert problem_of("somewhere/else.pth") is None
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            {"meta": {"iter": 10}, "sampler": {"size": 2050}, "global_batch": 1024},
+            "it has 10 of 600 iterations",
+        ),
+        (
+            {"meta": {"iter": 599}, "sampler": {"size": 2050}, "global_batch": 1024},
+            "it has 599 of 600 iterations",
+        ),
+        ({"meta": {"iter": 600}}, "it does not say for how long it was pretrained"),
+        ({"meta": {"iter": 600}, "sampler": {"size": 2050}, "global_batch": 1024}, None),
+    ],
+)
+def test_an_unfinished_pretraining_is_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], message: str | None
+) -> None:
+    """The checkpoint of the first hour would stand in the table as 300 epochs."""
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(ROOT / "configs/coco/mask_rcnn_mst.py")
+    use_row(cfg, "mst-300")
+    folder = Path("work_dirs/mst_swin-t_8xb128-300e_in1k")
+    folder.mkdir(parents=True)
+    torch.save(state, folder / "latest.pth")
+    job = Job(str(ROOT / "configs/coco/mask_rcnn_mst.py"), "mst-300", 0, (), {}, (), 1)
+    if message is None:
+        _check_pretrained(cfg)
+        check_weights([job])
+        return
+    with pytest.raises(UserError) as raised:
+        _check_pretrained(cfg)
+    start = f"{folder}/latest.pth is not the 300 epochs of row 'mst-300' (swin-t): {message}. Finish it: bash tools/"
+    assert str(raised.value).startswith(start) and "8xb128-300e_in1k.py 8 --resume; or give" in str(
+        raised.value
+    )
+    with pytest.raises(UserError, match=message):
+        check_weights([job])
+    other = folder / f"iter_{state['meta']['iter']}.pth"
+    assert f"{INIT_CFG}.checkpoint={other}" in str(raised.value)
+    torch.save(state, other)
+    cfg.model.backbone.init_cfg.checkpoint = str(other)
+    _check_pretrained(cfg)
+    assert row_of(cfg) == str(other)
 
 
 def test_an_unknown_row_is_refused() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mst_pretrain.errors import UserError
 from mst_transfer.comparison import report
-from mst_transfer.comparison.record import config_sha256, telling_options
+from mst_transfer.comparison.identity import config_sha256
 from mst_transfer.comparison.runs import Job, check_weights
 from mst_transfer.comparison.table import build, collect
 
@@ -182,18 +182,57 @@ def test_unknown_runs_and_broken_records(tmp_path: Path) -> None:
         collect([tmp_path / "absent"])
 
 
-def test_which_options_make_another_experiment() -> None:
-    """Another data folder would be another column, or another learning rate would not."""
-    options = {
-        "data_root": "/photos",
-        "train_dataloader.num_workers": 0,
-        "model.backbone.init_cfg.checkpoint": "x.pth",
-        "randomness.seed": 3,
-        "+train_cfg.val_begin": 9,
-        "optim_wrapper.optimizer.lr": 1e-5,
-        "+optim_wrapper.loss_scale": 512.0,
+def test_a_test_of_its_own_is_a_column_of_its_own(tmp_path: Path) -> None:
+    """A test with an edited config, on one image, or without the training's option would replace the recipe's cell."""
+    own, other = {"images": 5000, "sha256": "1" * 64}, {"images": 1, "sha256": "2" * 64}
+    train = {"images": 9, "sha256": "3" * 64}
+    run = {"data": {"train": train, "test": own}}
+    size, lr = "model.test_cfg.rcnn.score_thr", "optim_wrapper.optimizer.lr"
+    fabricate(tmp_path, "dino", 0, ap(0.40, 0.30), run=run, data=own, config_sha256="a" * 64)
+    fabricate(tmp_path, "dino", 1, ap(0.50, 0.30), run=run, data=own, config_sha256="e" * 64)
+    fabricate(tmp_path, "dino", 2, ap(0.60, 0.30), run=run, data=other, config_sha256="a" * 64)
+    options = {size: 0.5, lr: 0.1}
+    fabricate(tmp_path, "dino", 3, ap(0.70, 0.30), run={**run, "options": options}, data=own)
+    fabricate(
+        tmp_path, "dino", 4, ap(0.80, 0.30), run={**run, "options": options}, data=own, options={size: 0.9}
+    )
+    few = {"data": {"train": other, "test": own}}
+    fabricate(tmp_path, "dino", 5, ap(0.90, 0.30), run=few, data=own)
+    assert table_of(tmp_path)["dino"] == {
+        "mask_rcnn_mst (training data 33333333)": "40.00 / 30.00",
+        "mask_rcnn_mst (training data 22222222)": "90.00 / 30.00",
+        "mask_rcnn_mst (tested with another config eeeeeeee)": "50.00 / 30.00",
+        "mask_rcnn_mst (tested on other data 22222222: 1 images)": "60.00 / 30.00",
+        f"mask_rcnn_mst ({size}=0.5 in training only, {lr}=0.1)": "70.00 / 30.00",
+        f"mask_rcnn_mst ({size}=0.5 in training and 0.9 in the test, {lr}=0.1)": "80.00 / 30.00",
     }
-    assert telling_options(options) == {"optim_wrapper.loss_scale": 512.0, "optim_wrapper.optimizer.lr": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("change", "done"),
+    [
+        ({}, True),
+        ({"options": {"model.test_cfg.rcnn.score_thr": 0.9}}, False),
+        ({"config_sha256": "e" * 64}, False),
+        ({"data": {"images": 1, "sha256": "2" * 64}}, False),
+        ({"tta": True}, False),
+        ({"iteration": 99}, False),
+        ({"run": {"init": "moby"}}, False),
+        ({"run": {"seed": 1}}, False),
+        ({"run": {"options": {"amp": True}}}, False),
+        ({"run": {"config_sha256": "e" * 64}}, False),
+    ],
+)
+def test_only_the_jobs_own_test_is_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], done: bool
+) -> None:
+    """compare.py --run would take a test with other settings for the missing one, and leave the cell empty."""
+    monkeypatch.chdir(tmp_path)
+    own = {"images": 5000, "sha256": "1" * 64}
+    run = {"data": {"train": own, "test": own}, "config_sha256": config_sha256(COCO), **change.get("run", {})}
+    record = {"data": own, "config_sha256": run["config_sha256"], **change, "run": run}
+    fabricate(tmp_path / "work_dirs", "dino", 0, ap(0.40, 0.30), **record)
+    assert Job(COCO, "dino", 0, (), {}, (), 1).tested() is done
 
 
 def test_the_digest_of_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
