@@ -177,7 +177,7 @@ CASES = (
     Case(
         "an HTML page named .safetensors",
         lambda shop: [shop.raw(b"<!DOCTYPE html><html><body>Sign in</body></html>", "source.safetensors")],
-        "cannot be read as a checkpoint.*(web page|copy it again)",
+        "is no checkpoint: it begins with.*web page",
     ),
     Case("a .pth without tensors", lambda shop: [shop.pth({"epoch": 3})], "holds no tensors"),
     Case("a .pth of a list", lambda shop: [shop.pth([torch.ones(2)])], "holds a list, not a checkpoint"),
