@@ -120,16 +120,12 @@ def architecture_of(
         UserError: Shapes do not tell, e.g. the number of heads of a ViT of unusual width.
     """
     given = dict(model_args or {})
+    told = _of_huggingface(config, path) if config is not None else None  # also refuses another network
     if model is not None:
         if not timm.is_model(model):
             raise UserError(f"timm has no model '{model}'. See timm.list_models('*{model[:4]}*').")
         return Architecture(model, given)
-    found = (
-        (_of_huggingface(config, path) if config else None)
-        or _of_meta(meta)
-        or _vit_by_shape(weights)
-        or _swin_by_shape(weights)
-    )
+    found = told or _of_meta(meta) or _vit_by_shape(weights) or _swin_by_shape(weights)
     if found is None:
         raise UserError(
             f"{path} does not say which model it is, and its shapes leave it open (a ViT's number of heads is in no "
@@ -199,6 +195,20 @@ def _of_huggingface(config: Mapping[str, Any], path: str | Path) -> Architecture
     """What ``config.json`` of a ViTModel or SwinModel says.
 
     Raises:
+        UserError: It is of another network, or makes no sense.
+    """
+    try:
+        return _of_model_type(config, path)
+    except (TypeError, ValueError, IndexError, KeyError, ArithmeticError) as error:
+        raise UserError(
+            f"{path}: its config.json makes no sense ({error!r}). Copy the folder again."
+        ) from error
+
+
+def _of_model_type(config: Mapping[str, Any], path: str | Path) -> Architecture | None:
+    """What a config of transformers says.
+
+    Raises:
         UserError: It is of another network.
     """
     kind = config.get("model_type")
@@ -249,14 +259,14 @@ def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
     patch = weights.get("patch_embed.proj.weight")
     blocks: dict[int, int] = {}
     heads: dict[int, int] = {}
-    window = 0
+    windows: dict[int, int] = {}
     for key, value in weights.items():
         if found := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", key):
             stage = int(found[1])
             blocks[stage] = max(blocks.get(stage, 0), int(found[2]) + 1)
             if key.endswith("relative_position_bias_table"):
                 heads[stage] = value.shape[1]
-                window = (round(value.shape[0] ** 0.5) + 1) // 2
+                windows[stage] = (round(value.shape[0] ** 0.5) + 1) // 2
     if patch is None or not heads or set(heads) != set(range(len(blocks))):
         return None
     depths, width = tuple(blocks[stage] for stage in sorted(blocks)), patch.shape[0]
@@ -264,7 +274,20 @@ def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
         width in {known for known, _ in SWINS} and (width, depths) not in SWINS
     ):
         return None
-    return swin(width, depths, tuple(heads[s] for s in sorted(heads)), window, patch.shape[2])
+    window, side = max(windows.values()), patch.shape[2] * 2 ** (len(depths) - 1)
+    built = swin(width, depths, tuple(heads[s] for s in sorted(heads)), window, patch.shape[2])
+    # where a map is smaller than the window, the window shrinks: the tables tell the image size
+    for pixels in (None, 224, 256, 384, 448, 512, side * window):
+        sized = built if pixels is None else built.changed(img_size=pixels)
+        stages = sized.model.layers
+        if all(window_side(stages[index].blocks[0].attn) == windows[index] for index in range(len(depths))):
+            return sized
+    return None
+
+
+def window_side(attention: Any) -> int:
+    """Window of a timm Swin's attention, from the size of its bias table."""
+    return (round(attention.relative_position_bias_table.shape[0] ** 0.5) + 1) // 2
 
 
 def literal_config(text: str) -> dict[str, Any]:

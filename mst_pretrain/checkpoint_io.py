@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import importlib
 import json
 import os
 import pickle
+import platform
 import re
+import secrets
+import shlex
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -82,17 +86,18 @@ def load_checkpoint(
             return _load_safetensors(path, map_location)
         with torch.serialization.safe_globals(_safe_globals()):
             loaded = torch.load(path, map_location=map_location, weights_only=not trusted)
-    except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, str(error))) from error
-    except (ImportError, AttributeError) as error:  # trusted, but made with a package that is not here
+    except ImportError as error:  # trusted, but made with a package that is not here
         raise UserError(
             f"{path} cannot be opened: {error}. Install the package it was made with, or ask for a .safetensors file."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # a damaged file can raise anything
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(_refusal(path, found[1])) from error
+        said = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
+        reason = said.splitlines()[0] if said else type(error).__name__
         raise UserError(
-            f"{path} cannot be read as a checkpoint ({reason}). It is probably truncated: copy it again, "
-            "or use the previous checkpoint of the run."
+            f"{path} cannot be read as a checkpoint ({reason}). It is probably truncated, or of another format than "
+            "its name says: copy it again, or use the previous checkpoint of the run."
         ) from error
     if not isinstance(loaded, dict):
         raise UserError(
@@ -110,15 +115,13 @@ def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
         }
 
 
-def _refusal(path: Path, reason: str) -> str:
-    """Why a pickle was not opened, from torch's message."""
-    found = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", reason)
-    inner = reason.partition("WeightsUnpickler error:")[2].strip() or reason
-    what = f"the object {found.group(1)}" if found else inner.splitlines()[0]
+def _refusal(path: Path, what: str) -> str:
+    """Why a pickle with an object beyond the allow-list was not opened."""
     return (
-        f"{path} holds more than weights ({what}) and was not opened further: loading it could run code, and nothing "
-        "was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the file, take "
-        f"its weights out: python tools/convert_checkpoint.py {path} NEW.safetensors --trusted"
+        f"{path} holds more than weights (the object {what}) and was not opened further: loading it could run code, "
+        "and nothing was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the "
+        f"file, take its weights out: python tools/convert_checkpoint.py {shlex.quote(str(path))} NEW.safetensors "
+        "--trusted"
     )
 
 
@@ -153,19 +156,39 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside ``path`` that no other writer has; what dead writers of this machine left there is removed."""
+    own = f"{path.name}.{platform.node()}"
+    for left in path.parent.glob(f"{glob.escape(own)}-*.part"):
+        found = re.fullmatch(r"-(\d+)-[0-9a-f]{8}\.part", left.name[len(own) :])
+        if found and not _is_alive(int(found[1])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{own}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file in the folder of ``path`` that takes its place, on disk, when the block ends without an error.
 
-    ``path`` is at every moment the whole old file, the whole new one, or not there.
+    ``path`` is at every moment the whole old file, the whole new one, or not there; of several writers the last wins.
 
     Raises:
         UserError: The folder cannot be written or is full.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
+    path, part = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part = temporary_name(path)
         yield part
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
@@ -181,8 +204,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
             "has space; what was there before is unchanged."
         ) from error
     finally:
-        with suppress(OSError):
-            part.unlink()  # after an error
+        if part is not None:
+            with suppress(OSError):
+                part.unlink()  # after an error
+
+
+def owned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values on the CPU, contiguous, none a view of more than itself or of another's memory."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for key, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() > tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        result[key] = tensor
+    return result
 
 
 def save_atomic(obj: Any, path: str | Path) -> None:
@@ -208,8 +246,7 @@ def save_safetensors(
     state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors as ``.safetensors``, atomically; the same content gives the same bytes."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    content = memoryview(safetensors.torch.save(tensors, metadata=metadata))
+    content = memoryview(safetensors.torch.save(owned(state), metadata=metadata))
     length = int.from_bytes(content[:8], "little")
     header = json.loads(bytes(content[8 : 8 + length]))
     if metadata:  # safetensors writes it in an order that changes from call to call

@@ -35,6 +35,8 @@ def verify(backbone: Backbone, written: Path, to: str) -> float:
         NotVerified: The library is not installed.
         UserError: The features differ.
     """
+    if backbone.missing:
+        raise NotVerified(f"not verified: {len(backbone.missing)} weights are missing. The file stays.")
     if to == "timm":
         deviation = timm_deviation(backbone, written)
     elif to == "huggingface":
@@ -54,6 +56,21 @@ def verify(backbone: Backbone, written: Path, to: str) -> float:
             "Do not use it; please report the source file's origin."
         )
     return deviation
+
+
+def json_object(text: str) -> dict[str, object]:
+    """An argument in braces.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
+    return value
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -77,21 +94,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--verify", action="store_true", help="build both networks and compare features")
     parser.add_argument("--prefix", help="exactly what stands before the backbone's keys")
     parser.add_argument("--model", help="timm name, where the file does not tell")
-    parser.add_argument("--model-args", type=json.loads, metavar="JSON", help="what differs from that model")
+    parser.add_argument("--model-args", type=json_object, metavar="JSON", help="what differs from that model")
     parser.add_argument(
         "--img-size",
         type=int,
         nargs="+",
         metavar="PIXELS",
-        help="resize a ViT's positions to this image size",
+        help="image size to build for; a ViT's positions are resized",
     )
-    parser.add_argument("--window", type=int, help="resize a Swin's bias tables to this window")
+    parser.add_argument(
+        "--window", type=int, help="resize a Swin's bias tables to this window; with --img-size"
+    )
     parser.add_argument(
         "--allow-missing",
         nargs="+",
         default=[],
         metavar="PATTERN",
         help="timm names (regular expressions, from the start) that the file may lack",
+    )
+    parser.add_argument(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="names of the file, behind the prefix, that are no part of the backbone (regular expressions)",
     )
     parser.add_argument(
         "--trusted",
@@ -119,6 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         image_size=args.img_size,
         window_size=args.window,
         allow_missing=args.allow_missing,
+        ignore=args.ignore,
         trusted=args.trusted,
     )
     print(backbone)

@@ -14,11 +14,23 @@ from torch import Tensor
 
 from ..architecture import Architecture, architecture_of
 from ..errors import UserError
-from .dialects import Tensors
+from .dialects import VIT, Tensors, anchors
 from .formats import NORM_EPS, Reading, recognise
 from .reading import CheckpointFile, read_file
 
-HALF = (torch.float16, torch.bfloat16)
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# What may stand beside a backbone's weights without entering its features.
+BESIDE = re.compile(
+    r"(head|heads|head_dist|head_dense|fc|fc_norm|classifier|pooler|projection_head|projector|predictor|decoder\w*"
+    r"|mask_token|masked_embed|embeddings\.mask_token|norm\d)(\.|$)"
+)
+# Arguments of a timm model that every format can express.
+EXPRESSIBLE = {
+    *("img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size"),
+    *("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate", "global_pool"),
+    *("dynamic_img_size", "strict_img_size"),
+}
+NO_ARGUMENT = "'{argument}' of the model is in no weight and cannot be written for others"
 
 
 @dataclass
@@ -33,7 +45,7 @@ class Backbone:
         missing: ``name (shape)`` of weights that the file lacks, all of them allowed to.
         unexpected: ``name (shape)`` of what is not the backbone's: heads, decoders, output norms.
         resized: ``name old shape -> new shape``.
-        widened: Number of half-precision weights, which became float32.
+        cast: Number of weights of another precision, which became float32.
         buffers: Number of entries that are computed again.
     """
 
@@ -44,15 +56,21 @@ class Backbone:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
-    widened: int = 0
+    cast: int = 0
     buffers: int = 0
 
     @property
     def norm_eps(self) -> float:
         """Of the LayerNorms that the weights were trained with, where the file or its format says; else timm's."""
-        said = (self.file.config or {}).get("layer_norm_eps", self.file.meta.get("norm_eps"))
-        known = NORM_EPS.get((self.reading.format, self.reading.dialect.family))
-        return float(said or known or self.architecture.norm_eps)
+        family = self.reading.dialect.family
+        if self.file.config is not None:  # transformers' defaults
+            said = self.file.config.get("layer_norm_eps", 1e-12 if family == VIT else 1e-5)
+        else:
+            said = self.file.meta.get("norm_eps", NORM_EPS.get((self.reading.format, family)))
+        try:
+            return float(said)
+        except (TypeError, ValueError):  # not said
+            return self.architecture.norm_eps
 
     def __str__(self) -> str:
         lines = [
@@ -73,8 +91,8 @@ class Backbone:
                 f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
                 "features need it set"
             )
-        if self.widened:
-            lines.append(f"half precision widened to float32: {self.widened}")
+        if self.cast:
+            lines.append(f"cast to float32: {self.cast}")
         return "\n".join(lines)
 
 
@@ -89,6 +107,7 @@ def read_backbone(
     image_size: Sequence[int] | None = None,
     window_size: int | None = None,
     allow_missing: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     trusted: bool = False,
 ) -> Backbone:
     """Read the backbone of anybody's checkpoint.
@@ -100,10 +119,11 @@ def read_backbone(
         prefix: Exactly what stands before the backbone's keys; None finds it.
         model: timm name, for a file whose shapes do not tell.
         model_args: timm arguments that differ from the named model's.
-        image_size: (height, width) or (side,) in pixels; a ViT's positions are resized to its grid (bicubic,
-            antialiased as in timm). None keeps them.
+        image_size: (height, width) or (side,) in pixels that the model is to be built for; a ViT's positions are
+            resized to its grid (bicubic, antialiased as in timm). None keeps them.
         window_size: A Swin's bias tables are resized to it (bicubic). None keeps them.
         allow_missing: Patterns (``re.match``) of timm names that the file may lack.
+        ignore: Patterns of the file's names, behind the prefix, that are left out although they may be the network's.
         trusted: Whether the file may run code; see :func:`load_checkpoint`.
 
     Raises:
@@ -112,28 +132,46 @@ def read_backbone(
     """
     file = read_file(source, trusted)
     reading = recognise(file, source_format, which, prefix)
+    inside = tuple(
+        p for _, p in anchors(list(file.tensors)) if p != reading.prefix and p.startswith(reading.prefix)
+    )
     own = {
         key[len(reading.prefix) :]: value
         for key, value in file.tensors.items()
-        if key.startswith(reading.prefix)
+        if key.startswith(reading.prefix) and not (inside and key.startswith(inside))
     }
     try:
         state, unknown = reading.dialect.to_timm(own)
     except ValueError as error:
         raise UserError(f"{file.path} is incomplete: {error}. Copy it again.") from error
     buffers = [key for key in unknown if re.fullmatch(reading.dialect.buffers, key)]
-    heads = {rule.theirs.split(".")[0] for rule in reading.dialect.rules}
-    foreign = [key for key in unknown if key not in buffers and key.split(".")[0] in heads]
+    left = [key for key in unknown if key not in buffers]
+    foreign = [
+        key for key in left if not BESIDE.match(key) and not any(re.match(pattern, key) for pattern in ignore)
+    ]
     if foreign:
         raise UserError(
-            f"{file.path} has {len(foreign)} weights inside its backbone that a {reading.dialect.name} lacks (first: "
-            f"{foreign[0]}), so it is of another architecture. Without them its features would be others."
+            f"{file.path} has {len(foreign)} weights that a {reading.dialect.name} has no place for (first: "
+            f"{foreign[0]}), so it may be of another architecture, whose features would be others without them. If "
+            "they are no part of the backbone: --ignore PATTERN"
         )
-    unexpected = [f"{key} {tuple(own[key].shape)}" for key in unknown if key not in buffers]
+    unexpected = [f"{key} {tuple(own[key].shape)}" for key in left]
     architecture = architecture_of(file.meta, state, file.path, file.config, model, model_args)
-    widened = sum(value.dtype in HALF for value in state.values())
-    state = {key: value.float() if value.dtype in HALF else value for key, value in state.items()}
-    missing = _check(state, architecture, file.path, allow_missing)
+    expected = architecture.shapes()  # the model can be built
+    inexpressible = set(architecture.arguments) - EXPRESSIBLE
+    if inexpressible:
+        raise UserError(
+            f"{file.path}: {NO_ARGUMENT.format(argument=min(inexpressible))}. Nothing was written."
+        )
+    odd = [key for key, v in state.items() if v.dtype not in PRECISIONS or v.layout != torch.strided]
+    if odd:
+        raise UserError(
+            f"{file.path} has {len(odd)} weights of type {state[odd[0]].dtype}, {state[odd[0]].layout} (first: "
+            f"{odd[0]}). Give a file of floating-point weights."
+        )
+    cast = sum(value.dtype != torch.float32 for value in state.values())
+    state = {key: value.float() for key, value in state.items()}
+    missing = _check(state, architecture, expected, file.path, allow_missing)
     backbone = Backbone(
         state,
         architecture,
@@ -141,7 +179,7 @@ def read_backbone(
         file,
         missing,
         sorted(unexpected),
-        widened=widened,
+        cast=cast,
         buffers=len(buffers),
     )
     if image_size is not None or window_size is not None:
@@ -149,13 +187,18 @@ def read_backbone(
     return backbone
 
 
-def _check(state: Tensors, architecture: Architecture, path: Path, allow_missing: Sequence[str]) -> list[str]:
+def _check(
+    state: Tensors,
+    architecture: Architecture,
+    expected: Mapping[str, tuple[int, ...]],
+    path: Path,
+    allow_missing: Sequence[str],
+) -> list[str]:
     """Every weight of the architecture is there, of its shape, and finite; returns those allowed to be missing.
 
     Raises:
         UserError: They are not.
     """
-    expected = architecture.shapes()
     absent = [name for name in expected if name not in state]
     lost = [name for name in absent if not any(re.match(pattern, name) for pattern in allow_missing)]
     extra = [name for name in state if name not in expected]
@@ -191,30 +234,44 @@ def _resize(backbone: Backbone, image_size: Sequence[int] | None, window_size: i
     """Positions for another grid, bias tables for another window.
 
     Raises:
-        UserError: The family has no such thing.
+        UserError: The family has no such thing, or the sizes do not fit each other.
     """
     architecture, state = backbone.architecture, backbone.state
+    target = architecture
     if image_size is not None:
-        if architecture.is_swin:
-            raise UserError("--img-size resizes a ViT's positions; a Swin has none. Use --window.")
+        if min(image_size) < architecture.patch_size or any(
+            side % architecture.patch_size for side in image_size
+        ):
+            raise UserError(
+                f"--img-size {tuple(image_size)}: give multiples of the patch, {architecture.patch_size}."
+            )
         height, width = (image_size[0], image_size[-1])
-        target = architecture.changed(img_size=height if height == width else (height, width))
-        old = state["pos_embed"]
-        state["pos_embed"] = resample_abs_pos_embed(
-            old.float(), list(target.grid), list(architecture.grid), num_prefix_tokens=1
-        )
-        _note(backbone, "pos_embed", old)
-        backbone.architecture = target
+        target = target.changed(img_size=height if height == width else (height, width))
     if window_size is not None:
         if not architecture.is_swin:
             raise UserError("--window resizes a Swin's bias tables; a ViT has none. Use --img-size.")
+        if window_size < 2:
+            raise UserError(f"--window {window_size}: give 2 or more.")
+        target = target.changed(window_size=window_size)
         side = 2 * window_size - 1
         for name, table in state.items():
             if name.endswith("relative_position_bias_table"):
                 shape = (side * side, table.shape[1])
                 state[name] = resize_rel_pos_bias_table_simple(table.float(), (window_size,) * 2, shape)
                 _note(backbone, name, table)
-        backbone.architecture = architecture.changed(window_size=window_size)
+    elif image_size is not None and not architecture.is_swin:
+        old = state["pos_embed"]
+        state["pos_embed"] = resample_abs_pos_embed(
+            old, list(target.grid), list(architecture.grid), num_prefix_tokens=1
+        )
+        _note(backbone, "pos_embed", old)
+    expected = target.shapes()
+    if any(tuple(value.shape) != expected[name] for name, value in state.items()):
+        raise UserError(
+            f"a {target} has other bias tables: where a map is smaller than the window, the window shrinks. Give "
+            "--img-size too, e.g. --window 12 --img-size 384."
+        )
+    backbone.architecture = target
 
 
 def _note(backbone: Backbone, name: str, old: Tensor) -> None:

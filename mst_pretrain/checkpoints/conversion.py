@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..architecture import literal_config
-from ..checkpoint_io import file_sha256, save_atomic, save_safetensors
+from ..checkpoint_io import file_sha256, owned, save_atomic, save_safetensors
 from ..errors import UserError
 from . import huggingface
 from .backbone import Backbone, read_backbone
@@ -51,7 +51,7 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
         )
     if target.name == "detectron2" and dialect is ORIGINAL_SWIN:
         state |= position_indices(state)  # detectron2 keeps them and warns where they are missing
-    named = {f"{prefix}{key}": value.contiguous() for key, value in state.items()}
+    named = {f"{prefix}{key}": value for key, value in owned(state).items()}
     if destination.suffix == ".safetensors":
         save_safetensors(named, destination, metadata)
     else:
@@ -163,6 +163,10 @@ def convert_checkpoint(
         UserError: See :func:`read_backbone` and :func:`write_backbone`; nothing is written then.
     """
     check_destination(Path(destination), find_target(to))
+    if Path(destination).resolve() == Path(source).resolve():
+        raise UserError(
+            f"{destination} is the source itself, of which only the backbone would be left. Name another."
+        )
     backbone = read_backbone(source, **reading)
     write_backbone(backbone, destination, to)
     return backbone

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import UserError
 from .dialects import (
@@ -81,7 +81,14 @@ FORMATS = (
         (*_BOTH, ""),
         r"masked_embed$|head\.last_layer2",
     ),
-    Format("esvit", "EsViT's checkpoint", (ORIGINAL_SWIN,), ("teacher.", "student."), "", (TEACHER, STUDENT)),
+    Format(
+        "esvit",
+        "EsViT's checkpoint",
+        (ORIGINAL_SWIN,),
+        ("teacher.", "student."),
+        r"head\.mlp|head_dense",
+        (TEACHER, STUDENT),
+    ),
     Format(
         "dino",
         "DINO's checkpoint or released backbone",
@@ -95,6 +102,7 @@ FORMATS = (
         "MoBY's checkpoint",
         (TIMM_VIT, ORIGINAL_SWIN),
         ("encoder.", "encoder_k."),
+        r"encoder_k\.|projector\.",
         published=STUDENT,
     ),
     Format("mae", "MAE's checkpoint", (TIMM_VIT,), marks=r"^(decoder_blocks|decoder_embed|mask_token)"),
@@ -178,6 +186,10 @@ def recognise(
         )
     readings = [_reading(file, dialect, found, source) for dialect, found in backbones]
     fitting = [reading for reading in readings if reading is not None]
+    if {reading.role for reading in fitting} == {STUDENT} and not any("student" in r.prefix for r in fitting):
+        fitting = [
+            replace(reading, role=None) for reading in fitting
+        ]  # "encoder" of one network says nothing
     if not fitting:
         expected = next(known for known in FORMATS if known.name == source)
         raise UserError(
@@ -190,12 +202,21 @@ def recognise(
 def _reading(file: CheckpointFile, dialect: Dialect, prefix: str, source: str) -> Reading | None:
     """The reading of one backbone, or None where it is not of the wanted format."""
     fitting = [known for known in FORMATS if known.fits(file, dialect, prefix)]
+    marked = [known for known in fitting if known.marks]
     if source != "auto":
         known = next(known for known in FORMATS if known.name == source)
         released = plain(prefix) == "" and source in RELEASED.get(dialect, ())
         fitting = [known] if known in fitting or released else []
         if not fitting:
             return None
+    else:
+        fitting = marked or fitting
+        meanings = {(known.published, NORM_EPS.get((known.name, dialect.family))) for known in fitting}
+        if len(meanings) > 1:
+            names = " and ".join(known.name for known in fitting)
+            raise UserError(
+                f"{file.path} may be of {names}, which are read differently. Say which: --from {fitting[0].name}"
+            )
     name = fitting[0].name if fitting else dialect.name
     files = fitting[0].files if fitting else "a prefix of no known project"
     below = f"below '{prefix}'" if prefix else "without a prefix"

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..architecture import Architecture
-from ..checkpoint_io import save_safetensors
+from ..architecture import Architecture, window_side
+from ..checkpoint_io import save_safetensors, temporary_name
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
 
@@ -79,11 +79,14 @@ def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
 
 def window_of(model: Any) -> int:
     """Window side of a timm Swin, from the size of its bias tables."""
-    return (round(model.layers[0].blocks[0].attn.relative_position_bias_table.shape[0] ** 0.5) + 1) // 2
+    return window_side(model.layers[0].blocks[0].attn)
 
 
 def preprocessor_config(architecture: Architecture) -> dict[str, Any]:
-    """Resize the short side, crop the centre, normalise: as our evaluation tools do [code: DINO]."""
+    """Resize the short side, crop the centre, normalise, as our evaluation tools do [code: DINO].
+
+    Where the margins are odd, transformers' crop lies one pixel beside torchvision's.
+    """
     height, width = architecture.image_size
     return dict(
         image_processor_type="BitImageProcessor",
@@ -162,19 +165,44 @@ def write_folder(
 
     Returns:
         The files.
+
+    Raises:
+        UserError: Something is there, or it cannot be written.
     """
     check_folder(folder)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = temporary_name(folder)
+        part.mkdir()
+        _fill_folder(part, state, architecture, norm_eps, metadata, folder.name)
+        if folder.exists():
+            folder.rmdir()  # empty
+        part.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}). Give a folder in a place that allows writing and "
+            "has space."
+        ) from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)  # after an error
+    return sorted(folder.iterdir())
+
+
+def _fill_folder(
+    part: Path,
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    norm_eps: float,
+    metadata: dict[str, str],
+    title: str,
+) -> None:
+    """All files of the folder."""
     for name, content in (
         ("config.json", model_config(architecture, norm_eps)),
         ("preprocessor_config.json", preprocessor_config(architecture)),
     ):
         (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (part / "README.md").write_text(card(architecture, metadata, folder.name), encoding="utf-8")
+    (part / "README.md").write_text(card(architecture, metadata, title), encoding="utf-8")
     save_safetensors(state, part / "model.safetensors", metadata)
-    if folder.exists():
-        folder.rmdir()  # empty
-    part.rename(folder)
-    return sorted(folder.iterdir())

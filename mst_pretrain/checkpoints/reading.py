@@ -97,7 +97,10 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         UserError: It is not there or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}, no object")
+        return config
     except FileNotFoundError:
         raise UserError(f"{path} is not there. A Hugging Face folder needs it beside the weights.") from None
     except (ValueError, OSError) as error:

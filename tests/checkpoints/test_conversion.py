@@ -124,7 +124,7 @@ def test_missing_weights_must_be_named(tmp_path: Path) -> None:
     [
         (
             lambda s: s | {"blocks.0.ls1.gamma": torch.ones(48)},
-            r"1 weights inside its backbone.*blocks\.0\.ls1\.gamma",
+            r"1 weights that a timm ViT has no place for.*blocks\.0\.ls1\.gamma",
         ),
         (
             lambda s: s | {"blocks.2.norm1.weight": torch.ones(48)},
@@ -246,7 +246,7 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     written = load_checkpoint(tmp_path / "b.safetensors")["state_dict"]
     assert all(torch.equal(written[key], state[key].float()) for key in state)
     assert all(value.dtype == torch.float32 for value in written.values())
-    assert f"widened to float32: {len(state)}" in str(backbone)
+    assert f"cast to float32: {len(state)}" in str(backbone)
 
 
 def test_heads_are_reported(tmp_path: Path) -> None:
@@ -335,7 +335,9 @@ def test_positions_are_resized_only_when_asked(tmp_path: Path) -> None:
 def test_bias_tables_are_resized_only_when_asked(tmp_path: Path, foreign_file: File) -> None:
     """A Swin of another window would get tables of the old one, or interpolated by another rule than Swin's."""
     path, _ = foreign_file("moby", "swin-tiny-test")
-    backbone = convert_checkpoint(path, tmp_path / "b.safetensors", window_size=12)
+    with pytest.raises(UserError, match=r"has other bias tables.*--window 12 --img-size 384"):
+        convert_checkpoint(path, tmp_path / "b.safetensors", window_size=12)
+    backbone = convert_checkpoint(path, tmp_path / "b.safetensors", window_size=12, image_size=(384,))
     own = read_backbone(path).state
     tables = [key for key in own if key.endswith("bias_table")]
     assert len(backbone.resized) == len(tables) == 8
@@ -345,14 +347,18 @@ def test_bias_tables_are_resized_only_when_asked(tmp_path: Path, foreign_file: F
         torch.testing.assert_close(backbone.state[key], new)
     model = timm.create_model(
         "swin_tiny_patch4_window7_224",
-        img_size=384,
         num_classes=0,
         checkpoint_path=str(tmp_path / "b.safetensors"),
         **backbone.architecture.arguments,
     )
     assert model(torch.zeros(1, 3, 384, 384)).shape == (1, 192)
-    with pytest.raises(UserError, match="--img-size resizes a ViT's"):
-        read_backbone(path, image_size=(384,))
+    again = read_backbone(tmp_path / "b.safetensors")
+    assert again.architecture == backbone.architecture
+    assert timm_deviation(backbone, tmp_path / "b.safetensors") == 0
+    convert_checkpoint(tmp_path / "b.safetensors", tmp_path / "c.pth")
+    plain = load_checkpoint(tmp_path / "c.pth")
+    torch.save(plain["state_dict"], tmp_path / "d.pth")  # nothing but weights: the tables tell the size
+    assert read_backbone(tmp_path / "d.pth").architecture.arguments["window_size"] == 12
 
 
 # what is written
