@@ -163,6 +163,106 @@ def test_refusals(change: Callable[[Any], Any], message: str, tmp_path: Path) ->
     assert not (tmp_path / "b.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["reg_token", "dist_token", "absolute_pos_embed", "norm_pre.weight", "unknown"]
+)
+def test_nothing_that_may_enter_the_features_is_left_out(name: str, tmp_path: Path) -> None:
+    """Registers, absolute positions or another token would be dropped: every key matches and the features differ."""
+    path = saved({"model": vit_state() | {name: torch.ones(1, 1, 48)}}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"no place for \(first: {name}\).*--ignore"):
+        read_backbone(path, **VIT)
+    assert read_backbone(path, ignore=[name], **VIT).unexpected == [f"{name} (1, 1, 48)"]
+
+
+def test_formats_that_read_differently_are_not_guessed(tmp_path: Path) -> None:
+    """A network would get another project's epsilon, or another of the file's two networks."""
+    path = tmp_path / "a.pth"
+    teacher = foreign.checkpoint("esvit", "swin-tiny-test", 0)["teacher"]
+    plain = {key: value for key, value in teacher.items() if "head" not in key}
+    torch.save({"teacher": plain, "student": plain}, path)
+    assert read_backbone(path).reading.format == "dino" and read_backbone(path).norm_eps == 1e-5
+    encoder = {f"encoder.{key}": value for key, value in vit_state().items()} | {
+        "decoder.weight": torch.ones(2)
+    }
+    torch.save({"model": encoder}, path)
+    found = read_backbone(path, **VIT)
+    assert found.reading.role is None and found.reading.format == "timm ViT"
+    both = foreign.checkpoint("ibot", "swin-tiny-test", 0)
+    both["teacher"]["projector.weight"] = torch.ones(2)
+    torch.save(both, path)
+    assert read_backbone(path).reading.format == "ibot"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.to(torch.int8), r"of type torch\.int8"),
+        (lambda v: v.to(torch.complex64), r"of type torch\.complex64"),
+        (lambda v: v.to_sparse(), r"torch\.sparse_coo"),
+    ],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(change: Any, message: str, tmp_path: Path) -> None:
+    """Quantised weights would be copied as they are and compute something else."""
+    state = vit_state()
+    state["norm.bias"] = change(state["norm.bias"])
+    with pytest.raises(UserError, match=message):
+        read_backbone(saved(state, tmp_path / "a.pth"), **VIT)
+
+
+def test_arguments_that_no_file_can_express_are_refused(tmp_path: Path, foreign_file: File) -> None:
+    """Another activation given by hand would be exported as GELU, or pass by a config that says otherwise."""
+    path, _ = foreign_file("dino", "vit-tiny-test")
+    with pytest.raises(UserError, match="'act_layer' of the model is in no weight"):
+        convert_checkpoint(
+            path,
+            tmp_path / "hf",
+            "huggingface",
+            model=VIT["model"],
+            model_args=VIT["model_args"] | {"act_layer": "relu"},
+        )
+    convert_checkpoint(path, tmp_path / "hf", "huggingface", **VIT)
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    for change, message in (
+        ({"hidden_act": "relu"}, "hidden_act"),
+        ({"hidden_size": "wide"}, "makes no sense"),
+        ({"image_size": []}, "makes no sense"),
+    ):
+        (tmp_path / "hf/config.json").write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=message):
+            read_backbone(tmp_path / "hf", **VIT)
+    (tmp_path / "hf/config.json").write_text("[]")
+    with pytest.raises(UserError, match="it holds a list"):
+        read_backbone(tmp_path / "hf")
+
+
+def test_views_and_shared_weights_are_written_as_themselves(tmp_path: Path) -> None:
+    """A file would hold a whole storage behind a view, or tied weights would end in a traceback."""
+    state = {key: torch.cat([value, value])[: len(value)] for key, value in vit_state().items()}
+    state["blocks.1.norm1.bias"] = state["blocks.0.norm1.bias"] = state["norm.bias"]
+    path = saved(state, tmp_path / "a.pth")
+    for name in ("b.safetensors", "b.pth"):
+        convert_checkpoint(path, tmp_path / name, **VIT)
+        assert (tmp_path / name).stat().st_size < 0.7 * path.stat().st_size
+        again = read_backbone(tmp_path / name, **VIT).state
+        assert all(torch.equal(again[key], state[key]) for key in state)
+
+
+def test_a_checkpoint_is_not_replaced_by_its_backbone(tmp_path: Path, foreign_file: File) -> None:
+    """The optimizer's state would be gone with one wrong argument."""
+    saved(foreign.checkpoint("dino", "vit-tiny-test", 0), tmp_path / "a.pth")
+    before = (tmp_path / "a.pth").read_bytes()
+    with pytest.raises(UserError, match="is the source itself"):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.pth", **VIT)
+    assert (tmp_path / "a.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [(7,), (0,), (64, 40)])
+def test_image_sizes_must_be_whole_patches(size: tuple[int, ...], tmp_path: Path) -> None:
+    """Positions of an empty grid, or of one that nobody asked for, would be written."""
+    with pytest.raises(UserError, match=r"--img-size .*: give multiples of the patch, 16"):
+        read_backbone(saved(vit_state(), tmp_path / "a.pth"), image_size=size, **VIT)
+
+
 def test_one_network_is_neither_teacher_nor_student(tmp_path: Path) -> None:
     """Somebody who asks for a file's teacher would get its only network under that name."""
     path = saved(vit_state(), tmp_path / "a.pth")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -255,6 +258,42 @@ def test_crash_while_writing_leaves_the_old_file(
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     write({"w": torch.ones(3)}, path)
     assert torch.equal(load_state_dict(path)["w"], torch.ones(3))
+
+
+def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    """A slow writer would go on writing into the file that a faster one has just finished."""
+    path = tmp_path / "a.pth"
+    with checkpoint_io.replacing(path) as slow:
+        stream = open(slow, "wb")  # noqa: SIM115
+        stream.write(b"slow")
+        with checkpoint_io.replacing(path) as fast:
+            fast.write_bytes(b"fast and whole")
+        stream.write(b" and late")
+        stream.flush()
+        assert path.read_bytes() == b"fast and whole"
+        stream.close()
+    assert path.read_bytes() == b"slow and late"
+
+
+def test_only_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
+    """A disk would fill with halves of killed writers, or a user's or a living writer's file be deleted."""
+    path, host = tmp_path / "a.pth", platform.node()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {
+        f"a.pth.{host}-{dead.pid}-0123abcd.part": False,
+        f"a.pth.{host}-{os.getppid()}-0123abcd.part": True,
+        f"a.pth.elsewhere-{dead.pid}-0123abcd.part": True,
+        f"b.pth.{host}-{dead.pid}-0123abcd.part": True,
+        "a.pth.part": True,
+    }
+    for name in names:
+        (tmp_path / name).write_text("x")
+    save_atomic({"w": torch.ones(1)}, path)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "a.pth",
+        *(name for name, kept in names.items() if kept),
+    }
 
 
 @pytest.mark.parametrize("writer", WRITERS)
