@@ -193,7 +193,7 @@ loading.py test_checkpoint_io.py::test_position_embedding_is_resized_to_the_grid
 + weight = value
 
 checkpoint_io.py test_checkpoint_io.py::test_crash_while_writing_leaves_the_old_file
-- part = path.with_name(path.name + ".part")
+- part = temporary_name(path)
 + part = path
 
 data/datasets.py test_multicrop.py::test_sample_is_a_function_of_seed_epoch_and_index

@@ -176,7 +176,25 @@ def recognise(
     if source not in ("auto", *(known.name for known in FORMATS)):
         names = ", ".join(known.name for known in FORMATS)
         raise UserError(f"there is no format '{source}'. Known: auto, {names}.")
-    backbones = [found for found in anchors(list(file.tensors)) if prefix is None or found[1] == prefix]
+    found = readings(file, source, prefix)
+    if not found:
+        expected = next(known for known in FORMATS if known.name == source)
+        listed = _listed(anchors(list(file.tensors)))
+        raise UserError(
+            f"{file.path} is not of format '{source}' ({expected.files}): found {listed}. Leave out --from to have it "
+            "recognised."
+        )
+    return _choose(file, found, which)
+
+
+def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = None) -> list[Reading]:
+    """Every backbone in a file that fits ``source``; see :func:`recognise`.
+
+    Raises:
+        UserError: There is none of any format, or one that two formats read differently.
+    """
+    everything = anchors(list(file.tensors))
+    backbones = [found for found in everything if prefix is None or found[1] == prefix]
     if not backbones:
         heads = ", ".join(sorted({key.split(".")[0] for key in file.tensors})[:8]) or "no tensors"
         where = "" if prefix is None else f" right below '{prefix}'"
@@ -184,19 +202,13 @@ def recognise(
             f"{file.path} holds no ViT or Swin backbone of a known dialect{where} (found: {heads}). Formats read: "
             f"{', '.join(known.name for known in FORMATS)}."
         )
-    readings = [_reading(file, dialect, found, source) for dialect, found in backbones]
-    fitting = [reading for reading in readings if reading is not None]
-    if {reading.role for reading in fitting} == {STUDENT} and not any("student" in r.prefix for r in fitting):
+    found = [_reading(file, dialect, where, source) for dialect, where in backbones]
+    fitting = [reading for reading in found if reading is not None]
+    if all(role_of(where) != TEACHER and "student" not in where for _, where in everything):
         fitting = [
             replace(reading, role=None) for reading in fitting
         ]  # "encoder" of one network says nothing
-    if not fitting:
-        expected = next(known for known in FORMATS if known.name == source)
-        raise UserError(
-            f"{file.path} is not of format '{source}' ({expected.files}): found {_listed(backbones)}. "
-            "Leave out --from to have it recognised."
-        )
-    return _choose(file, fitting, which)
+    return fitting
 
 
 def _reading(file: CheckpointFile, dialect: Dialect, prefix: str, source: str) -> Reading | None:

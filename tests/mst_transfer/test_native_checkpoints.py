@@ -60,7 +60,8 @@ def test_we_load_what_their_backbones_hold(
         nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.2, generator=generator)
     before = "backbone." if wrapped else ""
     state = {f"{before}{key}": value for key, value in native.state_dict().items()}
-    torch.save({"state_dict": state | {"neck.convs.0.weight": torch.ones(2)}}, tmp_path / "c.pth")
+    neck = {"neck.convs.0.weight": torch.ones(2)} if wrapped else {}
+    torch.save({"state_dict": state | neck}, tmp_path / "c.pth")
     allowed = [r"norm\."] if kind == "swin" else []  # mmdet's has output norms only
     found = read_backbone(tmp_path / "c.pth", allow_missing=allowed, **given)
     assert found.reading.prefix == before
