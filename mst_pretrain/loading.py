@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -102,7 +103,8 @@ def load_backbone(
         antialias: Bicubic resizing as timm's; False as DINO's and mmseg's.
 
     Raises:
-        UserError: A weight has no source or another shape; the module is then unchanged.
+        UserError: A weight has no source, another shape, or values that are not finite or no floating-point
+            numbers; the module is then unchanged.
     """
     source = load_state_dict(path, prefix)
     target = {
@@ -128,22 +130,45 @@ def load_backbone(
             f"{path} does not fit this backbone: {report}. It is a checkpoint of another architecture or was cut; "
             "use the config that belongs to it, or convert it with tools/convert_checkpoint.py."
         )
+    _check_values({key: weight for key, weight in state.items() if target[key].is_floating_point()}, path)
     module.load_state_dict(state, strict=False)
     return report
 
 
-def refuse_leftovers(report: LoadReport, path: str | Path, remedy: str) -> None:
+def _check_values(weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Every weight is of floating-point numbers, all of them finite.
+
+    Raises:
+        UserError: One is not.
+    """
+    whole = [f"{key}, {value.dtype}" for key, value in weights.items() if not value.is_floating_point()]
+    if whole:
+        raise UserError(
+            f"{path} has {len(whole)} weights that are no floating-point numbers (first: {whole[0]}), so it was "
+            "quantized or is no checkpoint of a training. Nothing was loaded. Use the file it was made from."
+        )
+    # double: 8-bit floats have no isfinite
+    broken = [key for key, value in weights.items() if not bool(torch.isfinite(value.double()).all())]
+    if broken:
+        raise UserError(
+            f"{path} has values that are not finite in {len(broken)} weights (first: {broken[0]}). Nothing was loaded. "
+            "Use an earlier checkpoint of the run."
+        )
+
+
+def refuse_leftovers(report: LoadReport, path: str | Path, remedy: str, known: Collection[str] = ()) -> None:
     """A file may hold a classifier beside the backbone, but no block that the backbone lacks.
 
     Args:
         report: Of :func:`load_backbone`.
         path: The file.
         remedy: A sentence.
+        known: Weights of the whole model that a part of it has no use for.
 
     Raises:
         UserError: A weight was left over.
     """
-    left = [key for key in report.unexpected if not MAY_BE_LEFT.match(key)]
+    left = [key for key in report.unexpected if not MAY_BE_LEFT.match(key) and key not in known]
     if left:
         raise UserError(
             f"{path} has {len(left)} weights that this backbone has no place for (first: {left[0]}), so it is of "

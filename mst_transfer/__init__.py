@@ -1,9 +1,10 @@
 """Pretrained backbones in mmdet and mmseg. Importing it registers everything with MMEngine."""
 
-from .compat import check_distributions, silence_onedl
+from .compat import check_distributions, load_without_code, silence_onedl
 
 check_distributions()
 silence_onedl()
+load_without_code()
 
 from .ops import use_torchvision_ops  # noqa: E402
 

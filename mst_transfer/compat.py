@@ -1,9 +1,10 @@
-"""Which distributions provide mmcv, mmdet, mmseg and mmengine, and what to do when two do."""
+"""Which distributions provide mmcv, mmdet, mmseg and mmengine, and what to do when two do; two mends of MMEngine."""
 
 from __future__ import annotations
 
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mst_pretrain.errors import UserError
@@ -55,6 +56,22 @@ def silence_onedl() -> None:
             print_log(msg, *args, **kwargs)
 
     logging.print_log = without_onedl
+
+
+def load_without_code() -> None:
+    """Let MMEngine read local checkpoints with this project's loader, also for mmdet's and mmseg's own models.
+
+    MMEngine's own, where reading weights alone fails, reads the file a second time and runs what is in it.
+    """
+    checkpoint_io: Any = import_module("mst_pretrain.checkpoint_io")  # imports MMEngine
+    runner: Any = import_module("mmengine.runner")
+
+    def load_from_local(
+        filename: str, map_location: Any = None
+    ) -> dict[str, Any]:  # MMEngine prints the name's end
+        return checkpoint_io.load_checkpoint(Path(filename).expanduser(), map_location or "cpu")
+
+    runner.CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
 
 
 def _has_files(package: str) -> bool:

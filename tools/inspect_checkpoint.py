@@ -3,16 +3,15 @@
     python tools/inspect_checkpoint.py FILE [--json]
 
 FILE is a checkpoint of this repository or of any project that tools/convert_checkpoint.py reads. The exit code is 1
-when a weight is missing, not finite, or zero throughout.
+when a weight is missing, of another shape, without a place in the architecture, not finite, or zero throughout.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, report
+from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, json_text, report
 from mst_pretrain.errors import run_cli
 
 
@@ -30,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     found = inspect_checkpoint(args.file, args.trusted)
-    print(json.dumps(found) if args.json else report(found))
+    print(json_text(found) if args.json else report(found))
     return 0 if is_healthy(found) else 1
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +21,22 @@ from .reading import CheckpointFile, epoch_of, iteration_of, read_file
 
 SHOWN = 200  # characters of a metadata entry
 PLAIN = (str, int, float, bool, argparse.Namespace)
-ZERO_AT_START = r".*(mask_token|masked_embed|attn_mask|relative_position_index|bias|center|queue_ptr)$"
+ZERO_AT_START = (
+    r".*(mask_token|masked_embed|attn_mask|relative_position_index|bias|center|queue_ptr|running_mean|"
+    r"num_batches_tracked)$"
+)
+COUNTED = (
+    "epoch",
+    "iter",
+    "iteration",
+)  # told apart from the other metadata: the file's may be another count
+# Of a backbone, though no part of one in any dialect; everything else beside the known parts may be another network.
+OF_A_BACKBONE = r"(reg_token|register_tokens|dist_token|absolute_pos_embed|norm_pre\..+|rel_pos_bias\..+)"
+PROBLEMS = {
+    "missing": "weights",
+    "mismatched": "weights of another shape",
+    "extra": "weights that it has no place for",
+}
 
 
 def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
@@ -32,13 +49,15 @@ def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any
     Returns:
         ``file``, ``bytes``, ``sha256``, ``tensors``, ``parameters`` (all floating-point values in the file),
         ``precision`` (values by dtype), ``health`` (names with NaN or Inf, names all zero that should not be),
-        ``backbones`` (format, why, network, prefix, architecture, image_size, patch_size, parameters, norms by
-        block), ``epoch``, ``iteration``, ``metadata`` and ``others`` (names of what is no plain value).
+        ``backbones`` (format, why, network, prefix, parameters, norms by block; architecture, image_size, patch_size
+        and its weights that are missing, mismatched in shape or extra, or architecture None and the problem),
+        ``epoch``, ``iteration``, ``metadata`` without these two and ``others`` (names of what is no plain value).
 
     Raises:
         UserError: The file cannot be read.
     """
     file = read_file(path, trusted)
+    said = {str(k): v for k, v in {**file.others, **file.meta}.items() if str(k) not in COUNTED}
     precision: dict[str, int] = {}
     for value in file.tensors.values():
         precision[str(value.dtype).removeprefix("torch.")] = (
@@ -55,10 +74,8 @@ def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any
         "backbones": [backbone(file, dialect, prefix) for dialect, prefix in anchors(list(file.tensors))],
         "epoch": epoch_of(file),
         "iteration": iteration_of(file),
-        "metadata": {
-            str(k): _short(v) for k, v in {**file.others, **file.meta}.items() if isinstance(v, PLAIN)
-        },
-        "others": [str(k) for k, v in {**file.others, **file.meta}.items() if not isinstance(v, PLAIN)],
+        "metadata": {key: _short(value) for key, value in said.items() if isinstance(value, PLAIN)},
+        "others": [key for key, value in said.items() if not isinstance(value, PLAIN)],
     }
 
 
@@ -84,13 +101,20 @@ def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, A
     reading = recognise(file, which=role, prefix=prefix)
     found |= {"format": reading.format, "why": reading.why}
     try:
-        state, _ = dialect.to_timm(own)
+        state, unknown = dialect.to_timm(own)
         architecture: Architecture = architecture_of(file.meta, state, file.path, file.config)
+        expected = architecture.shapes()
         found |= {
             "architecture": str(architecture),
             "image_size": list(architecture.image_size),
             "patch_size": architecture.patch_size,
-            "missing": [name for name in architecture.shapes() if name not in state],
+            "missing": [name for name in expected if name not in state],
+            "mismatched": [
+                f"{name} {tuple(value.shape)} for {expected[name]}"
+                for name, value in state.items()
+                if name in expected and tuple(value.shape) != expected[name]
+            ],
+            "extra": [*(name for name in state if name not in expected), *_of_backbone(unknown, dialect)],
         }
     except (UserError, ValueError) as error:
         found |= {"architecture": None, "problem": str(error)}
@@ -98,6 +122,17 @@ def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, A
     found["parameters"] = sum(value.numel() for value in state.values() if value.is_floating_point())
     found["norms"] = norms(state)
     return found
+
+
+def _of_backbone(unknown: list[str], dialect: Dialect) -> list[str]:
+    """Of the keys that no rule of the dialect knows, the weights inside the parts that it has: no heads, no buffers."""
+    parts = {rule.theirs.split(".")[0] for rule in dialect.rules}
+    return [
+        key
+        for key in unknown
+        if not re.fullmatch(dialect.buffers, key)
+        and (key.split(".")[0] in parts or re.fullmatch(OF_A_BACKBONE, key))
+    ]
 
 
 def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
@@ -149,13 +184,15 @@ def report(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"  architecture: {entry['architecture']}; image {height} x {width}, patch {entry['patch_size']}"
             )
-            if entry["missing"]:
-                lines.append(f"  MISSING: {len(entry['missing'])} weights (first: {entry['missing'][:3]})")
+            lines += [
+                f"  {name.upper()}: {len(entry[name])} {what} (first: {entry[name][:3]})"
+                for name, what in PROBLEMS.items()
+                if entry[name]
+            ]
         lines.append(f"  parameters: {entry['parameters']:,}")
-        largest = max(entry["norms"].values(), default=0.0)
-        finite = largest if 0 < largest < float("inf") else 1.0
+        largest = max(filter(math.isfinite, entry["norms"].values()), default=0.0) or 1.0
         for part, norm in entry["norms"].items():
-            bar = "#" * round(30 * norm / finite) if norm == norm and norm < float("inf") else "not finite"
+            bar = "#" * round(30 * norm / largest) if math.isfinite(norm) else "not finite"
             lines.append(f"  norm {part:24} {norm:10.3f} {bar}")
     lines.append("")
     for name, keys in found["health"].items():
@@ -168,6 +205,16 @@ def report(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def json_text(found: Mapping[str, Any]) -> str:
+    """The result of :func:`inspect_checkpoint` as one JSON object; JSON has no NaN or Inf, such norms are null."""
+    backbones = [
+        {**entry, "norms": {k: v if math.isfinite(v) else None for k, v in entry["norms"].items()}}
+        for entry in found["backbones"]
+    ]
+    return json.dumps({**found, "backbones": backbones}, allow_nan=False)
+
+
 def is_healthy(found: Mapping[str, Any]) -> bool:
-    """No NaN, Inf, all-zero weight, or missing weight of a backbone."""
-    return not any(found["health"].values()) and not any(entry.get("missing") for entry in found["backbones"])
+    """No NaN, Inf or all-zero weight; of a backbone whose architecture is known, none missing, misshapen or extra."""
+    wrong = any(entry.get(name) for entry in found["backbones"] for name in PROBLEMS)
+    return not wrong and not any(found["health"].values())

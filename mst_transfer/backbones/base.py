@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mst_pretrain.errors import UserError
-from mst_pretrain.loading import load_backbone
+from mst_pretrain.loading import load_backbone, refuse_leftovers
+
+LAST_NORM = frozenset(
+    {"norm.weight", "norm.bias"}
+)  # of a file, where the model here has fc_norm in its place
 
 
 class TrunkBackbone(BaseModule):
@@ -21,16 +25,22 @@ class TrunkBackbone(BaseModule):
     Args:
         init_cfg: None keeps timm's initialisation; ``dict(type='Pretrained', checkpoint=FILE, prefix=...)`` loads
             every weight of the trunk or fails.
+
+    Attributes:
+        trunk: As far as the last output needs it.
+        whole: Names of timm's weights before it was cut.
     """
 
     trunk: Any
+    whole: frozenset[str]
     _is_init: bool
 
     def init_weights(self) -> None:
         """Load the trunk. Nothing is loaded in part.
 
         Raises:
-            UserError: The file is missing or does not fit, or ``init_cfg`` is of another type.
+            UserError: The file is missing, does not fit, holds a weight that the whole model has no place for, or
+                ``init_cfg`` is of another type.
         """
         if self._is_init or not self.init_cfg:
             return
@@ -44,6 +54,12 @@ class TrunkBackbone(BaseModule):
         if not path.is_file():
             raise UserError(f"pretrained weights not found: {path}. {_remedy(path)}")
         report = load_backbone(self.trunk, path, init.get("prefix", ""), antialias=False)
+        refuse_leftovers(
+            report,
+            path,
+            "Set model and model_args to the ones it was trained with, or give init_cfg another file.",
+            self.whole | LAST_NORM if isinstance(self.trunk.norm, nn.Identity) else self.whole,
+        )
         print_log(f"{type(self).__name__} from {path}: {report}", logger="current")
         self._is_init = True
 

@@ -83,6 +83,7 @@ class MSTSwin(TrunkBackbone):
         self.out_indices = tuple(out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(range(len(trunk.layers))):
             raise ValueError(f"out_indices {self.out_indices} do not fit {len(trunk.layers)} stages")
+        self.whole = frozenset(trunk.state_dict())
         trunk.norm = nn.Identity()
         trunk.layers = trunk.layers[: max(self.out_indices) + 1]
         for layer in trunk.layers:

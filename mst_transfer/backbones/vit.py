@@ -86,6 +86,7 @@ class MSTVisionTransformer(TrunkBackbone):
             raise ValueError(f"normed_taps must be none, last or all, got '{normed_taps}'")
         self.window_size = window_size
         self.windowed_blocks = _windowed_blocks(trunk, window_size, global_blocks)
+        self.whole = frozenset(trunk.state_dict())
         if self.normed_taps == "none":
             trunk.norm = nn.Identity()
         trunk.fc_norm = nn.Identity()  # of pooled features: a parameter without gradient would stop DDP

@@ -12,9 +12,15 @@ import foreign
 import pytest
 import torch
 
+from mst_pretrain.checkpoint_io import flat_tensors
+from mst_pretrain.checkpoints.dialects import anchors
+from mst_pretrain.checkpoints.inspection import backbone
+from mst_pretrain.checkpoints.reading import CheckpointFile
 from mst_pretrain.errors import UserError
+from mst_pretrain.mst import MST
 
 ROOT = Path(__file__).parents[2]
+SMALL_HEAD = dict(prototypes=8, hidden_dim=8, bottleneck_dim=4)
 SMALL = ["--model", "vit_small_patch16_224", "--model-args"]
 SMALL += [json.dumps(dict(img_size=64, embed_dim=48, depth=2, num_heads=3))]
 
@@ -127,6 +133,88 @@ def test_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line in text, line
 
 
+def test_inspection_finds_another_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that no model can load, or only with a part of it left out, would be called healthy."""
+    saved = foreign.checkpoint("moby", "swin-t", 0)
+    weights, module = saved["model"], tool("inspect_checkpoint")
+    weights["encoder.layers.2.blocks.3.mlp.fc1.bias"] = torch.ones(5)
+    torch.save(saved, tmp_path / "a.pth")
+    assert module.main([str(tmp_path / "a.pth"), "--json"]) == 1
+    shape = "layers.2.blocks.3.mlp.fc1.bias (5,) for (1536,)"
+    student, teacher = json.loads(capsys.readouterr().out)["backbones"]
+    assert (student["missing"], student["mismatched"], student["extra"]) == ([], [shape], [])
+    assert (teacher["missing"], teacher["mismatched"], teacher["extra"]) == ([], [], [])
+    assert module.main([str(tmp_path / "a.pth")]) == 1
+    assert f"MISMATCHED: 1 weights of another shape (first: ['{shape}'])" in capsys.readouterr().out
+
+    saved = foreign.checkpoint("moby", "swin-t", 0)
+    names = ["layers.0.blocks.1.attn.logit_scale", "absolute_pos_embed"]
+    saved["model"] |= {f"encoder_k.{name}": torch.ones(3) for name in names}
+    torch.save(saved, tmp_path / "a.pth")
+    assert module.main([str(tmp_path / "a.pth")]) == 1
+    line = f"EXTRA: 2 weights that it has no place for (first: {names})"
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_inspection_finds_a_block_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file with more blocks than the model it says it is would be called healthy."""
+    state = MST({"name": "vit_tiny_patch16_224", "depth": 2}, SMALL_HEAD).teacher.backbone.state_dict()
+    said = {"architecture": "vit_tiny_patch16_224", "model_args": json.dumps({"depth": 1})}
+    torch.save({"state_dict": state, "meta": said}, tmp_path / "a.pth")
+    assert tool("inspect_checkpoint").main([str(tmp_path / "a.pth")]) == 1
+    assert "EXTRA: 12 weights that it has no place for (first: ['blocks.1." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        (name, architecture)
+        for name in foreign.FORMATS
+        for architecture in ("deit-s", "swin-t")
+        if foreign.exists(name, architecture) and (name, architecture) != ("detectron2", "deit-s")  # ViTDet
+    ],
+)
+def test_inspection_takes_heads_for_heads(name: str, architecture: str) -> None:
+    """The heads, decoders and tables of published files would make them another architecture's."""
+    tensors, _ = flat_tensors(foreign.checkpoint(name, architecture, 0))
+    file = CheckpointFile(Path("a.pth"), tensors)
+    found = [backbone(file, dialect, prefix) for dialect, prefix in anchors(list(tensors))]
+    assert found and all(entry["architecture"] for entry in found)
+    assert not any(entry[key] for entry in found for key in ("mismatched", "extra"))
+
+
+def test_inspection_of_a_fresh_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The project's own initial.pth would be called sick, or two epochs be told for one file."""
+    masked = {"masking": {"mode": "random"}, "decoder": {"width": 32}}
+    state = MST({"name": "vit_tiny_patch16_224"}, {**SMALL_HEAD, "norm": "bn"}, **masked).state_dict()
+    assert {key.split(".")[0] for key in state if key.endswith("running_mean")} >= {"student", "decoder"}
+    meta, sampler = {"epoch": 0, "iter": 7, "seed": 5}, {"position": 30, "size": 10}
+    saved = {"state_dict": state, "meta": meta, "sampler": sampler, "iteration": 7}
+    torch.save(saved, tmp_path / "initial.pth")
+    assert tool("inspect_checkpoint").main([str(tmp_path / "initial.pth")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    counts = [line for line in lines if line.startswith(("epoch", "iter"))]
+    assert counts == ["epoch: 3", "iteration: 7"] and "seed: 5" in lines
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_inspection_of_broken_values_is_json(
+    value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script that reads the report would stop at the files it is meant to find."""
+    saved = foreign.checkpoint("dino-backbone", "deit-s", 0)
+    saved["blocks.1.norm1.weight"][0] = float(value)
+    torch.save(saved, tmp_path / "a.pth")
+    assert tool("inspect_checkpoint").main([str(tmp_path / "a.pth"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    norms = found["backbones"][0]["norms"]
+    assert norms["blocks.1"] is None and norms["blocks.0"] > 0
+    assert found["health"][value] == ["blocks.1.norm1.weight"]
+    tool("inspect_checkpoint").main([str(tmp_path / "a.pth")])
+    bars = [line.count("#") for line in capsys.readouterr().out.splitlines() if line.startswith("  norm")]
+    assert max(bars) == 30
+
+
 def test_inspection_of_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file without a known backbone, or of an unusual size, would end in a traceback."""
     module = tool("inspect_checkpoint")
@@ -135,4 +223,4 @@ def test_inspection_of_other_files(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no ViT or Swin backbone of a known dialect" in capsys.readouterr().out
     torch.save(foreign.checkpoint("dino-backbone", "vit-tiny-test", 0), tmp_path / "b.pth")
     assert module.main([str(tmp_path / "b.pth")]) == 0
-    assert "architecture: unknown." in capsys.readouterr().out
+    assert "architecture: unknown. " in capsys.readouterr().out

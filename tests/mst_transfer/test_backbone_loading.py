@@ -193,6 +193,112 @@ def test_another_architecture_is_an_error(trunks: dict[str, tuple[Path, Any]]) -
         small_swin(init_cfg=pretrained(trunks["vit"][0])).init_weights()
 
 
+def saved(path: Path, state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The init_cfg of weights with timm's names."""
+    torch.save({"state_dict": {f"teacher.backbone.{key}": value for key, value in state.items()}}, path)
+    return pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "like"),
+    [
+        ("vit", "blocks.0.ls1.gamma", "norm.weight"),  # LayerScale
+        ("vit", "blocks.3.attn.rel_pos_h", "norm.weight"),  # ViTDet
+        ("vit", "reg_token", "cls_token"),
+        ("vit", "norm_pre.weight", "norm.weight"),
+        ("vit", "blocks.4.norm1.weight", "norm.weight"),  # a fifth block
+        ("swin", "layers.0.blocks.1.attn.logit_scale", "norm.weight"),  # version 2
+        ("swin", "absolute_pos_embed", "norm.weight"),
+        ("swin", "layers.2.blocks.2.norm1.weight", "norm.weight"),
+    ],
+)
+def test_a_weight_without_a_place_is_an_error(
+    kind: str, name: str, like: str, trunks: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    """The weights of another architecture would be fine-tuned in this one, whose features are not theirs."""
+    state = trunks[kind][1].state_dict()
+    init_cfg = saved(tmp_path / "w.pth", {**state, name: torch.ones_like(state[like])})
+    build: Any = small_vit if kind == "vit" else small_swin
+    with pytest.raises(
+        UserError, match=rf"w\.pth has 1 weights .*{name}.*another architecture\. Set model and"
+    ):
+        build(init_cfg=init_cfg).init_weights()
+
+
+@pytest.mark.parametrize("depth", [4, 5])
+def test_a_cut_trunk_knows_its_depth(depth: int, trunks: dict[str, tuple[Path, Any]], tmp_path: Path) -> None:
+    """Early taps would refuse a whole file's later blocks, or take those of a deeper model."""
+    state = timm.models.VisionTransformer(num_classes=3, **{**SMALL_VIT, "depth": depth}).state_dict()
+    backbone = small_vit(pyramid=False, out_indices=(1,), init_cfg=saved(tmp_path / "w.pth", state))
+    if depth == 4:
+        backbone.init_weights()
+        assert torch.equal(backbone.trunk.blocks[1].norm1.weight, state["blocks.1.norm1.weight"])
+    else:
+        with pytest.raises(UserError, match=r"has 12 weights .*blocks\.4\."):
+            backbone.init_weights()
+
+
+def test_a_cut_swin_lets_go_of_the_later_stages(trunks: dict[str, tuple[Path, Any]]) -> None:
+    """Stages that are not returned would make a whole file another architecture's."""
+    path, model = trunks["swin"]
+    backbone = small_swin(out_indices=(0, 2), init_cfg=pretrained(path))
+    backbone.init_weights()
+    weight = backbone.trunk.layers[2].downsample.reduction.weight
+    assert torch.equal(weight, model.layers[2].downsample.reduction.weight)
+
+
+def test_a_classifier_and_an_unused_norm_are_let_go(
+    trunks: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    """timm's published files, or those of a model that pools in another way, would not load."""
+    state = trunks["vit"][1].state_dict()
+    beside = {"head.weight": torch.ones(3, 48), "fc_norm.weight": torch.ones(48)}
+    pooled = {**SMALL_VIT, "global_pool": "avg"}  # has fc_norm and no norm
+    backbone = MSTVisionTransformer(
+        None, pooled, out_indices=(0, 1, 2, 3), init_cfg=saved(tmp_path / "w.pth", {**state, **beside})
+    )
+    backbone.init_weights()
+    assert torch.equal(backbone.trunk.cls_token, state["cls_token"])
+
+
+@pytest.mark.parametrize("where", ["init_cfg", "init_from"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda weight: weight.index_fill(0, torch.tensor(1), float("nan")), "not finite in 1 weights"),
+        (lambda weight: weight.index_fill(0, torch.tensor(1), float("-inf")), "not finite in 1 weights"),
+        (lambda weight: weight.to(torch.int8), "no floating-point numbers"),
+    ],
+    ids=["nan", "inf", "integers"],
+)
+def test_broken_values_are_an_error(
+    where: str, spoil: Any, message: str, trunks: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    """The first loss would be NaN after hours of queueing, or quantized weights be taken for weights."""
+    state, name = trunks["vit"][1].state_dict(), "blocks.2.mlp.fc1.weight"
+    init_cfg = saved(tmp_path / "w.pth", {**state, name: spoil(state[name])})
+    backbone = small_vit(init_cfg=init_cfg)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    with pytest.raises(UserError, match=rf"w\.pth has .*{message} \(first: {name}.*Nothing was loaded"):
+        if where == "init_cfg":
+            backbone.init_weights()
+        else:
+            shape = {"name": "vit_tiny_patch16_224", **SMALL_VIT}
+            head = {"prototypes": 8, "hidden_dim": 8, "bottleneck_dim": 4}
+            MST(shape, head=head, init_from=str(tmp_path / "w.pth"))
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_half_precision_loads(trunks: dict[str, tuple[Path, Any]], tmp_path: Path) -> None:
+    """A file of half or 8-bit floats, all of them finite, would be refused or end in a traceback."""
+    state = trunks["vit"][1].state_dict()
+    for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn):
+        small = {key: value.to(dtype) for key, value in state.items()}
+        backbone = small_vit(init_cfg=saved(tmp_path / "w.pth", small))
+        backbone.init_weights()
+        assert torch.equal(backbone.trunk.cls_token, small["cls_token"].float())
+
+
 @pytest.mark.parametrize(
     ("path", "remedy"),
     [
