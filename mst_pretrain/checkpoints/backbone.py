@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..architecture import Architecture, architecture_of
 from ..errors import UserError
-from .dialects import VIT, Tensors, anchors
-from .formats import NORM_EPS, Reading, recognise
+from .dialects import VIT, Tensors
+from .formats import NORM_EPS, Reading, below, recognise
 from .reading import CheckpointFile, read_file
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -132,14 +132,7 @@ def read_backbone(
     """
     file = read_file(source, trusted)
     reading = recognise(file, source_format, which, prefix)
-    inside = tuple(
-        p for _, p in anchors(list(file.tensors)) if p != reading.prefix and p.startswith(reading.prefix)
-    )
-    own = {
-        key[len(reading.prefix) :]: value
-        for key, value in file.tensors.items()
-        if key.startswith(reading.prefix) and not (inside and key.startswith(inside))
-    }
+    own = below(file, reading.prefix)
     try:
         state, unknown = reading.dialect.to_timm(own)
     except ValueError as error:

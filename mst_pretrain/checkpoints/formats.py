@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from ..errors import UserError
 from .dialects import (
     HF_SWIN,
@@ -143,6 +145,16 @@ class Reading:
     prefix: str
     role: str | None
     why: str
+
+
+def below(file: CheckpointFile, prefix: str) -> dict[str, Tensor]:
+    """Tensors of a file that stand below a prefix, without it and without those of other backbones further below."""
+    others = tuple(p for _, p in anchors(list(file.tensors)) if p != prefix and p.startswith(prefix))
+    return {
+        key[len(prefix) :]: value
+        for key, value in file.tensors.items()
+        if key.startswith(prefix) and not (others and key.startswith(others))
+    }
 
 
 def plain(prefix: str) -> str:

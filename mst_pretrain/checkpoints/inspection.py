@@ -16,7 +16,7 @@ from ..architecture import Architecture, architecture_of
 from ..checkpoint_io import file_sha256
 from ..errors import UserError
 from .dialects import Dialect, anchors
-from .formats import recognise, role_of
+from .formats import below, readings
 from .reading import CheckpointFile, epoch_of, iteration_of, read_file
 
 SHOWN = 200  # characters of a metadata entry
@@ -95,11 +95,13 @@ def health(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, Any]:
     """One backbone of the file."""
-    own = {key[len(prefix) :]: v for key, v in file.tensors.items() if key.startswith(prefix)}
-    role = role_of(prefix)
-    found: dict[str, Any] = {"prefix": prefix, "network": role, "dialect": dialect.name}
-    reading = recognise(file, which=role, prefix=prefix)
-    found |= {"format": reading.format, "why": reading.why}
+    own, found = below(file, prefix), dict[str, Any](prefix=prefix, dialect=dialect.name)
+    try:
+        (reading,) = readings(file, prefix=prefix)
+        network = reading.role or file.meta.get("network")
+        found |= {"network": network, "format": reading.format, "why": reading.why}
+    except UserError as error:  # two formats fit
+        found |= {"network": None, "format": "unclear", "why": str(error)}
     try:
         state, unknown = dialect.to_timm(own)
         architecture: Architecture = architecture_of(file.meta, state, file.path, file.config)
