@@ -206,7 +206,9 @@ def attempt(victim: Victim, count: Count, old: int, share: float) -> int:
         count.thirds[min(2, int(3 * share))] += 1
     else:
         count.too_late += 1
-    count.left_behind.update(re.sub(r"^\.tmp\w+$", ".tmp??????", name) for name in left)
+    count.left_behind.update(
+        re.sub(r"\.[^.]+-\d+-[0-9a-f]{8}\.part$", ".HOST-PROCESS-WORD.part", name) for name in left
+    )
     for which in (old, 1 - old) if untouched else (1 - old, old):
         if victim.holds(which):
             count.old += which == old
