@@ -94,7 +94,7 @@ def in_place(state: Mapping[str, Tensor], path: Path) -> None:
         for start in range(0, len(content), len(content) // 20):
             stream.write(content[start : start + len(content) // 20])
             stream.flush()
-            time.sleep(0.002)
+            time.sleep(0.02)
     show.unlink()
 
 
@@ -106,20 +106,23 @@ def at_once(state: Mapping[str, Tensor], path: Path) -> None:
     stream.write(content[: len(content) // 2])
     stream.flush()
     part.replace(path)
-    time.sleep(0.02)
+    time.sleep(1.0)  # long beside what a busy machine takes to notice the file
     stream.write(content[len(content) // 2 :])
     stream.close()
 
 
-@pytest.mark.parametrize("writer", [in_place, at_once])
+# of the second only the moment until its early rename is measured
+@pytest.mark.parametrize(("writer", "share"), [(in_place, 0.5), (at_once, 10.0)])
 def test_a_writer_that_is_not_atomic_is_caught(
     writer: Callable[[Mapping[str, Tensor], Path], None],
+    share: float,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A writer that tears files would pass."""
     monkeypatch.setitem(kill_while_writing.WRITERS, "save_atomic", (writer, ".safetensors"))
+    monkeypatch.setattr(kill_while_writing.random, "Random", lambda seed: At(share))
     code, found = kill(tmp_path, capsys, "--kills", "1", "--writer", "save_atomic")
     assert code == 1 and not found["passed"]
     assert found["torn"] > 0
@@ -129,17 +132,20 @@ def test_too_few_kills_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run in which no kill hit a writer would be shown as proof."""
-    monkeypatch.setattr(kill_while_writing.random, "Random", lambda seed: Late())
+    monkeypatch.setattr(kill_while_writing.random, "Random", lambda seed: At(5.0))
     code, found = kill(tmp_path, capsys, "--kills", "1", "--writer", "save_atomic")
     assert code == 1
     assert found["torn"] == 0 and found["landed"] == 0
 
 
-class Late:
-    """Kills long after everything was written."""
+class At:
+    """Kills at a share of the writing time; 5 is long after everything was written."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
 
     def random(self) -> float:
-        return 5.0
+        return self.share
 
 
 def test_hostile_files_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
