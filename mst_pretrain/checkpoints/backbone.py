@@ -30,7 +30,6 @@ EXPRESSIBLE = {
     *("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate", "global_pool"),
     *("dynamic_img_size", "strict_img_size"),
 }
-NO_ARGUMENT = "'{argument}' of the model is in no weight and cannot be written for others"
 
 
 @dataclass
