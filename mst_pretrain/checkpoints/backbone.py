@@ -153,7 +153,7 @@ def read_backbone(
     inexpressible = set(architecture.arguments) - EXPRESSIBLE
     if inexpressible:
         raise UserError(
-            f"{file.path}: {NO_ARGUMENT.format(argument=min(inexpressible))}. Nothing was written."
+            f"{file.path}: '{min(inexpressible)}' of the model is in no weight and cannot be written for others."
         )
     odd = [key for key, v in state.items() if v.dtype not in PRECISIONS or v.layout != torch.strided]
     if odd:
