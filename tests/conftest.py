@@ -18,3 +18,12 @@ def fresh_engine() -> Iterator[None]:
     yield
     for registry in (MMLogger, MessageHub, DefaultScope):
         registry._instance_dict.clear()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For what is too small to be worth a second thread, most of all where other programs use the cores too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,12 +48,8 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1000))
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def small_networks(one_thread: None) -> None:
     """Threads cost toy models more than they give, most of all where other programs use the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
