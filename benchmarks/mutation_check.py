@@ -283,10 +283,12 @@ def check(folder: Path, package: str, mutation: Mutation) -> tuple[str, str]:
 
 
 def related(folder: Path, package: str, file: str) -> list[str]:
-    """Test files that name a module are asked first; most mutations end there."""
-    module = Path(file).stem
+    """Test files that name a module or what it defines are asked first; most mutations end there."""
+    source = (folder / package / file).read_text()
+    names = [Path(file).stem, *re.findall(r"^(?:class|def) ([A-Za-z]\w*)", source, re.MULTILINE)]
+    named = re.compile(rf"\b(?:{'|'.join(names)})\b")
     tests = sorted((folder / "tests" / package).glob("test_*.py"))
-    return [test.name for test in tests if re.search(rf"\b{module}\b", test.read_text())] or [""]
+    return [test.name for test in tests if named.search(test.read_text())] or [""]
 
 
 def main() -> int:
