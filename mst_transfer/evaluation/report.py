@@ -65,8 +65,7 @@ def draw_confusion(scores: SegmentationScores, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    truth = scores.matrix.sum(1, keepdims=True)
-    share = np.divide(100 * scores.matrix, truth, out=np.full(scores.matrix.shape, np.nan), where=truth > 0)
+    share = 100 * scores.shares
     count = len(scores.classes)
     side = 2.2 + 0.42 * count
     figure = Figure(figsize=(side + 0.6, side), dpi=130, layout="constrained")

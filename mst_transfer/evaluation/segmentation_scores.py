@@ -69,6 +69,15 @@ class SegmentationScores:
         }
 
     @property
+    def shares(self) -> np.ndarray:
+        """Share of the true class's pixels by true class (rows) and predicted class (columns).
+
+        float64 [C, C] in [0, 1]; a row without a pixel is NaN.
+        """
+        truth = self.matrix.sum(1, keepdims=True)
+        return np.divide(self.matrix, truth, out=np.full(self.matrix.shape, np.nan), where=truth > 0)
+
+    @property
     def mean_iou(self) -> float | None:
         """mIoU."""
         return _mean([values["IoU"] for values in self.per_class.values()])

@@ -64,6 +64,8 @@ def test_scores_by_hand() -> None:
     assert scores.mean_accuracy == pytest.approx((3 / 4 + 4 / 8) / 2)
     assert scores.pixel_accuracy == pytest.approx(7 / 12)
     assert scores.per_class["b"]["share"] == pytest.approx(8 / 12)
+    shares = [[3 / 4, 1 / 4, 0, 0], [2 / 8, 4 / 8, 0, 2 / 8], [np.nan] * 4, [np.nan] * 4]
+    np.testing.assert_allclose(scores.shares, shares)
 
 
 def sample(prediction: np.ndarray, truth: np.ndarray, image: Path) -> dict[str, Any]:
@@ -173,6 +175,17 @@ def test_nothing_to_score_is_an_error() -> None:
     metric.process({}, [sample(np.zeros((2, 2), int), np.full((2, 2), 255), Path("photo.png"))])
     with pytest.raises(UserError, match="none of 1 label maps"):
         metric.compute_metrics(metric.results)
+
+
+def test_labels_to_be_ignored_are_the_configs() -> None:
+    """Another ignore_index than 255 would be scored as a class, or refused; 255 would be left out silently."""
+    metric = MSTIoUMetric(ignore_index=1)
+    metric.dataset_meta = {"classes": ("a", "b", "c")}
+    prediction, truth = np.array([[0, 1], [2, 2]]), np.array([[0, 1], [1, 2]])
+    metric.process({}, [sample(prediction, truth, Path("photo.png"))])
+    assert metric.results[0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    with pytest.raises(UserError, match="label 255"):
+        metric.process({}, [sample(prediction, np.full((2, 2), 255), Path("photo.png"))])
 
 
 def test_strange_label_names_the_file() -> None:
