@@ -41,6 +41,19 @@ def test_images_are_found_by_the_longest_end_of_their_path(
     assert image_ids([Path(path) for path in paths], content(*names), "a.json") == ids
 
 
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (("000000000139.jpg", "000000000025.jpg"), [139, 25]),
+        (("a/1.jpg", "b/001.jpg"), [1, 2]),  # one number, two images
+        (("7.jpg", "seven.jpg"), [1, 2]),
+    ],
+)
+def test_ids_without_annotations(names: tuple[str, ...], ids: list[int]) -> None:
+    """Results could not be scored against COCO's own annotations, or two images would share an id."""
+    assert image_ids([Path(name) for name in names], None, "a.json") == ids
+
+
 def test_an_image_that_may_be_two_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One of two images of one name would be taken by chance, or one id be given to two files."""
     monkeypatch.chdir(tmp_path)
