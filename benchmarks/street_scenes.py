@@ -156,7 +156,10 @@ def main(argv: list[str] | None = None) -> None:
         print("nothing is left" if done else "time is up: run the same command again")
     words = sys.argv[1:] if argv is None else argv
     command = " ".join(
-        ["python benchmarks/street_scenes.py", *(word for word in words if word != "--report")]
+        [
+            "MST_REAL_DATA=DIR python benchmarks/street_scenes.py",
+            *(word for word in words if word != "--report"),
+        ]
     )
     print(study.report(command))
 

@@ -89,7 +89,8 @@ def write_report(results: Results, out: Path, command: str) -> str:
     text = "\n".join(lines) + "\n"
     (out / "report.md").write_text(text, encoding="utf-8")
     whole = {"command": command, "pretraining": pretraining, "optimizer": optimizer, "classes": classes}
-    write_json({**whole, "differences": gaps, **as_json(tables)}, out / "report.json")
+    report = json.dumps({**whole, "differences": gaps, **as_json(tables)})
+    write_json(json.loads(report.replace(f"{ROOT}/", "")), out / "report.json")  # paths of this machine
     draw(tables, out / "report.png")
     return text
 
