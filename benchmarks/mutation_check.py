@@ -173,7 +173,7 @@ engine.py test_engine.py::test_resumed_run_is_the_uninterrupted_one
 + self.sampler.advance(self.dataloader.batch_size)
 
 engine.py test_engine.py::test_resumed_run_is_the_uninterrupted_one
-- set_random_state(self.resumed_random_state)
+- seed_all(self.runner.seed, get_rank(), self._iter)
 + pass
 
 loading.py test_engine.py::test_checkpoint_of_another_model_is_refused

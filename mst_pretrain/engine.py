@@ -9,32 +9,62 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
+from torch.utils.data import DataLoader
 
 from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
+from .data.replacement import Fault, decode
 from .errors import UserError
-from .hooks import ExactResumeHook, random_state, set_random_state
+from .hooks import ExactResumeHook
 from .loading import load_model
+from .randomness import seed_all
+from .signals import PatientDataLoader, stop_signals
 
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
-EXACT = ("sampler", "random_states")  # and ours
+EXACT = ("sampler",)  # and ours
 
 
 @RUNNERS.register_module()
 class MSTRunner(Runner):
-    """Loads weights only, fails on a partial load, writes atomically, and keeps ``latest.pth`` current."""
+    """Loads weights only, fails on a partial load, writes atomically, and keeps ``latest.pth`` current.
 
-    gathered_random_states: list[Any]
+    Attributes:
+        faults: Images that this process replaced in the present step; the loop puts them there.
+        saved_iter: Finished iterations of the newest checkpoint of this run.
+        unvalidated: Whether the resumed checkpoint was written in the middle of a validation.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.faults: list[Fault] = []
+        self.saved_iter = -1
+        self.unvalidated = False
+        super().__init__(*args, **kwargs)
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """MMEngine's, with averages instead of histories, and a watch on signals and broken images."""
+        ours = {"runtime_info": {"type": "LogAveragesHook"}, "watch": {"type": "WatchHook"}}
+        super().register_default_hooks({**ours, **(hooks or {})})
+
+    def train(self) -> torch.nn.Module:
+        """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed."""
+        with stop_signals():
+            return super().train()
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """MMEngine's, whose workers outlive the signals that their whole process group receives."""
+        return PatientDataLoader.of(Runner.build_dataloader(*args, **kwargs))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment.
 
-        The initial weights do not become the latest: an earlier run's result may still be there.
+        Only the first process writes, and it needs no other one: a hook may call this there alone. The initial
+        weights do not become the latest: an earlier run's result may still be there.
         """
-        self.gathered_random_states = all_gather_object(random_state())
+        self.saved_iter = (kwargs.get("meta") or {}).get("iter", -1)
         if is_main_process():  # the others have nothing to write
             whole = Path(out_dir, filename)
             with replacing(whole) as part:
@@ -54,7 +84,7 @@ class MSTRunner(Runner):
         Raises:
             UserError: The file cannot be read, or its weights are not this model's.
         """
-        # Random states and histories stay on the CPU; the weights go to the model's device when copied in.
+        # Histories stay on the CPU; the weights go to the model's device when copied in.
         checkpoint = load_checkpoint(filename)
         wanted = RESUMED + EXACT if any(isinstance(hook, ExactResumeHook) for hook in self.hooks) else RESUMED
         missing = [part for part in wanted if self._resume and part not in checkpoint]
@@ -63,6 +93,7 @@ class MSTRunner(Runner):
                 f"{filename} cannot be resumed: it has no {', '.join(missing)}. To start a new run from its weights "
                 "use --init-from (pretraining) or load_from (fine-tuning)."
             )
+        self.unvalidated = self._resume and checkpoint["meta"].get("unvalidated", False)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model: Any = getattr(self.model, "module", self.model)
         load_model(model, checkpoint, filename, strict)
@@ -177,7 +208,6 @@ class PretrainLoop(BaseLoop):
         self._max_iters = min(spans + limits)
         self._max_epochs = 1  # MMEngine: one long epoch
         self._epoch, self._iter = 0, 0
-        self.resumed_random_state: dict[str, Any] | None = None
         self.indices: list[torch.Tensor | None] = []
 
     def image_names(self) -> list[str]:
@@ -224,26 +254,31 @@ class PretrainLoop(BaseLoop):
         if getattr(self.dataloader.dataset, "seed", 0) is None:
             self.dataloader.dataset.seed = self.sampler.seed  # saved and resumed with the sampler
         if self._iter < self._max_iters:
-            batches = iter(self.dataloader)  # takes a random number for its workers; restore states after it
-            if self.resumed_random_state is not None:
-                set_random_state(self.resumed_random_state)
+            batches = iter(self.dataloader)
             while self._iter < self._max_iters:
                 self.run_iter(batches)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
 
-    def run_iter(self, batches: Iterator[Any]) -> None:
-        """One optimizer step."""
-        self.runner.model.train()
+    def next_batch(self, batches: Iterator[Any]) -> Any:
+        """The next micro-batch; which images are in it, and which were replaced, is kept."""
         data = next(batches)
+        self.indices.append(data.get("index"))
+        self.runner.faults += decode(data.pop("faults", []))
+        return data
+
+    def run_iter(self, batches: Iterator[Any]) -> None:
+        """One optimizer step, whose random numbers are its own."""
+        seed_all(self.runner.seed, get_rank(), self._iter)
+        self.runner.model.train()
+        self.indices = []
+        data = self.next_batch(batches)
         self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data)
         outputs: list[dict[str, Any]] = []
-        self.indices = [data.get("index")]
         for micro in range(self.accumulate):
             if micro:
-                data = next(batches)
-                self.indices.append(data.get("index"))
+                data = self.next_batch(batches)
             outputs.append(self.runner.model.train_step(data, optim_wrapper=self.runner.optim_wrapper))
         self.sampler.advance(self.global_batch)
         mean = {key: sum(output[key] for output in outputs) / self.accumulate for key in outputs[0]}

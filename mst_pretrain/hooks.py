@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -126,49 +122,22 @@ class TeacherHook(Hook):
         runner.message_hub.update_scalars({f"train/{name}": value for name, value in scalars.items()})
 
 
-def random_state() -> dict[str, Any]:
-    """This process's random states as tensors and plain numbers."""
-    version, internal, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state()
-    name, keys, position, has_gauss, cached = numpy_state
-    state = {
-        "python": [version, torch.tensor(internal, dtype=torch.int64), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Undo of :func:`random_state`."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal.tolist()), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
-
-
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Keeps the sampler's position and every rank's random states in the checkpoint."""
+    """Keeps the sampler's position and the images per step in the checkpoint."""
 
     priority = "VERY_LOW"
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Only rank 0 comes here; :class:`MSTRunner` gathered the random states of all ranks before."""
+        """What a later :meth:`after_load_checkpoint` compares and restores."""
         checkpoint["sampler"] = runner.train_loop.sampler.state_dict()
-        checkpoint["random_states"] = runner.gathered_random_states
         checkpoint["global_batch"] = runner.train_loop.global_batch
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Hand the saved position to the loop, which applies it once its workers exist.
+        """Restore the sampler's position.
 
         Raises:
-            UserError: The images or the images per step are others than the checkpoint's.
+            UserError: The images or the images per step are different from the checkpoint's.
         """
         if not runner._resume:
             return
@@ -187,6 +156,3 @@ class ExactResumeHook(Hook):
                 f"cannot resume: {error}. Point data_root at the images of the first run; put back what was removed, "
                 "or another image under its name."
             ) from error
-        states = checkpoint["random_states"]
-        if get_rank() < len(states):
-            runner.train_loop.resumed_random_state = states[get_rank()]

@@ -6,6 +6,7 @@ import argparse
 import json
 import numbers
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import torch
 from mmengine.config import Config
 
 from .config import ConfigOptions, explain, import_custom_modules
-from .errors import UserError
+from .errors import STOPPED, Stopped, UserError
+from .signals import STOP_SIGNALS
 
 AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
@@ -160,10 +162,11 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         from .engine import build_runner
 
         result = task(build_runner(cfg))
-        if torch.distributed.is_initialized():  # else its threads may still run when the interpreter ends
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
+        _leave_together()
         return result
+    except Stopped:
+        _leave_together()
+        raise
     except UserError as error:
         _let_first_rank_speak()
         raise UserError(_without_worker_traceback(str(error))) from error
@@ -173,6 +176,13 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
             raise
         _let_first_rank_speak()
         raise explained from error
+
+
+def _leave_together() -> None:
+    """Nobody ends before the first process has written its checkpoint, and no thread outlives the interpreter."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def check_pretraining(cfg: Config) -> None:
@@ -217,16 +227,39 @@ def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
 
 
 def torchrun() -> None:
-    """``torchrun`` for the ``dist_*.sh`` scripts: ends with a failed process' code, no traceback."""
+    """``torchrun`` for the ``dist_*.sh`` scripts: ends with a failed process' code, no traceback.
+
+    SIGTERM and SIGUSR1 are handed on to the processes, which write a checkpoint together and end: torchrun itself
+    would not know SIGUSR1, and would kill them 30 seconds after SIGTERM.
+    """
+    from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
+    refuse = api._terminate_process_handler
+
+    def hand_on(number: int, frame: Any) -> None:
+        if number not in STOP_SIGNALS:
+            refuse(number, frame)
+        for process in _children():
+            os.kill(process, number)
+
+    vars(api)["_terminate_process_handler"] = hand_on  # what torchrun installs once its processes are there
+    for number in STOP_SIGNALS:
+        signal.signal(number, hand_on)
     try:
         main()
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
-        print(f"a process ended with code {code}; its message stands above", file=sys.stderr, flush=True)
+        if code != STOPPED:
+            print(f"a process ended with code {code}; its message stands above", file=sys.stderr, flush=True)
         sys.exit(code if code > 0 else 1)
+
+
+def _children() -> list[int]:
+    """Processes that this one has started."""
+    listings = Path("/proc/self/task").glob("*/children")
+    return [int(process) for listing in listings for process in listing.read_text().split()]
 
 
 def _let_first_rank_speak() -> None:

@@ -11,8 +11,9 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from mst_pretrain.errors import UserError
+from mst_pretrain.randomness import seed_all
 
-from .resume import numbered, seed_all, start
+from .resume import numbered, start
 
 
 @LOOPS.register_module()
@@ -47,6 +48,12 @@ class CappedEpochLoop(EpochBasedTrainLoop):
         self.full_iters = max_epochs * len(self.dataloader)
         self._max_iters: int = min(self.full_iters, max_iters or self.full_iters)
 
+    def run(self) -> Any:
+        """Train from the current epoch to the last; what was stopped in a validation begins with it."""
+        if self.runner.unvalidated and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+        return super().run()
+
     def run_epoch(self) -> None:
         """One epoch or what is left of it, up to the last iteration."""
         done = self._done()
@@ -54,7 +61,8 @@ class CappedEpochLoop(EpochBasedTrainLoop):
             self.runner.call_hook("before_train_epoch")
             self.runner.model.train()
             start(self.dataloader, self._iter, skipped=done)
-            for index, batch in enumerate(self.dataloader, start=done):
+            for index, (batch, faults) in enumerate(self.dataloader, start=done):
+                self.runner.faults += faults
                 self.run_iter(index, batch)
                 if self._iter >= self._max_iters:
                     break
@@ -114,7 +122,9 @@ class ExactIterLoop(IterBasedTrainLoop):
         self.dataloader = numbered(self.dataloader, runner.seed, get_rank(), endless=True)
 
     def run(self) -> Any:
-        """Train from the current iteration to the last."""
+        """Train from the current iteration to the last; what was stopped in a validation begins with it."""
+        if self.runner.unvalidated and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         if self._iter < self._max_iters:
@@ -122,7 +132,9 @@ class ExactIterLoop(IterBasedTrainLoop):
             batches = iter(self.dataloader)
             while self._iter < self._max_iters and not self.stop_training:
                 self.runner.model.train()
-                self.run_iter(next(batches))
+                batch, faults = next(batches)
+                self.runner.faults += faults
+                self.run_iter(batch)
                 self._decide_current_val_interval()
                 is_due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
                 if self.runner.val_loop is not None and self._iter >= self.val_begin and is_due:

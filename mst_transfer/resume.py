@@ -6,15 +6,20 @@ the batch what the augmentation of one sample draws, so neither workers nor vali
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader, Sampler
+
+from mst_pretrain.data.decode import read_rgb
+from mst_pretrain.data.files import find_fault
+from mst_pretrain.data.replacement import Fault, candidates, first_usable, read_again
+from mst_pretrain.errors import UserError
+from mst_pretrain.randomness import seed_all
 
 
 class Place(NamedTuple):
@@ -29,14 +34,6 @@ class Place(NamedTuple):
     iteration: int
     place: int
     sample: int
-
-
-def seed_all(*numbers: int) -> None:
-    """Set the random states of Python, NumPy and PyTorch to a function of some numbers of 0 or more."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 class NumberedBatches(Sampler):
@@ -75,6 +72,8 @@ class NumberedBatches(Sampler):
 class SeededSamples:
     """A data set whose sample at a :class:`Place` depends on nothing else; everything but that is the data set's own.
 
+    A sample comes with the faults of the samples that it replaces: those whose image or label map is broken.
+
     Args:
         dataset: With random augmentation.
         seed: The run's.
@@ -84,9 +83,24 @@ class SeededSamples:
     def __init__(self, dataset: Any, seed: int, rank: int) -> None:
         vars(self).update(dataset=dataset, numbers=(seed, rank))
 
-    def __getitem__(self, place: Place) -> Any:
+    def __getitem__(self, place: Place) -> tuple[Any, list[Fault]]:
+        seed = self.numbers[0]
+        wanted = candidates(seed, place.iteration, place.sample, len(self))
+        _, sample, faults = first_usable(wanted, partial(self._read, place), self._name)
+        return sample, faults
+
+    def _read(self, place: Place, sample: int) -> Any:
+        paths = files_of(self.dataset, sample)
+        read_again(lambda: check_files(paths))
         seed_all(*self.numbers, place.iteration, 1 + place.place)
-        return self.dataset[place.sample]
+        try:
+            return self.dataset[sample]
+        except Exception:
+            read_again(lambda: check_files(paths, whole=True))  # is it the file's fault?
+            raise
+
+    def _name(self, sample: int) -> str:
+        return str(next(iter(files_of(self.dataset, sample)), sample))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -100,13 +114,46 @@ class SeededSamples:
         setattr(self.dataset, name, value)  # a hook that changes the pipeline means the data set's
 
 
+def files_of(dataset: Any, sample: int) -> list[Path]:
+    """The image and the label map that a sample is read from, as far as the data set says so and they are files."""
+    if not hasattr(dataset, "get_data_info"):
+        return []
+    info = dataset.get_data_info(sample)
+    paths = [info.get(key) for key in ("img_path", "seg_map_path")]
+    return [Path(path) for path in paths if isinstance(path, (str, Path)) and "://" not in str(path)]
+
+
+def check_files(paths: Sequence[Path], whole: bool = False) -> None:
+    """Look at the ends of each file, see :func:`find_encoded_fault`.
+
+    Args:
+        paths: Files.
+        whole: Decode all of each.
+
+    Raises:
+        UserError: One is missing, cut off or not an image.
+    """
+    for path in paths:
+        if whole:
+            read_rgb(path)
+        elif fault := find_fault(path):
+            raise UserError(f"{path} cannot be used ({fault}). Copy it again.")
+
+
+def separated(
+    collate: Callable[[list[Any]], Any], samples: list[tuple[Any, list[Fault]]]
+) -> tuple[Any, list[Fault]]:
+    """A batch of samples, and the faults of all of them."""
+    return collate([sample for sample, _ in samples]), [fault for _, faults in samples for fault in faults]
+
+
 def numbered(loader: DataLoader, seed: int, rank: int, endless: bool = False) -> DataLoader:
-    """The same loader with :class:`NumberedBatches` of :class:`SeededSamples`."""
-    return DataLoader(
+    """The same loader with :class:`NumberedBatches` of :class:`SeededSamples`; it yields (batch, faults)."""
+    return type(loader)(
         SeededSamples(loader.dataset, seed, rank),  # type: ignore[arg-type]
         batch_sampler=NumberedBatches(loader.batch_sampler, endless),
         num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
+        collate_fn=partial(separated, loader.collate_fn),
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.registry import DATASETS
-from torch import Tensor
+from PIL import Image
 from torch.utils.data import Dataset
 
 from .decode import decode_rgb
 from .multicrop import MultiCrop
+from .replacement import candidates, encode, first_usable, read_again
 from .sources import open_source
 
 
@@ -19,7 +20,9 @@ from .sources import open_source
 class UnlabelledImages(Dataset):
     """Every image of a source, without labels.
 
-    A sample is asked for as (epoch, index); what comes out is a function of (seed, epoch, index) alone.
+    A sample is asked for as (epoch, index); what comes out is a function of (seed, epoch, index) alone. An image that
+    cannot be used is replaced by the first of :func:`candidates` that can; ``index`` is the one that was used, and
+    ``faults`` names the others.
 
     Args:
         data_root: A folder, text list, shards, URLs or a Hugging Face data set: see :func:`open_source`.
@@ -44,11 +47,16 @@ class UnlabelledImages(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         if self.seed is None:
             raise ValueError("UnlabelledImages with seed=None gets its seed from PretrainLoop; give it one")
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
-        image = decode_rgb(self.source.read(index), self.source.name(index))
+        wanted = candidates(self.seed, epoch, index, len(self))
+        used, image, faults = first_usable(wanted, self._read, self.source.name)
         sample = self.crops(image, rng)
-        return {**sample, "seed": torch.tensor(int(rng.integers(2**62))), "index": torch.tensor(index)}
+        seed = torch.tensor(int(rng.integers(2**62)))
+        return {**sample, "seed": seed, "index": torch.tensor(used), "faults": encode(faults)}
+
+    def _read(self, index: int) -> Image.Image:
+        return read_again(lambda: decode_rgb(self.source.read(index), self.source.name(index)))

@@ -239,9 +239,9 @@ def test_a_sample_is_a_function_of_its_place(workers: int) -> None:
         found = []
         for epoch in (0, 1):
             start(loader, 3 * epoch, skipped=0)
-            found.append([x for batch in loader for x in batch["x"].tolist()])
+            found.append([x for batch, _ in loader for x in batch["x"].tolist()])
         start(loader, 4, skipped=1)
-        return [*found, [x for batch in loader for x in batch["x"].tolist()]]
+        return [*found, [x for batch, _ in loader for x in batch["x"].tolist()]]
 
     first, second, rest = passes(workers)
     assert [first, second, rest] == passes(1)

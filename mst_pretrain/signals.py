@@ -1,0 +1,101 @@
+"""SIGTERM and SIGUSR1 stop a training after its step, with a checkpoint and an exit code of its own.
+
+Slurm sends SIGUSR1 (``--signal=USR1@120``) or SIGTERM before it ends a job, torchrun SIGTERM when it is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+SAME_REQUEST = (
+    2.0  # seconds: a batch system signals torchrun and its processes, and torchrun signals them again
+)
+
+
+class _Request:
+    """The signal that this process received, and when."""
+
+    number = 0
+    at = 0.0
+
+
+def stop_requested() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return _Request.number != 0
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """While the block runs, a stop signal is remembered; a second one ends the process at once.
+
+    Outside the main thread, where Python sets no handlers, nothing changes.
+    """
+    _Request.number = 0
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _remember) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _remember(number: int, frame: Any) -> None:
+    now = time.monotonic()
+    if stop_requested():
+        if "TORCHELASTIC_RUN_ID" in os.environ and now - _Request.at < SAME_REQUEST:
+            return
+        os._exit(128 + number)
+    _Request.number, _Request.at = number, now
+    name = signal.Signals(number).name
+    # not print: the signal may have come in the middle of one
+    os.write(2, f"{name}: stopping after this step. A second signal stops at once.\n".encode())
+
+
+class PatientDataLoader(DataLoader):
+    """A loader whose workers outlive the signals sent to their whole process group, but not their parent's.
+
+    A worker that died of them would take the training's last step with it. PyTorch ends its workers with SIGTERM too,
+    so each looks at who sent it: SIGTERM is blocked in all threads of a worker, from its birth, and one waits for it.
+    """
+
+    @classmethod
+    def of(cls, loader: DataLoader) -> DataLoader:
+        """Make a loader one of these; unchanged where the system cannot tell who sent a signal (macOS, Windows)."""
+        if hasattr(signal, "sigwaitinfo"):
+            loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
+            loader.__class__ = cls
+        return loader
+
+    def __iter__(self) -> Any:
+        """Start the workers, unless they persist."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if initialise is not None:
+        initialise(worker)
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(128 + signal.SIGTERM)

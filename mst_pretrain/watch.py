@@ -1,0 +1,151 @@
+"""After every step all processes look together at what one of them met: a signal to stop, broken images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from .agreement import Agreement
+from .checkpoint_io import LATEST, replacing
+from .data.files import first_of
+from .data.replacement import Fault
+from .errors import Stopped, UserError
+from .signals import stop_requested
+
+BAD_IMAGES = "bad_images.txt"
+STOPPED = "stopped.pth"
+
+
+@HOOKS.register_module()
+class WatchHook(Hook):
+    """Ends a run that was asked to stop, with a checkpoint; counts and names the images that were replaced.
+
+    Args:
+        max_bad_share: Stop when more than this share of the images could not be used, 0 to 1.
+
+    Raises:
+        UserError: ``max_bad_share`` is out of range.
+    """
+
+    priority = "LOWEST"  # the step is whole: schedules have moved, a checkpoint that was due is written
+
+    def __init__(self, max_bad_share: float = 0.01) -> None:
+        if not 0 <= max_bad_share <= 1:
+            raise UserError(
+                f"default_hooks.watch.max_bad_share is {max_bad_share}. Give a share from 0 to 1."
+            )
+        self.max_bad_share = max_bad_share
+        self.bad: dict[int, Fault] = {}
+        self.untold: list[Fault] = []  # met by this process, not yet known to the others
+        self.stopping = False
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """A resumed run goes on counting."""
+        checkpoint["bad_images"] = [list(fault) for fault in self.bad.values()]
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Take over the list of a resumed run."""
+        if runner._resume:
+            self.bad = {fault[0]: Fault(*fault) for fault in checkpoint.get("bad_images", [])}
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the agreement of the processes; write the list as it was at the resumed step."""
+        self.agree = Agreement(next(runner.model.parameters()).device)
+        if self.bad:
+            self._write(runner)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Share what happened in this step.
+
+        Raises:
+            Stopped: A process was asked to stop; a checkpoint was written.
+            UserError: Too many images cannot be used; a checkpoint was written.
+        """
+        faults, runner.faults = runner.faults, []
+        self.untold += faults
+        stop, bad = self.agree([float(stop_requested()), float(len(faults))])
+        if bad:
+            self._tell(runner)
+        self.stopping |= stop > 0 and runner.iter + 1 < runner.max_iters  # else the run is done anyway
+        too_many = len(self.bad) > self.max_bad_share * len(runner.train_dataloader.dataset)
+        if not (self.stopping or too_many) or not _step_is_whole(runner):
+            return
+        written = self._save(runner, runner.iter + 1)
+        if too_many:
+            raise UserError(self._too_many(runner, written))
+        raise Stopped(f"stopped after step {runner.iter + 1}. {written}")
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """A validation may outlast the time that a batch system leaves: write a checkpoint at once.
+
+        Raises:
+            Stopped: There is one process; several end together after the next training step.
+        """
+        if not stop_requested() or self.stopping:
+            return
+        self.stopping = True
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            return  # it has exchanged the weights for the validation
+        written = self._save(runner, runner.iter, unvalidated=True) if is_main_process() else ""
+        if get_world_size() == 1:
+            raise Stopped(f"stopped in the validation after step {runner.iter}. {written}")
+
+    def _tell(self, runner: Runner) -> None:
+        """All processes come here together."""
+        told = [Fault(*fault) for faults in all_gather_object(self.untold) for fault in faults]
+        self.untold = []
+        new = {fault.number: fault for fault in told if fault.number not in self.bad}
+        if not new:
+            return
+        self.bad |= new
+        self._write(runner)
+        images = len(runner.train_dataloader.dataset)
+        runner.logger.warning(
+            f"Step {runner.iter + 1}: {len(new)} images could not be used and were replaced by others: "
+            f"{first_of([fault.reason for fault in new.values()])} In all {len(self.bad)} of {images} images "
+            f"({len(self.bad) / images:.2%}), listed in {Path(runner.work_dir, BAD_IMAGES)}."
+        )
+
+    def _write(self, runner: Runner) -> None:
+        if is_main_process():
+            faults = sorted(self.bad.values())
+            lines = [f"{fault.name}\t{' '.join(fault.reason.split())}\n" for fault in faults]
+            with replacing(Path(runner.work_dir, BAD_IMAGES)) as part:
+                part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+    def _too_many(self, runner: Runner, written: str) -> str:
+        images = len(runner.train_dataloader.dataset)
+        return (
+            f"{len(self.bad)} of {images} images cannot be used, more than a share of {self.max_bad_share:g}: "
+            f"{first_of([fault.name for fault in sorted(self.bad.values())])}. All are listed with their faults in "
+            f"{Path(runner.work_dir, BAD_IMAGES)}. {written} Put whole images under their names, or allow more with "
+            "--cfg-options default_hooks.watch.max_bad_share=SHARE; then continue with --resume."
+        )
+
+    def _save(self, runner: Any, iteration: int, unvalidated: bool = False) -> str:
+        """Write ``stopped.pth`` unless this step's checkpoint is there; a sentence that says what can be resumed."""
+        latest = Path(runner.work_dir, LATEST)
+        if runner.saved_iter != iteration or unvalidated:
+            model = getattr(runner.model, "module", runner.model)
+            broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+            if broken:
+                return f"No checkpoint was written, {broken[0]} is not finite. What was written before stays: {latest}."
+            meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
+            runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
+        return f"Continue from {latest} with --resume."
+
+
+def _step_is_whole(runner: Any) -> bool:
+    """Whether no accumulated micro-batch waits for its optimizer step."""
+    should_update = getattr(runner.optim_wrapper, "should_update", None)
+    return should_update is None or bool(should_update())

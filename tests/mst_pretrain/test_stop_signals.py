@@ -1,0 +1,145 @@
+"""A training that is asked to stop ends after its step, with a checkpoint from which it continues exactly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
+
+import mst_pretrain  # noqa: F401  registers the model, the data and the loop
+from mst_pretrain.checkpoint_io import load_checkpoint
+from mst_pretrain.engine import MSTRunner, build_runner
+from mst_pretrain.errors import Stopped
+
+MakeConfig = Callable[..., Config]
+ROOT = Path(__file__).parents[2]
+TWICE = """
+import os, signal, sys, time
+from mst_pretrain.errors import run_cli
+from mst_pretrain.signals import stop_requested, stop_signals
+
+def main():
+    with stop_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop_requested()
+        print("still here", flush=True)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(60)
+
+run_cli(main)
+"""
+
+
+class SignalAt(Hook):
+    """Sends this process a signal when a step begins."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter + 1 == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def run(cfg: Config, *hooks: Hook) -> MSTRunner:
+    runner = build_runner(cfg)
+    assert isinstance(runner, MSTRunner)
+    for hook in hooks:
+        runner.register_hook(hook)
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize(
+    ("number", "workers", "accumulate"),
+    [(signal.SIGTERM, 0, 2), (signal.SIGUSR1, 2, 1)],
+    ids=["term", "usr1"],
+)
+def test_a_stopped_run_continues_exactly(
+    toy_config: MakeConfig, number: int, workers: int, accumulate: int
+) -> None:
+    """A job that reaches its time limit would lose everything since its last checkpoint."""
+    options: dict[str, Any] = {
+        "train_cfg__max_iters": 6,
+        "train_cfg__accumulate": accumulate,
+        "train_dataloader__batch_size": 3,
+        "train_dataloader__num_workers": workers,
+        "model__backbone__drop_path_rate": 0.3,
+    }
+    whole = load_checkpoint(Path(run(toy_config(**options)).work_dir, "latest.pth"))
+    cfg = toy_config(**options)
+    with pytest.raises(Stopped, match=r"stopped after step 4\. Continue from .*latest\.pth with --resume"):
+        run(cfg, SignalAt(4, number))
+    stopped = Path(cfg.work_dir, "latest.pth")
+    assert stopped.samefile(stopped.with_name("stopped.pth"))
+    assert load_checkpoint(stopped)["meta"]["iter"] == 4
+    cfg.resume, cfg.load_from, cfg.experiment_name = True, str(stopped), f"{cfg.experiment_name}-resumed"
+    resumed = load_checkpoint(Path(run(cfg).work_dir, "latest.pth"))
+    assert resumed["meta"]["iter"] == 6 and resumed["sampler"] == whole["sampler"]
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
+
+
+def test_a_checkpoint_that_was_due_is_not_written_twice(toy_config: MakeConfig) -> None:
+    """A stop at a checkpoint's step would write half a gigabyte again while the batch system waits."""
+    cfg = toy_config(train_cfg__max_iters=6, default_hooks__checkpoint__interval=2)
+    with pytest.raises(Stopped):
+        run(cfg, SignalAt(4, signal.SIGTERM))
+    assert Path(cfg.work_dir, "latest.pth").samefile(Path(cfg.work_dir, "iter_4.pth"))
+    assert not Path(cfg.work_dir, "stopped.pth").exists()
+
+
+def test_a_signal_in_the_last_step_changes_nothing(toy_config: MakeConfig) -> None:
+    """A finished run would be reported as one to be continued, for ever."""
+    cfg = toy_config(train_cfg__max_iters=3)
+    assert run(cfg, SignalAt(3, signal.SIGTERM)).iter == 3
+    assert Path(cfg.work_dir, "latest.pth").samefile(Path(cfg.work_dir, "iter_3.pth"))
+
+
+def test_handlers_are_those_of_before(toy_config: MakeConfig) -> None:
+    """A program that trains in its own process would no longer end on SIGTERM."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    run(toy_config(train_cfg__max_iters=1))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    """A run that hangs in its last step could only be killed with SIGKILL."""
+    ended = subprocess.run(
+        [sys.executable, "-c", TWICE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ},
+        cwd=ROOT,
+    )
+    assert ended.stdout == "still here\n" and ended.returncode == 128 + signal.SIGUSR1, ended.stderr
+    assert ended.stderr == "SIGTERM: stopping after this step. A second signal stops at once.\n"
+
+
+def test_data_workers_outlive_a_signal_to_their_group_but_not_their_parent(toy_config: MakeConfig) -> None:
+    """Slurm and torchrun signal the workers too: the last step would wait for a batch that never comes."""
+    cfg = toy_config(train_dataloader__num_workers=1, train_dataloader__persistent_workers=True)
+    loader: DataLoader = build_runner(cfg).build_dataloader(cfg.train_dataloader, seed=0)
+    loader.dataset.seed = 0  # type: ignore[attr-defined]
+    batches: Any = iter(loader)
+    next(batches)
+    worker = batches._workers[0]
+    for name in ("TERM", "USR1"):  # from another process, as a batch system sends it
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    time.sleep(0.3)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 128 + signal.SIGTERM
