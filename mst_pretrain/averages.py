@@ -62,9 +62,13 @@ class LogAveragesHook(RuntimeInfoHook):
         """One copy from the device for all values."""
         if self.sums is None:
             return
-        for name, mean in zip(self.names, (self.sums[0] / self.sums[1]).tolist(), strict=True):
-            runner.message_hub.log_scalars.pop(f"train/{name}", None)
-            runner.message_hub.update_scalar(f"train/{name}", mean)
+        scalars = runner.message_hub.log_scalars
+        names = [f"train/{name}" for name in self.names]
+        for name, mean in zip(names, (self.sums[0] / self.sums[1]).tolist(), strict=True):
+            runner.message_hub.update_scalar(name, mean)
+            scalars[name] = HistoryBuffer([mean], [1])
+        for name in [name for name in scalars if name not in names]:  # the line begins with the losses
+            scalars.move_to_end(name)
         self.sums = None
 
     def _cut_histories(self, runner: Runner) -> None:

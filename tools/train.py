@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from mmengine.config import Config
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"--init: {args.config} is no fine-tuning config. Pretraining has --init-from.")
         prepare(cfg, args)
         on_first_rank(lambda: check_pretraining(cfg))
-        train = Runner.train
+        train = methodcaller("train")
     run(cfg, train)
 
 

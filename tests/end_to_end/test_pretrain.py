@@ -70,6 +70,21 @@ def loss(self, global_views, local_views, seeds):
 
 MST.loss = loss
 """
+# Imported by the config: the first process saves alone at step 2; at step 3 the second is asked to stop, or its launcher.
+STOP_THE_SECOND_RANK = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class StopAtThree(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        rank, step = os.environ["RANK"], runner.iter + 1
+        if step == 2 and rank == "0":
+            runner.save_checkpoint(runner.work_dir, "alone.pth", by_epoch=False)
+        if step == 3 and rank == "1" and "WHOM" in os.environ:
+            os.kill(os.getpid() if os.environ["WHOM"] == "itself" else os.getppid(), signal.SIGUSR1)
+"""
 CORE_ALONE = """
 import importlib.abc, runpy, sys
 
@@ -228,6 +243,52 @@ def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path
         torch.testing.assert_close(second["state_dict"][name], value, rtol=2e-5, atol=2e-5, msg=name)
     for name in ("student.backbone.blocks.0.mlp.fc1.weight", "mask_token", "distillation.center"):
         assert (first["state_dict"][name] - start_weights[name]).abs().max() > 1e-3, name
+
+
+def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path: Path) -> None:
+    """One process would stop and the other wait for ever, at a signal or at a checkpoint that one writes alone."""
+    (tmp_path / "stop_the_second_rank.py").write_text(STOP_THE_SECOND_RANK)
+    two = tmp_path / "two.py"
+    two.write_text(
+        f"_base_ = {str(config)!r}\n"
+        "custom_imports = dict(imports=['mst_pretrain', 'stop_the_second_rank'])\n"
+        "train_dataloader = dict(batch_size=2, num_workers=1)\n"
+        "train_cfg = dict(max_iters=6)\n"
+        "custom_hooks = [dict(type='StopAtThree')]\n"
+    )
+
+    def launch(name: str, *arguments: str, **environment: str) -> tuple[int, str]:
+        command = (
+            "bash",
+            "tools/dist_train.sh",
+            str(two),
+            "2",
+            "--work-dir",
+            str(tmp_path / name),
+            *arguments,
+        )
+        process = start(*command, PORT=free_port(), PYTHONPATH=f"{ROOT}:{tmp_path}", **environment)
+        output = process.communicate(timeout=300)[0]
+        return process.returncode, output
+
+    code, output = launch("whole")
+    assert code == 0, output[-4000:]
+    whole = load_checkpoint(tmp_path / "whole/latest.pth")
+    assert load_checkpoint(tmp_path / "whole/alone.pth")["meta"]["iter"] == 2
+    for whom in ("itself", "launcher"):
+        code, output = launch(whom, WHOM=whom)
+        assert code == 75 and "Continue from" in output, output[-4000:]
+        assert 3 <= load_checkpoint(tmp_path / whom / "latest.pth")["meta"]["iter"] <= 5
+    code, output = launch("itself", "--resume")
+    assert code == 0, output[-4000:]
+    resumed = load_checkpoint(tmp_path / "itself/latest.pth")
+    assert resumed["sampler"] == whole["sampler"]
+    unequal = [
+        key
+        for key, value in whole["state_dict"].items()
+        if not torch.equal(value, resumed["state_dict"][key])
+    ]
+    assert unequal == []
 
 
 def test_a_broken_batch_of_one_process_is_skipped_by_all(config: Path, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from mst_pretrain.data.multicrop import MultiCrop
 from mst_pretrain.errors import UserError
@@ -61,7 +61,7 @@ def test_impossible_value_is_one_message_before_training(
     cfg = toy_config(**{key: value})
     cfg.launcher = "none"
     with pytest.raises(UserError, match=words.replace("FILE", re.escape(str(cfg.filename)))):
-        run(cfg, Runner.train)
+        run(cfg, methodcaller("train"))
     assert not list(Path(cfg.work_dir).glob("*.pth"))
 
 
@@ -77,7 +77,7 @@ def test_error_of_a_training_step_keeps_its_traceback(
     cfg = toy_config()
     cfg.launcher = "none"
     with pytest.raises(ValueError, match="shapes differ"):
-        run(cfg, Runner.train)
+        run(cfg, methodcaller("train"))
 
 
 @pytest.mark.parametrize(
