@@ -70,7 +70,7 @@ def loss(self, global_views, local_views, seeds):
 
 MST.loss = loss
 """
-# Imported by the config: the first process saves alone at step 2; at step 3 the second is asked to stop, or its launcher.
+# Imported by the config: the first process saves alone at step 2; at step 3 the second, or the launcher, gets a signal.
 STOP_THE_SECOND_RANK = """
 import os, signal
 from mmengine.hooks import Hook
