@@ -15,6 +15,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
 
 from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
+from .data.checking import check_once
 from .errors import UserError
 from .hooks import ExactResumeHook, random_state, set_random_state
 from .loading import load_model
@@ -142,7 +143,7 @@ class PretrainLoop(BaseLoop):
         accumulate: Micro-batches per iteration.
 
     Raises:
-        UserError: Neither length is given, or the data set is smaller than one global batch.
+        UserError: Neither length is given, the data set is smaller than one global batch, or an image is truncated.
     """
 
     def __init__(
@@ -179,6 +180,9 @@ class PretrainLoop(BaseLoop):
         self._epoch, self._iter = 0, 0
         self.resumed_random_state: dict[str, Any] | None = None
         self.indices: list[torch.Tensor | None] = []
+        resumed = runner._resume and runner._load_from  # its images were looked at when the run began
+        if getattr(self.dataloader.dataset, "check", False) and not resumed:
+            check_once(self.dataloader.dataset.source)
 
     def image_names(self) -> list[str]:
         """The images of this process's last iteration, for a person to find them."""
