@@ -2,10 +2,10 @@
 
     python benchmarks/log_growth.py [--at 1000 400000] [--old]
 
-Every step hands 10 losses to the hooks that a pretraining config registers for its log (losses, times, learning rate,
-gradient norm, the log line itself), as the loop does. Printed at each mark: median milliseconds per step over 200 steps,
-and the bytes that a checkpoint holds for the log. ``--old`` fills MMEngine's histories to each mark at once, for a
-version that keeps them whole, where driving 400,000 steps would take an hour. One JSON line.
+Every step hands 10 losses to the hooks that a pretraining config registers for its log (losses, times, learning
+rate, gradient norm, the log line itself), as the loop does. Printed at each mark: median milliseconds per step over
+200 steps, and the bytes that a checkpoint holds for the log. ``--old`` fills MMEngine's histories to each mark at once,
+for a version that keeps them whole, where driving 400,000 steps would take an hour. One JSON line.
 """
 
 from __future__ import annotations

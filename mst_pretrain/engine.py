@@ -16,6 +16,7 @@ from mmengine.utils import apply_to
 from torch.utils.data import DataLoader
 
 from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
+from .data.checking import check_once
 from .data.replacement import Fault, decode
 from .errors import UserError
 from .hooks import ExactResumeHook
@@ -173,7 +174,7 @@ class PretrainLoop(BaseLoop):
         accumulate: Micro-batches per iteration.
 
     Raises:
-        UserError: Neither length is given, or the data set is smaller than one global batch.
+        UserError: Neither length is given, the data set is smaller than one global batch, or an image is truncated.
     """
 
     def __init__(
@@ -209,6 +210,9 @@ class PretrainLoop(BaseLoop):
         self._max_epochs = 1  # MMEngine: one long epoch
         self._epoch, self._iter = 0, 0
         self.indices: list[torch.Tensor | None] = []
+        resumed = runner._resume and runner._load_from  # its images were looked at when the run began
+        if getattr(self.dataloader.dataset, "check", False) and not resumed:
+            check_once(self.dataloader.dataset.source)
 
     def image_names(self) -> list[str]:
         """The images of this process's last iteration, for a person to find them."""

@@ -186,16 +186,16 @@ def _leave_together() -> None:
 
 
 def check_pretraining(cfg: Config) -> None:
-    """Open a pretraining config's images before anything is built; other configs pass.
+    """Look for a pretraining config's images before anything is built; other configs pass.
 
     Raises:
         UserError: There are none.
     """
     dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
     if dataset.get("type") == "UnlabelledImages":
-        from .data.sources import open_source
+        from .data.sources import check_source
 
-        open_source(dataset["data_root"])
+        check_source(dataset["data_root"])
 
 
 def on_first_rank(check: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
@@ -60,21 +61,18 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
     """MMEngine's wrapper with ``clip_grad_per_tensor`` [code: DINO]; ``clip_grad`` stays the global norm.
 
     Args:
-        dtype: None trains in float32; ``bfloat16`` runs the forward pass in autocast on a CPU or a GPU alike. It
-            needs no loss scaling; float16 does: :class:`MSTAmpOptimWrapper`.
+        dtype: Of the forward pass, see :func:`forward_precision`. bfloat16 runs in autocast and needs no loss scaling;
+            float16 does: :class:`MSTAmpOptimWrapper`.
 
     Raises:
         UserError: Another ``dtype``.
     """
 
-    def __init__(self, *args: Any, dtype: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, dtype: str | None = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if dtype not in (None, "bfloat16"):
-            raise UserError(
-                f"optim_wrapper.dtype is '{dtype}'; MSTOptimWrapper takes None or 'bfloat16'. For float16 set "
-                "optim_wrapper.type=MSTAmpOptimWrapper, or give --amp."
-            )
-        self.dtype = dtype
+        device = self.optimizer.param_groups[0]["params"][0].device
+        self.dtype, why = forward_precision(dtype, device)
+        print_log(f"The forward pass runs in {self.dtype}: {why}.", logger="current")
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -82,7 +80,7 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
         device_type = next(model.parameters()).device.type
         with (
             super().optim_context(model),
-            torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.dtype is not None),
+            torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"),
         ):
             yield
 
@@ -97,19 +95,32 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class MSTAmpOptimWrapper(_DINOSteps, AmpOptimWrapper):
-    """The same under automatic mixed precision; ``dtype`` is ``float16`` or ``bfloat16``.
+    """The same under automatic mixed precision with loss scaling.
+
+    Args:
+        dtype: ``float16``, for which ``auto`` and None stand too, or ``bfloat16``.
 
     Raises:
-        UserError: There is no GPU.
+        UserError: There is no GPU, or another ``dtype``.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, dtype: str | None = "auto", **kwargs: Any) -> None:
         if not torch.cuda.is_available():
             raise UserError(
                 "optim_wrapper.type=MSTAmpOptimWrapper needs a GPU and none is visible. On the CPU take "
                 "MSTOptimWrapper, with optim_wrapper.dtype None or 'bfloat16'."
             )
-        super().__init__(*args, **kwargs)
+        dtype = "float16" if dtype in (None, "auto") else dtype
+        if dtype not in ("float16", "bfloat16"):
+            raise UserError(
+                f"optim_wrapper.dtype is '{dtype}'; MSTAmpOptimWrapper, which --amp chooses, takes 'auto' (float16), "
+                "'float16' or 'bfloat16'. For float32 leave --amp out."
+            )
+        super().__init__(*args, dtype=dtype, **kwargs)
+        print_log(
+            f"The forward pass runs in {dtype} with loss scaling: MSTAmpOptimWrapper, or --amp, asks for it.",
+            logger="current",
+        )
 
     def step(self, **kwargs: Any) -> None:
         """Unscale, clip, keep the frozen parameters still, step unless the gradients overflowed."""
@@ -119,6 +130,36 @@ class MSTAmpOptimWrapper(_DINOSteps, AmpOptimWrapper):
             self._clip_grad()
         self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update(self._scale_update_param)
+
+
+def forward_precision(dtype: str | None, device: torch.device) -> tuple[str, str]:
+    """The type of a forward pass that needs no loss scaling, and why.
+
+    Args:
+        dtype: ``bfloat16``; ``float32`` or None; ``auto``: bfloat16 on a GPU that computes in it, else float32.
+        device: Where the model is.
+
+    Returns:
+        ``bfloat16`` or ``float32``, and the reason for the log.
+
+    Raises:
+        UserError: Another ``dtype``.
+    """
+    if dtype in (None, "float32", "bfloat16"):
+        return dtype or "float32", f"optim_wrapper.dtype is {dtype}"
+    if dtype != "auto":
+        raise UserError(
+            f"optim_wrapper.dtype is '{dtype}'; MSTOptimWrapper takes 'auto', 'float32' or 'bfloat16'. For float16 "
+            "set optim_wrapper.type=MSTAmpOptimWrapper, or give --amp."
+        )
+    if device.type != "cuda":
+        return "float32", f"optim_wrapper.dtype is auto, and the model is on the {device.type}"
+    # Older NVIDIA GPUs only emulate bfloat16, and PyTorch calls that supported.
+    if torch.cuda.is_bf16_supported() and (
+        torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0)
+    ):
+        return "bfloat16", "optim_wrapper.dtype is auto, and this GPU computes in it"
+    return "float32", "optim_wrapper.dtype is auto, and this GPU has no bfloat16; --amp gives float16"
 
 
 def clip_each_tensor(parameters: Iterable[nn.Parameter], max_norm: float) -> None:

@@ -20,6 +20,14 @@ def fresh_engine() -> Iterator[None]:
         registry._instance_dict.clear()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs keep in the cache folder must not end up in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For what is too small to be worth a second thread, most of all where other programs use the cores too."""

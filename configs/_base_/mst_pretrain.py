@@ -66,7 +66,9 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=5e-4),  # [code: DINO]; the schedule sets lr and weight decay
     clip_grad_per_tensor=3.0,  # [code: DINO]
     clip_grad=None,
-    dtype=None,  # "bfloat16": autocast on a CPU or a GPU; --amp: float16 with loss scaling
+    # [ours] "auto": bfloat16 on a GPU that computes in it, else float32. DINO's is float16 with loss scaling
+    # [code: DINO], here --amp. Or "float32", or "bfloat16" on a CPU or a GPU.
+    dtype="auto",
 )
 
 default_hooks = dict(

@@ -28,19 +28,18 @@ class UnlabelledImages(Dataset):
         data_root: A folder, text list, shards, URLs or a Hugging Face data set: see :func:`open_source`.
         crops: Arguments of :class:`MultiCrop`.
         seed: Seed of all augmentation; None waits for the loop, which gives it the run's own.
-        check: Look at every image first, so that a truncated one stops the run before its first step; a data set
-            known to be whole can skip it.
+        check: The loop looks at every image first (:func:`check_once`), so that a truncated one stops the run before
+            its first step; a data set known to be whole can skip it.
 
     Raises:
-        UserError: The source is missing or empty, or an image is truncated.
+        UserError: The source is missing or empty.
     """
 
     def __init__(
         self, data_root: str, crops: dict[str, Any] | None = None, seed: int | None = 0, check: bool = True
     ) -> None:
         self.source = open_source(data_root)
-        if check:
-            self.source.check()
+        self.check = check
         self.crops = MultiCrop(**(crops or {}))
         self.seed = seed
 

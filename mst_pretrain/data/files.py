@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import UserError
 from .decode import reason, to_rgb
+from .packed import PackedPaths
+from .progress import Progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024
 PNG_END = b"IEND\xaeB`\x82"
 SHOWN = 3
+BLOCK = 64  # files that one thread looks at in one go
+
+T = TypeVar("T")
 
 
 def list_images(root: str | Path) -> list[Path]:
+    """All image files below ``root`` as paths: see :func:`image_names`."""
+    return [Path(root, name) for name in image_names(root)]
+
+
+def image_names(root: str | Path) -> Iterator[str]:
     """All image files below ``root``, by suffix in any case; hidden files and folders are left out.
 
     Links are followed; a folder that several of them lead to counts once.
 
-    Returns:
-        Paths in sorted order: the same on every machine.
+    Yields:
+        Names relative to ``root`` in the order of sorted paths: the same on every machine.
 
     Raises:
         UserError: ``root`` is missing, is not a folder, or holds no image.
@@ -34,21 +46,50 @@ def list_images(root: str | Path) -> list[Path]:
         raise UserError(
             f"{root} is a file, but a folder of images is expected. Give the folder that holds it."
         )
-    paths: list[Path] = []
-    seen = {os.path.realpath(root)}
-    for folder, children, names in os.walk(root, followlinks=True):
-        to_visit = []
-        for child in sorted(visible(children)):
-            target = os.path.realpath(os.path.join(folder, child))
-            if target not in seen:
-                seen.add(target)
-                to_visit.append(child)
-        children[:] = to_visit
-        paths += [Path(folder, name) for name in visible(names) if name.lower().endswith(IMAGE_SUFFIXES)]
-    if not paths:
+    names = _walk(str(root), "", {os.path.realpath(root)})
+    first = next(names, None)
+    if first is None:
         wanted = " ".join(IMAGE_SUFFIXES)
         raise UserError(f"Image folder {root} holds no image ({wanted}, any depth). Check the path.")
-    return sorted(paths)
+    yield first
+    yield from names
+
+
+def holds_image(root: str | Path) -> bool:
+    """Whether there is an image below a folder; stops at the first."""
+    return next(_walk(str(root), "", {os.path.realpath(root)}), None) is not None
+
+
+def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
+    """Images below ``root/below``; every folder is sorted by itself, so no list of all names is needed."""
+    images: list[str] = []
+    folders: list[str] = []
+    with suppress(OSError), os.scandir(os.path.join(root, below)) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                folders.append(entry.name)
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                images.append(entry.name)
+    to_visit = set()
+    for folder in sorted(folders):
+        target = os.path.realpath(os.path.join(root, below, folder))
+        if target not in seen:
+            seen.add(target)
+            to_visit.add(folder)
+    for name in sorted([*images, *to_visit]):
+        if name in to_visit:
+            yield from _walk(root, f"{below}{name}{os.sep}", seen)
+        else:
+            yield below + name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def visible(names: Iterable[str]) -> list[str]:
@@ -56,7 +97,7 @@ def visible(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(".")]
 
 
-def check_image_files(paths: Sequence[Path]) -> None:
+def check_image_files(paths: Sequence[str | Path] | PackedPaths) -> None:
     """Look at the head and tail bytes of every file; decode only where these cannot tell.
 
     A JPEG must have its end marker, a PNG its IEND chunk, a WebP must be as long as its header says.
@@ -65,13 +106,21 @@ def check_image_files(paths: Sequence[Path]) -> None:
     Raises:
         UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
     """
+
+    def look(block: range) -> list[str]:
+        return [f"{paths[i]} ({fault})" for i in block if (fault := find_fault(paths[i]))]
+
+    report_faults([fault for faults in in_blocks(look, len(paths)) for fault in faults], len(paths))
+
+
+def in_blocks(look: Callable[[range], T], total: int) -> Iterator[T]:
+    """What ``look`` returns for every block of 0 .. ``total`` - 1, in order; it runs in several threads."""
+    progress = Progress("looking at images", total)
+    blocks = [range(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
     with checking_pool() as pool:
-        faults = [
-            f"{path} ({fault})"
-            for path, fault in zip(paths, pool.map(find_fault, paths), strict=True)
-            if fault
-        ]
-    report_faults(faults, len(paths))
+        for block, result in zip(blocks, pool.map(look, blocks), strict=True):
+            progress.step(len(block))
+            yield result
 
 
 def checking_pool() -> ThreadPoolExecutor:
@@ -106,7 +155,7 @@ def check_image_folder(root: str | Path) -> int:
     Raises:
         UserError: As :func:`list_images` and :func:`check_image_files`.
     """
-    paths = list_images(root)
+    paths = PackedPaths(image_names(root), root)
     check_image_files(paths)
     return len(paths)
 

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import UserError
 from .files import checking_pool, find_encoded_fault, report_faults
 
@@ -38,7 +40,7 @@ class HubSource:
         self.spec = spec
         rows = self._load(library, match["name"], match["split"])
         self.column = self._column(rows, library.Image, match["column"])
-        self.labels: list[int] | None = None
+        self.labels: np.ndarray | None = None
         self.classes: list[str] = []
         if labelled:
             self._read_labels(rows, library.ClassLabel)
@@ -118,7 +120,8 @@ class HubSource:
 
     def _read_labels(self, rows: Any, kind: type) -> None:
         column = self._column(rows, kind)
-        labels = [-1 if label is None else int(label) for label in rows.with_format(None)[column]]
-        if bare := sum(label < 0 for label in labels):
+        given = rows.with_format(None)[column]
+        labels = np.array([-1 if label is None else int(label) for label in given], np.int64)
+        if bare := int((labels < 0).sum()):
             raise UserError(f"{self.spec}: {bare} of {len(labels)} rows have no label. Choose another split.")
         self.labels, self.classes = labels, list(rows.features[column].names)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import UserError
-from .files import list_images, visible
+from .files import image_names, visible
+from .packed import PackedPaths
 
 
-def number_classes(names: Sequence[str]) -> tuple[list[int], list[str]]:
+def number_classes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Class indices of N class names, and the K classes.
 
     Returns:
-        [N] indices and the names by index: in numeric order where all are integers (``2`` before ``10``, ``007`` is
-        ``7``), else in alphabetical order.
+        [N] int64 indices and the names by index: in numeric order where all are integers (``2`` before ``10``,
+        ``007`` is ``7``), else in alphabetical order.
     """
     if all(name.lstrip("-").isdecimal() for name in names):
         names = [str(int(name)) for name in names]
@@ -22,7 +27,7 @@ def number_classes(names: Sequence[str]) -> tuple[list[int], list[str]]:
     else:
         classes = sorted(set(names))
     index = {name: number for number, name in enumerate(classes)}
-    return [index[name] for name in names], classes
+    return np.array([index[name] for name in names], np.int64), classes
 
 
 def class_names(root: Path) -> list[str]:
@@ -30,21 +35,27 @@ def class_names(root: Path) -> list[str]:
     return sorted(visible(entry.name for entry in root.iterdir() if entry.is_dir()))
 
 
-def class_folders(root: str | Path) -> tuple[list[Path], list[int], list[str]]:
+def class_folders(root: str | Path) -> tuple[PackedPaths, np.ndarray, list[str]]:
     """Images of one folder per class.
 
     Returns:
-        Paths, class index of each (folders in sorted order), and the class names.
+        Paths, class index of each (folders in sorted order), [N] int64, and the class names.
 
     Raises:
         UserError: ``root`` is missing or has no class folder with an image.
     """
     root = Path(root)
-    names = class_names(root) if root.is_dir() else []
-    if not names:
+    classes = class_names(root) if root.is_dir() else []
+    if not classes:
         raise UserError(
             f"{root} has no class folders. Labelled images are expected as {root}/CLASS/IMAGE.jpg."
         )
-    per_class = [list_images(root / name) for name in names]
-    labels = [label for label, paths in enumerate(per_class) for _ in paths]
-    return [path for paths in per_class for path in paths], labels, names
+    labels = array("q")
+
+    def names() -> Iterator[str]:
+        for label, name in enumerate(classes):
+            for image in image_names(root / name):
+                labels.append(label)
+                yield os.path.join(name, image)
+
+    return PackedPaths(names(), root), np.array(labels), classes

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import UserError
 from .files import IMAGE_SUFFIXES, first_of
 from .labels import number_classes
+from .packed import PackedPaths
 
 _SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
 # Greedy: a path with spaces in it goes as far as the line's last image suffix
@@ -16,14 +19,14 @@ LINE = re.compile(rf"(?P<path>.*(?:{_SUFFIX}))(?:\s+(?P<label>.*))?", re.IGNOREC
 
 def read_list(
     path: str | Path, labelled: bool = False
-) -> tuple[list[Path], list[int] | None, list[str] | None]:
+) -> tuple[PackedPaths, np.ndarray | None, list[str] | None]:
     """One image a line: a path that ends with its image suffix, then maybe white space and a label.
 
     So ``cats/a b.jpg<tab>house cat`` and mmpretrain's ``val_1.JPEG 65`` are both read. Paths are absolute or relative
     to the list's folder. Empty lines and lines that begin with ``#`` are left out.
 
     Returns:
-        The paths in the list's order; class index of each and the class names, or None and None.
+        The paths in the list's order; class index of each, [N] int64, and the class names, or None and None.
 
     Raises:
         UserError: The list cannot be read, a line has no image path, a label is missing, there is no line, or images
@@ -34,8 +37,9 @@ def read_list(
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Image list {path} cannot be read ({error}). It must be UTF-8 text.") from error
-    paths: list[Path] = []
+    paths: list[str] = []
     names: list[str] = []
+    missing: list[Path] = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
@@ -49,15 +53,17 @@ def read_list(
             raise UserError(
                 f"{path}, line {number}: '{line}' has no label. Write it behind the path and white space."
             )
-        paths.append(path.parent / match["path"])
+        listed = path.parent / match["path"]
+        paths.append(str(listed))
         names.append(match["label"] or "")
+        if not listed.is_file():
+            missing.append(listed)
     if not paths:
         raise UserError(f"Image list {path} lists no image. Write one path a line.")
-    missing = [listed for listed in paths if not listed.is_file()]
     if missing:
         raise UserError(
             f"{path}: {len(missing)} of {len(paths)} listed images do not exist: {first_of(missing)}. Correct the "
             f"paths (absolute, or relative to {path.parent.resolve()}), or remove their lines."
         )
     labels, classes = number_classes(names) if labelled else (None, None)
-    return paths, labels, classes
+    return PackedPaths(paths), labels, classes

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
@@ -34,12 +35,13 @@ class ResumableSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         position = self.position + self.rank
-        epoch, order = -1, list(range(self.size))
+        epoch = -1
+        order: Sequence[int] | np.ndarray = ()
         while True:
             if position // self.size != epoch:
                 epoch = position // self.size
                 order = self._order(epoch)
-            yield epoch, order[position % self.size]
+            yield epoch, int(order[position % self.size])
             position += self.world_size
 
     def __len__(self) -> int:
@@ -66,8 +68,8 @@ class ResumableSampler(Sampler):
             )
         self.position, self.seed = state["position"], state["seed"]
 
-    def _order(self, epoch: int) -> list[int]:
+    def _order(self, epoch: int) -> Sequence[int] | np.ndarray:
         if not self.shuffle:
-            return list(range(self.size))
+            return range(self.size)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.size, generator=generator).tolist()
+        return torch.randperm(self.size, generator=generator).numpy()

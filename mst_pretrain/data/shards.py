@@ -46,7 +46,7 @@ class ShardSource:
         self._names = np.concatenate([index.names for index in indices])
         self._spans = np.concatenate([index.images for index in indices])
         self._files: OrderedDict[int, FileIO] = OrderedDict()
-        self.labels: list[int] | None = None
+        self.labels: np.ndarray | None = None
         self.classes: list[str] = []
         if labelled:
             self._read_labels(np.concatenate([index.labels for index in indices]))

@@ -6,14 +6,19 @@ resume whether the images are files, tar shards or a Hugging Face data set.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from ..errors import UserError
-from .files import check_image_files, list_images
+from .checking import check_changed_files
+from .files import check_image_files, holds_image, image_names
 from .hub import PREFIX, HubSource
 from .labels import class_folders
 from .lists import read_list
+from .packed import PackedPaths
 from .shards import ShardSource, names_shards, open_shards, shards_in
 
 
@@ -21,11 +26,11 @@ class ImageSource(Protocol):
     """N encoded images. Instances are pickled to data workers.
 
     Attributes:
-        labels: Class index of each image, or None for a source opened without labels.
+        labels: Class index of each image, [N] int64, or None for a source opened without labels.
         classes: Class names by index; empty without labels.
     """
 
-    labels: list[int] | None
+    labels: np.ndarray | None
     classes: list[str]
 
     def __len__(self) -> int:
@@ -58,35 +63,47 @@ class FileSource:
 
     Args:
         paths: The files.
-        labels: Class index of each, or None.
+        labels: Class index of each, [N] int64, or None.
         classes: Class names by index.
+        origin: The folder or list that named them. Under its name :meth:`check` remembers the files it found whole;
+            without one it reads every file every time.
     """
 
     def __init__(
-        self, paths: list[Path], labels: list[int] | None = None, classes: list[str] | None = None
+        self,
+        paths: PackedPaths | Iterable[Path],
+        labels: np.ndarray | None = None,
+        classes: list[str] | None = None,
+        origin: Path | None = None,
     ) -> None:
-        self.paths, self.labels, self.classes = paths, labels, classes or []
+        self.paths = paths if isinstance(paths, PackedPaths) else PackedPaths(paths)
+        self.labels, self.classes, self.origin = labels, classes or [], origin
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
         """Its path."""
-        return str(self.paths[index])
+        return self.paths[index]
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""
+        path = self.paths[index]
         try:
-            return self.paths[index].read_bytes()
+            with open(path, "rb") as file:
+                return file.read()
         except OSError as error:
             raise UserError(
-                f"{self.paths[index]} cannot be read ({error.strerror}). Copy it again, or put "
+                f"{path} cannot be read ({error.strerror}). Copy it again, or put "
                 "another image under its name: a pretraining is resumed only with as many images as before."
             ) from error
 
     def check(self) -> None:
-        """See :func:`check_image_files`."""
-        check_image_files(self.paths)
+        """See :func:`check_image_files` and :func:`check_changed_files`."""
+        if self.origin is None:
+            check_image_files(self.paths)
+        else:
+            check_changed_files(self.paths, self.origin)
 
 
 def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
@@ -117,10 +134,22 @@ def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
         if names_shards(text):
             return open_shards(text, labelled)
         if folder.suffix == ".txt":
-            return FileSource(*read_list(folder, labelled))
+            return FileSource(*read_list(folder, labelled), origin=folder)
     try:
-        return FileSource(*class_folders(folder)) if labelled else FileSource(list_images(folder))
+        if labelled:
+            return FileSource(*class_folders(folder), origin=folder)
+        return FileSource(PackedPaths(image_names(folder), folder), origin=folder)
     except UserError:
         if shards := shards_in(folder):
             return ShardSource(shards, labelled)
         raise
+
+
+def check_source(spec: str | Path) -> None:
+    """Whether :func:`open_source` would find an image, without listing a folder of a million of them.
+
+    Raises:
+        UserError: As :func:`open_source`.
+    """
+    if not (Path(spec).is_dir() and holds_image(spec)):
+        open_source(spec)

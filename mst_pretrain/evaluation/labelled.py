@@ -37,7 +37,7 @@ def open_train_val(train: str, val: str) -> tuple[Labelled, Labelled]:
     """
     sources = {spec: open_source(spec, labelled=True) for spec in (train, val)}
     for spec, source in sources.items():
-        if not source.labels:
+        if source.labels is None or not len(source.labels):
             raise UserError(
                 f"{spec} has no labelled image. Labels are needed here, e.g. {spec}/CLASS/IMAGE.jpg."
             )
@@ -53,7 +53,7 @@ def open_train_val(train: str, val: str) -> tuple[Labelled, Labelled]:
     def relabelled(spec: str) -> Labelled:
         source = sources[spec]
         to_train = torch.tensor([index[name] for name in source.classes])
-        return Labelled(spec, source, to_train[torch.tensor(source.labels)], classes)
+        return Labelled(spec, source, to_train[torch.as_tensor(source.labels)], classes)
 
     return relabelled(train), relabelled(val)
 

@@ -72,7 +72,7 @@ class LinearSettings:
 class Part:
     """Some images of a source, as a source of its own without labels."""
 
-    labels: list[int] | None = None
+    labels: np.ndarray | None = None
 
     def __init__(self, source: ImageSource, indices: Tensor) -> None:
         self.source, self.indices = source, indices.tolist()

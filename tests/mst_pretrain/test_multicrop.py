@@ -193,7 +193,11 @@ def test_class_folders(tmp_path: Path) -> None:
         for index in range(count):
             Image.new("RGB", (4, 4)).save(tmp_path / name / f"{index}.png")
     paths, labels, names = class_folders(tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["a/0.png", "b/0.png", "b/1.png"]
-    assert labels == [0, 1, 1] and names == ["a", "b"]
+    assert [Path(path).relative_to(tmp_path).as_posix() for path in paths] == [
+        "a/0.png",
+        "b/0.png",
+        "b/1.png",
+    ]
+    assert labels.tolist() == [0, 1, 1] and names == ["a", "b"]
     with pytest.raises(UserError, match="CLASS"):
         class_folders(tmp_path / "a")
