@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from .checkpoint_io import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
 from .data.checking import check_once
 from .data.replacement import Fault, decode
+from .data.sources import FileSource
 from .errors import UserError
 from .hooks import ExactResumeHook
 from .loading import load_model
@@ -26,6 +27,7 @@ from .signals import PatientDataLoader, stop_signals
 
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
 EXACT = ("sampler",)  # and ours
+IMAGES = "images.npz"  # the names of the run's files
 
 
 @RUNNERS.register_module()
@@ -46,8 +48,9 @@ class MSTRunner(Runner):
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """MMEngine's, with averages instead of histories, and a watch on signals and broken images."""
-        ours = {"runtime_info": {"type": "LogAveragesHook"}, "watch": {"type": "WatchHook"}}
-        super().register_default_hooks({**ours, **(hooks or {})})
+        ours = {"runtime_info": "LogAveragesHook", "watch": "WatchHook", "stop": "StopHook"}
+        default = {name: {"type": hook} for name, hook in ours.items()}
+        super().register_default_hooks({**default, **(hooks or {})})
 
     def train(self) -> torch.nn.Module:
         """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed."""
@@ -159,6 +162,16 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.get(cfg.get("runner_type", "MSTRunner")).from_cfg(cfg)
 
 
+def with_names(dataloader: Any, runner: Runner) -> Any:
+    """The loader's config; of a run that is resumed with the list of its files, where that lies by its checkpoint."""
+    if not (runner._resume and runner._load_from and isinstance(dataloader, dict)):
+        return dataloader
+    names, dataset = Path(runner._load_from).with_name(IMAGES), dataloader["dataset"]
+    if not names.is_file() or dataset.get("type") != "UnlabelledImages":
+        return dataloader
+    return {**dataloader, "dataset": {**dataset, "names": str(names)}}
+
+
 @LOOPS.register_module()
 class PretrainLoop(BaseLoop):
     """One iteration is one optimizer step, over ``accumulate`` micro-batches.
@@ -187,7 +200,7 @@ class PretrainLoop(BaseLoop):
     ) -> None:
         if accumulate < 1:
             raise UserError(f"train_cfg.accumulate is {accumulate}. Give 1 or more.")
-        super().__init__(runner, dataloader)
+        super().__init__(runner, with_names(dataloader, runner))
         self.sampler = self.dataloader.sampler
         self.accumulate = accumulate
         self.global_batch = self.dataloader.batch_size * get_world_size() * accumulate
@@ -255,6 +268,9 @@ class PretrainLoop(BaseLoop):
             )
         if self._max_iters == 0 and is_main_process():
             point_latest(Path(self.runner.work_dir, INITIAL))
+        source = getattr(self.dataloader.dataset, "source", None)
+        if isinstance(source, FileSource) and is_main_process():
+            source.paths.save(Path(self.runner.work_dir, IMAGES))
         if getattr(self.dataloader.dataset, "seed", 0) is None:
             self.dataloader.dataset.seed = self.sampler.seed  # saved and resumed with the sampler
         if self._iter < self._max_iters:

@@ -24,16 +24,20 @@ STOPPED = "stopped.pth"
 
 @HOOKS.register_module()
 class WatchHook(Hook):
-    """Ends a run that was asked to stop, with a checkpoint; counts and names the images that were replaced.
+    """Shares what each process met: whether it was asked to stop, and which images were replaced.
 
     Args:
-        max_bad_share: Stop when more than this share of the images could not be used, 0 to 1.
+        max_bad_share: The run stops when more than this share of the images could not be used, 0 to 1.
+
+    Attributes:
+        stopping: Whether a process was asked to stop.
+        too_many: Whether more images than ``max_bad_share`` could not be used.
 
     Raises:
         UserError: ``max_bad_share`` is out of range.
     """
 
-    priority = "LOWEST"  # the step is whole: schedules have moved, a checkpoint that was due is written
+    priority = "ABOVE_NORMAL"  # before a checkpoint, which holds the list of images
 
     def __init__(self, max_bad_share: float = 0.01) -> None:
         if not 0 <= max_bad_share <= 1:
@@ -43,7 +47,7 @@ class WatchHook(Hook):
         self.max_bad_share = max_bad_share
         self.bad: dict[int, Fault] = {}
         self.untold: list[Fault] = []  # met by this process, not yet known to the others
-        self.stopping = False
+        self.stopping = self.too_many = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """A resumed run goes on counting."""
@@ -61,44 +65,15 @@ class WatchHook(Hook):
             self._write(runner)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Share what happened in this step.
-
-        Raises:
-            Stopped: A process was asked to stop; a checkpoint was written.
-            UserError: Too many images cannot be used; a checkpoint was written.
-        """
+        """Share what happened in this step."""
         faults, runner.faults = runner.faults, []
         self.untold += faults
         stop, bad = self.agree([float(stop_requested()), float(len(faults))])
         if bad:
             self._tell(runner)
-        self.stopping |= stop > 0 and runner.iter + 1 < runner.max_iters  # else the run is done anyway
-        too_many = len(self.bad) > self.max_bad_share * len(runner.train_dataloader.dataset)
-        if not (self.stopping or too_many) or not _step_is_whole(runner):
-            return
-        written = self._save(runner, runner.iter + 1)
-        if too_many:
-            raise UserError(self._too_many(runner, written))
-        raise Stopped(f"stopped after step {runner.iter + 1}. {written}")
-
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """A validation may outlast the time that a batch system leaves: write a checkpoint at once.
-
-        Raises:
-            Stopped: There is one process; several end together after the next training step.
-        """
-        if not stop_requested() or self.stopping:
-            return
-        self.stopping = True
-        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
-            return  # it has exchanged the weights for the validation
-        written = self._save(runner, runner.iter, unvalidated=True) if is_main_process() else ""
-        if get_world_size() == 1:
-            raise Stopped(f"stopped in the validation after step {runner.iter}. {written}")
+        self.stopping |= stop > 0
 
     def _tell(self, runner: Runner) -> None:
         """All processes come here together."""
@@ -110,10 +85,11 @@ class WatchHook(Hook):
         self.bad |= new
         self._write(runner)
         images = len(runner.train_dataloader.dataset)
+        self.too_many = len(self.bad) > self.max_bad_share * images
         runner.logger.warning(
             f"Step {runner.iter + 1}: {len(new)} images could not be used and were replaced by others: "
-            f"{first_of([fault.reason for fault in new.values()])} In all {len(self.bad)} of {images} images "
-            f"({len(self.bad) / images:.2%}), listed in {Path(runner.work_dir, BAD_IMAGES)}."
+            f"{first_of([fault.name for fault in new.values()])}. In all {len(self.bad)} of {images} images "
+            f"({len(self.bad) / images:.2%}); names and reasons: {Path(runner.work_dir, BAD_IMAGES)}"
         )
 
     def _write(self, runner: Runner) -> None:
@@ -123,14 +99,61 @@ class WatchHook(Hook):
             with replacing(Path(runner.work_dir, BAD_IMAGES)) as part:
                 part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
-    def _too_many(self, runner: Runner, written: str) -> str:
+    def refusal(self, runner: Runner) -> str:
+        """Why a run with too many unusable images does not go on."""
         images = len(runner.train_dataloader.dataset)
         return (
             f"{len(self.bad)} of {images} images cannot be used, more than a share of {self.max_bad_share:g}: "
-            f"{first_of([fault.name for fault in sorted(self.bad.values())])}. All are listed with their faults in "
-            f"{Path(runner.work_dir, BAD_IMAGES)}. {written} Put whole images under their names, or allow more with "
-            "--cfg-options default_hooks.watch.max_bad_share=SHARE; then continue with --resume."
+            f"{first_of([fault.name for fault in sorted(self.bad.values())])}. Names and reasons: "
+            f"{Path(runner.work_dir, BAD_IMAGES)}. Put whole images under these names, or allow more with "
+            "--cfg-options default_hooks.watch.max_bad_share=SHARE."
         )
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """Ends a run that was asked to stop, or that has too many broken images, with a checkpoint."""
+
+    priority = "LOWEST"  # the step is whole: schedules have moved, a checkpoint that was due is written
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the hook that knows."""
+        self.watch = next(hook for hook in runner.hooks if isinstance(hook, WatchHook))
+        self.saved_in_validation = False
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """End here if it must be, and if no accumulated micro-batch waits for its optimizer step.
+
+        Raises:
+            Stopped: A process was asked to stop; a checkpoint was written.
+            UserError: Too many images cannot be used; a checkpoint was written.
+        """
+        stopping = self.watch.stopping and runner.iter + 1 < runner.max_iters  # else the run is done anyway
+        if not (stopping or self.watch.too_many) or not _step_is_whole(runner):
+            return
+        written = self._save(runner, runner.iter + 1)
+        if self.watch.too_many:
+            raise UserError(f"{self.watch.refusal(runner)} {written}")
+        raise Stopped(f"stopped after step {runner.iter + 1}. {written}")
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """A validation may outlast the time that a batch system leaves: write a checkpoint at once.
+
+        Raises:
+            Stopped: There is one process; several end together after the next training step.
+        """
+        if not stop_requested() or self.saved_in_validation:
+            return
+        self.saved_in_validation = True
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            return  # it has exchanged the weights for the validation
+        written = self._save(runner, runner.iter, unvalidated=True) if is_main_process() else ""
+        if get_world_size() == 1:
+            raise Stopped(f"stopped in the validation after step {runner.iter}. {written}")
 
     def _save(self, runner: Any, iteration: int, unvalidated: bool = False) -> str:
         """Write ``stopped.pth`` unless this step's checkpoint is there; a sentence that says what can be resumed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 from .decode import decode_rgb
 from .multicrop import MultiCrop
 from .replacement import candidates, encode, first_usable, read_again
-from .sources import open_source
+from .sources import open_again, open_source
 
 
 @DATASETS.register_module()
@@ -30,15 +31,21 @@ class UnlabelledImages(Dataset):
         seed: Seed of all augmentation; None waits for the loop, which gives it the run's own.
         check: The loop looks at every image first (:func:`check_once`), so that a truncated one stops the run before
             its first step; a data set known to be whole can skip it.
+        names: Of a run that is resumed: its list of files, see :func:`open_again`. The loop gives it.
 
     Raises:
         UserError: The source is missing or empty.
     """
 
     def __init__(
-        self, data_root: str, crops: dict[str, Any] | None = None, seed: int | None = 0, check: bool = True
+        self,
+        data_root: str,
+        crops: dict[str, Any] | None = None,
+        seed: int | None = 0,
+        check: bool = True,
+        names: str | None = None,
     ) -> None:
-        self.source = open_source(data_root)
+        self.source = open_source(data_root) if names is None else open_again(data_root, Path(names))
         self.check = check
         self.crops = MultiCrop(**(crops or {}))
         self.seed = seed

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from array import array
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
+
+from ..checkpoint_io import replacing
+from ..errors import UserError
 
 
 class PackedPaths:
@@ -26,8 +31,34 @@ class PackedPaths:
             packed += os.fsencode(name)
             ends.append(len(packed))
         self._packed, self._ends = bytes(packed), np.array(ends)
+        self._begin_with(root)
+
+    def _begin_with(self, root: str | os.PathLike[str]) -> None:
         folder = os.fspath(root)
         self._before = "" if folder in ("", ".") else os.path.join(folder, "")
+
+    def save(self, path: Path) -> None:
+        """Write the names without their root, so that they may be found below another one."""
+        with replacing(path) as part, open(part, "wb") as file:
+            np.savez(file, names=np.frombuffer(self._packed, np.uint8), ends=self._ends)
+
+    @classmethod
+    def load(cls, path: Path, root: str | os.PathLike[str] = "") -> PackedPaths:
+        """The names of :meth:`save`, below ``root``.
+
+        Raises:
+            UserError: The file cannot be read.
+        """
+        paths = cls([])
+        try:
+            with np.load(path) as file:
+                paths._packed, paths._ends = file["names"].tobytes(), file["ends"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}). It lists the images of the run; remove it to list the folder again."
+            ) from error
+        paths._begin_with(root)
+        return paths
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -6,6 +6,7 @@ resume whether the images are files, tar shards or a Hugging Face data set.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +15,16 @@ import numpy as np
 
 from ..errors import UserError
 from .checking import check_changed_files
-from .files import check_image_files, holds_image, image_names
+from .files import check_image_files, first_of, holds_image, image_names
 from .hub import PREFIX, HubSource
 from .labels import class_folders
 from .lists import read_list
 from .packed import PackedPaths
 from .shards import ShardSource, names_shards, open_shards, shards_in
+
+
+SAMPLED = 1000  # images that are looked for when a run is resumed
+MANY = 0.1  # share of missing ones from which it is another folder
 
 
 class ImageSource(Protocol):
@@ -143,6 +148,28 @@ def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
         if shards := shards_in(folder):
             return ShardSource(shards, labelled)
         raise
+
+
+def open_again(spec: str | Path, names: Path) -> FileSource:
+    """The files with which a run began, in their order, whatever was added to or has vanished from the folder since.
+
+    Args:
+        spec: The folder, which may have moved, or the list.
+        names: Of :meth:`PackedPaths.save`.
+
+    Raises:
+        UserError: Many of them are not there.
+    """
+    folder = Path(spec)
+    paths = PackedPaths.load(names, folder if folder.is_dir() else "")
+    asked = range(0, len(paths), max(1, len(paths) // SAMPLED))
+    missing = [paths[index] for index in asked if not os.path.exists(paths[index])]
+    if len(missing) > MANY * len(asked):
+        raise UserError(
+            f"cannot resume: of the {len(paths)} images of the first run {len(asked)} were looked for, and "
+            f"{len(missing)} are not there: {first_of(missing)}. Point data_root at the images of the first run."
+        )
+    return FileSource(paths, origin=folder)
 
 
 def check_source(spec: str | Path) -> None:

@@ -118,6 +118,20 @@ def test_a_sample_keeps_its_own_augmentation(folder: Path) -> None:
     assert int(sample["seed"]) != int(own["seed"])
 
 
+def test_a_resumed_run_keeps_its_list_of_images(toy_config: MakeConfig, folder: Path) -> None:
+    """An image that vanished or was added since would shift every index after it, or forbid to go on."""
+    options = {"train_cfg__max_iters": 6, "default_hooks__checkpoint__interval": 3, "data_root": str(folder)}
+    whole = run(toy_config(**options))
+    (folder / "7.png").rename(folder / "moved.gone")
+    shutil.copy(folder / "1.png", folder / "0-new.png")
+    moved = Path(shutil.move(folder, folder.with_name("elsewhere")))
+    cfg = toy_config(**options | {"data_root": str(moved)}, **ALLOWED)
+    cfg.resume, cfg.load_from = True, str(Path(whole.work_dir, "iter_3.pth"))
+    dataset = run(cfg).train_dataloader.dataset
+    names = [Path(dataset.source.name(index)) for index in range(len(dataset))]
+    assert names == sorted(moved / f"{index}.png" for index in range(17))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_survives_broken_images_and_resumes_exactly(
     toy_config: MakeConfig, folder: Path, images: Path, workers: int

@@ -226,7 +226,7 @@ def test_resume_on_other_images_is_refused(toy_config: MakeConfig, tmp_path: Pat
         (folder / path.name).write_bytes(path.read_bytes())
     cfg = toy_config(train_cfg__max_iters=2, data_root=str(folder))
     cfg.resume, cfg.load_from = True, str(Path(first.work_dir, "latest.pth"))
-    with pytest.raises(UserError, match=r"17 samples.*data_root"):
+    with pytest.raises(UserError, match=r"of the 17 images of the first run.*7 are not there.*data_root"):
         train(cfg)
 
 
