@@ -16,17 +16,23 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from .errors import STOPPED
+
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-SAME_REQUEST = (
-    2.0  # seconds: a batch system signals torchrun and its processes, and torchrun signals them again
-)
+SAME_REQUEST = 2.0  # seconds: a batch system signals torchrun and its processes, torchrun signals those again
 
 
 class _Request:
-    """The signal that this process received, and when."""
+    """The signal that this process received, and when; whether there is a step that it can wait for."""
 
     number = 0
     at = 0.0
+    stepping = False
+
+
+def begin_steps() -> None:
+    """From now on a signal waits for the end of a step; before, there is nothing to save, and it ends the process."""
+    _Request.stepping = True
 
 
 def stop_requested() -> bool:
@@ -36,11 +42,11 @@ def stop_requested() -> bool:
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """While the block runs, a stop signal is remembered; a second one ends the process at once.
+    """While the block runs, a stop signal is remembered; a second one ends the process at once. See begin_steps().
 
     Outside the main thread, where Python sets no handlers, nothing changes.
     """
-    _Request.number = 0
+    _Request.number, _Request.stepping = 0, False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -53,13 +59,15 @@ def stop_signals() -> Iterator[None]:
 
 
 def _remember(number: int, frame: Any) -> None:
-    now = time.monotonic()
+    now, name = time.monotonic(), signal.Signals(number).name
+    if not _Request.stepping:
+        os.write(2, f"{name} before the first step: there is nothing to save.\n".encode())
+        os._exit(STOPPED)
     if stop_requested():
         if "TORCHELASTIC_RUN_ID" in os.environ and now - _Request.at < SAME_REQUEST:
             return
         os._exit(128 + number)
     _Request.number, _Request.at = number, now
-    name = signal.Signals(number).name
     # not print: the signal may have come in the middle of one
     os.write(2, f"{name}: stopping after this step. A second signal stops at once.\n".encode())
 
@@ -98,4 +106,4 @@ def _begin_worker(initialise: Callable[[int], None] | None, worker: int) -> None
 def _end_with_parent(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
-    os._exit(128 + signal.SIGTERM)
+    os._exit(0)  # as PyTorch's own workers end when their parent tells them to

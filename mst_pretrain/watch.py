@@ -16,7 +16,7 @@ from .checkpoint_io import LATEST, replacing
 from .data.files import first_of
 from .data.replacement import Fault
 from .errors import Stopped, UserError
-from .signals import stop_requested
+from .signals import begin_steps, stop_requested
 
 BAD_IMAGES = "bad_images.txt"
 STOPPED = "stopped.pth"
@@ -117,9 +117,10 @@ class StopHook(Hook):
     priority = "LOWEST"  # the step is whole: schedules have moved, a checkpoint that was due is written
 
     def before_train(self, runner: Runner) -> None:
-        """Find the hook that knows."""
+        """Find the hook that knows; from now on signals wait for a step."""
         self.watch = next(hook for hook in runner.hooks if isinstance(hook, WatchHook))
         self.saved_in_validation = False
+        begin_steps()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None

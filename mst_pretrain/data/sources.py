@@ -22,7 +22,6 @@ from .lists import read_list
 from .packed import PackedPaths
 from .shards import ShardSource, names_shards, open_shards, shards_in
 
-
 SAMPLED = 1000  # images that are looked for when a run is resumed
 MANY = 0.1  # share of missing ones from which it is another folder
 

@@ -27,10 +27,12 @@ ROOT = Path(__file__).parents[2]
 TWICE = """
 import os, signal, sys, time
 from mst_pretrain.errors import run_cli
-from mst_pretrain.signals import stop_requested, stop_signals
+from mst_pretrain.signals import begin_steps, stop_requested, stop_signals
 
 def main():
     with stop_signals():
+        if sys.argv[1] == "steps":
+            begin_steps()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop_requested()
         print("still here", flush=True)
@@ -114,18 +116,20 @@ def test_handlers_are_those_of_before(toy_config: MakeConfig) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
-def test_a_second_signal_ends_at_once() -> None:
-    """A run that hangs in its last step could only be killed with SIGKILL."""
-    ended = subprocess.run(
-        [sys.executable, "-c", TWICE],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ},
-        cwd=ROOT,
-    )
-    assert ended.stdout == "still here\n" and ended.returncode == 128 + signal.SIGUSR1, ended.stderr
-    assert ended.stderr == "SIGTERM: stopping after this step. A second signal stops at once.\n"
+@pytest.mark.parametrize(
+    ("phase", "code", "stdout", "stderr"),
+    [
+        ("steps", 138, "still here\n", "SIGTERM: stopping after this step. A second signal stops at once.\n"),
+        ("start", 75, "", "SIGTERM before the first step: there is nothing to save.\n"),
+    ],
+)
+def test_a_second_signal_and_one_before_the_first_step_end_at_once(
+    phase: str, code: int, stdout: str, stderr: str
+) -> None:
+    """A run that hangs in its last step could only be killed with SIGKILL; one that starts would train a step first."""
+    command = [sys.executable, "-c", TWICE, phase]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ}, cwd=ROOT)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, stdout, stderr)
 
 
 def test_data_workers_outlive_a_signal_to_their_group_but_not_their_parent(toy_config: MakeConfig) -> None:
@@ -142,4 +146,4 @@ def test_data_workers_outlive_a_signal_to_their_group_but_not_their_parent(toy_c
     assert worker.is_alive()
     worker.terminate()
     worker.join(20)
-    assert worker.exitcode == 128 + signal.SIGTERM
+    assert worker.exitcode == 0
