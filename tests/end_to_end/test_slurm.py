@@ -32,7 +32,7 @@ def srun(tmp_path: Path, *arguments: str, code: int = 0, **environment: str) -> 
     ("config", "arguments", "environment", "processors"),
     [
         (PRETRAIN, [], {}, 8 + 2),
-        (DETECT, [], {}, 4 + 2),
+        (DETECT, [], {}, 2 + 2),
         (
             PRETRAIN,
             ["--resume", "--cfg-options", "train_dataloader.num_workers=3", "randomness.seed=1"],
