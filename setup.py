@@ -1,4 +1,4 @@
-"""Puts configs and tools into the wheel, below ``mst_toolkit/``; everything else is in pyproject.toml."""
+"""Puts configs and tools into the wheel, into the package ``mst_toolkit``; everything else is in pyproject.toml."""
 
 import shutil
 from pathlib import Path

@@ -26,6 +26,7 @@ from mst_pretrain.checkpoint_io import save_safetensors
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError, run_cli
 from mst_pretrain.evaluation.report import surroundings
+from mst_toolkit.cli import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 STEP = re.compile(
@@ -94,9 +95,7 @@ def measure(config: Path, args: argparse.Namespace, weights: dict[str, Path], wo
     ]
     command += (["--init", args.init] if args.init else []) + (["--amp"] if args.amp else [])
     command += ["--cfg-options", *options_of(config, args, weights)]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=child_environment(ROOT), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{config} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

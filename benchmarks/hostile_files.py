@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import os
 import re
 import resource
 import subprocess
@@ -30,6 +29,7 @@ import timm
 import torch
 
 from mst_pretrain.errors import run_cli
+from mst_toolkit.cli import child_environment
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hostile_cases import CASES
@@ -66,8 +66,7 @@ def run_here(arguments: Sequence[str]) -> tuple[int, str]:
 def run_process(arguments: Sequence[str]) -> tuple[int, str]:
     """Exit code and stderr of the tool as a process of its own."""
     command = [sys.executable, str(TOOL), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=child_environment(ROOT), capture_output=True, text=True)
     return done.returncode, done.stderr
 
 

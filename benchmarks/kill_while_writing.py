@@ -36,6 +36,7 @@ from torch import Tensor
 
 from mst_pretrain.checkpoint_io import save_atomic, save_safetensors
 from mst_pretrain.errors import UserError, run_cli
+from mst_toolkit.cli import child_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 Writer = Callable[[Mapping[str, Tensor], Path], None]
@@ -265,7 +266,7 @@ def tool_victim(folder: Path) -> Victim:
 
     def run(command: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.execve(command[0], command, {**os.environ, "PYTHONPATH": str(ROOT)})
+        os.execve(command[0], command, child_environment(ROOT))
 
     return Victim(folder, path.name, (lambda: run(commands[0]), lambda: run(commands[1])))
 

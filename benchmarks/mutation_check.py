@@ -13,7 +13,6 @@ the unchanged code.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -27,8 +26,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mst_toolkit.cli import child_environment
+
 ROOT = Path(__file__).parents[1]
-COPIED = ("mst_pretrain", "mst_transfer", "tests", "configs", "tools", "pyproject.toml")
+COPIED = ("mst_toolkit", "mst_pretrain", "mst_transfer", "tests", "configs", "tools", "pyproject.toml")
 
 # FILE of mst_pretrain, TEST of tests/mst_pretrain; the line to replace; its replacement.
 TABLE = """
@@ -256,7 +257,7 @@ def parse(table: str) -> list[Mutation]:
 
 def run_tests(folder: Path, package: str, *tests: str) -> subprocess.CompletedProcess[str]:
     """pytest on tests of a package, in the copy."""
-    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    env = child_environment(folder, PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
     paths = [f"tests/{package}/{test}" for test in tests]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_pretrain.errors import UserError, run_cli
+from mst_toolkit.cli import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs/overfit/mask_rcnn_swin.py"
@@ -105,8 +106,7 @@ def draw(points: dict[str, list[tuple[int, float]]], path: Path) -> None:
 def call(tool: str, *arguments: str) -> None:
     """A tool as a user calls it; its output stays visible."""
     command = [sys.executable, str(ROOT / f"tools/{tool}.py"), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if code := subprocess.call(command, env=environment, stdout=sys.stderr):
+    if code := subprocess.call(command, env=child_environment(ROOT), stdout=sys.stderr):
         raise UserError(f"tools/{tool}.py ended with {code}; its message stands above.")
 
 

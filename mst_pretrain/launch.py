@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from .config import ConfigOptions, explain, import_custom_modules
+from .config import ConfigOptions, explain, import_custom_modules, load_config
 from .errors import STOPPED, Stopped, UserError
 from .signals import STOP_SIGNALS
 
@@ -260,6 +260,25 @@ def _children() -> list[int]:
     """Processes that this one has started."""
     listings = Path("/proc/self/task").glob("*/children")
     return [int(process) for listing in listings for process in listing.read_text().split()]
+
+
+def processors_per_task(argv: list[str] | None = None) -> int:
+    """Print the processors of one training process, for ``slurm_train.sh``: its data workers, itself, one to spare.
+
+    Args:
+        argv: The config and the arguments of tools/train.py.
+
+    Raises:
+        UserError: As :func:`load_config`.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("config")
+    add_arguments(parser)
+    args, _ = parser.parse_known_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    loader = cfg.get("train_dataloader") or {}
+    print((loader.get("num_workers") or 0) + 2, flush=True)
+    return 0
 
 
 def _let_first_rank_speak() -> None:

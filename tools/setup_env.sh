@@ -66,10 +66,10 @@ if [[ ",$extras," == *,transfer,* ]]; then
     "apt-get install libgl1 libglib2.0-0, or: $python -m pip uninstall -y opencv-python && $python -m pip install --force-reinstall --no-deps -c constraints.txt opencv-python-headless"
   run "$python" -c 'import cv2'
   say "import mst_transfer" "read the lines above: they name the package that is missing or there twice"
-  run env PYTHONPATH="$root" "$python" -c 'import mst_transfer'
+  run env PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'import mst_transfer'
 else
   say "import mst_pretrain" "read the lines above"
-  run env PYTHONPATH="$root" "$python" -c 'import mst_pretrain'
+  run env PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'import mst_pretrain'
 fi
 [[ -z "$stamp" ]] || echo "$fingerprint" >"$stamp"
 echo "set-up: ready ($("$python" --version), $python)"

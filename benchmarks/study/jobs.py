@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mst_pretrain.errors import UserError
+from mst_toolkit.cli import child_environment
 
 ROOT = Path(__file__).parents[2]
 FINISHED = "finished"  # beside what a call that ended well has written
@@ -97,8 +98,7 @@ class Jobs:
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         threads = str(max((os.cpu_count() or 1) // self.count, 1))
-        env = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+        env = child_environment(ROOT, OMP_NUM_THREADS=threads, OMP_WAIT_POLICY="PASSIVE")
         with open(log, "a") as stream:
             process = subprocess.Popen(
                 [sys.executable, *arguments], cwd=ROOT, env=env, stdout=stream, stderr=subprocess.STDOUT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mst_pretrain.checkpoint_io import LATEST, load_checkpoint
-from mst_pretrain.cli import resources
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError
+from mst_toolkit.cli import child_environment, resources
 
 from .identity import CAP, LAUNCH, config_sha256, deviations, run_beside, telling_options
 from .record import RESULTS
@@ -153,9 +152,7 @@ def run(jobs: Sequence[Job], dry: bool = False) -> None:
 
 
 def _call(command: list[str]) -> None:
-    environment = {**os.environ, "PYTHON": sys.executable}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    code = subprocess.call(command, env=environment)
+    code = subprocess.call(command, env=child_environment(ROOT, PYTHON=sys.executable))
     if code:
         raise UserError(
             f"exit code {code} of: {shlex.join(command)}. Its message stands above; the same call of tools/compare.py "

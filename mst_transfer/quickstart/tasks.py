@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mst_pretrain.errors import UserError
+from mst_toolkit.cli import child_environment
 
 _ITERATION = re.compile(r"(?:Iter|Epoch)\((?:train|val|test)\)(?: \[\d+\])?\s*\[\s*(\d+)/(\d+)\]")
 
@@ -66,11 +67,8 @@ class Plan:
         self.stage += 1
         threads = str(max(1, (os.cpu_count() or 1) // len(tasks)))
         # Threads that wait without spinning: several times faster where other programs use the cores too.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-        environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(self.root), os.environ.get("PYTHONPATH", "")]
-        ).rstrip(":")
+        environment = child_environment(self.root, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         for task in tasks:
             task.log.parent.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, *task.arguments]
