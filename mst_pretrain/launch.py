@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from .config import ConfigOptions, explain, import_custom_modules
+from .config import ConfigOptions, check_seed, explain, import_custom_modules
 from .errors import UserError
 
 AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}
@@ -155,6 +155,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
     """
     try:
         import_custom_modules(cfg)
+        check_seed(cfg)
         if cfg.launcher == "pytorch" and not torch.cuda.is_available():
             torch.distributed.init_process_group("gloo")
         from .engine import build_runner

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import UserError
-from .decode import reason, to_rgb
+from .decode import Undecodable, to_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024
@@ -156,6 +156,6 @@ def _decoding_fault(encoded: bytes) -> str:
     """Decode it all; the error's text, or an empty string."""
     try:
         to_rgb(encoded)
-    except Exception as error:  # Pillow's readers raise many types on broken files
-        return f"not decodable: {reason(error)}"
+    except Undecodable as error:
+        return f"not decodable: {error}"
     return ""

@@ -140,8 +140,11 @@ class Predictor:
             settings["backbone"]["init_cfg"] = None  # the checkpoint holds every weight
         try:
             model = MODELS.build(settings)
-        except (TypeError, KeyError) as error:
-            raise explain(self.config, error) or error from error
+        except (TypeError, KeyError, ValueError, AssertionError) as error:
+            explained = explain(self.config, error)
+            if explained is None:
+                raise
+            raise explained from error
         load_model(model, loaded, checkpoint)
         return model.to(self.device).eval()
 
