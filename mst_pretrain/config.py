@@ -19,7 +19,11 @@ from .errors import DEBUG, InvalidValue, UserError
 
 ADD = "+"
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
-BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader"}  # MMEngine's: they call a class with a config's values
+BUILDERS = {
+    "from_cfg",
+    "build_from_cfg",
+    "build_dataloader",
+}  # MMEngine's: they call a class with a config's values
 CONSTRUCTORS = {"__init__", "__post_init__"}
 OWN = ("mst_pretrain", "mst_transfer")
 SEEDS = 2**32  # numpy's
@@ -147,7 +151,9 @@ def check_seed(cfg: Config) -> None:
     """
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < SEEDS):
-        raise UserError(f"{cfg.filename}: randomness.seed is {seed}. Give a whole number from 0 to {SEEDS - 1}.")
+        raise UserError(
+            f"{cfg.filename}: randomness.seed is {seed}. Give a whole number from 0 to {SEEDS - 1}."
+        )
 
 
 def explain(cfg: Config, error: Exception) -> UserError | None:

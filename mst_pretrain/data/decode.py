@@ -17,9 +17,9 @@ from ..errors import UserError
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 OPEN_STREAM = re.compile(r" ?<_io\.BytesIO object at \w+>")
-# All that Pillow 10.1 and 13.0 raised on 100,000 truncated and altered files of 20 formats: TypeError for TIFF's tags,
-# OverflowError for palettes, AttributeError where a palette is missing, struct.error for EXIF, RuntimeError for AVIF and
-# its NotImplementedError for DDS. Only calls of Pillow stand under it.
+# All that Pillow 10.1 and 13.0 raised on 100,000 truncated and altered files of 20 formats: TypeError for tags of TIFF,
+# OverflowError for palettes, AttributeError where a palette is missing, struct.error for EXIF, RuntimeError for AVIF,
+# NotImplementedError, which is one, for DDS. Only Pillow's own code runs under it.
 READER_ERRORS = (
     OSError,
     ValueError,
@@ -96,7 +96,10 @@ def to_rgb(encoded: bytes) -> Image.Image:
         with reading():
             image.load()
             transparent = image.has_transparency_data
-        with contextlib.suppress(Undecodable), reading():  # a broken EXIF block spoils no pixel: as it is stored
+        with (
+            contextlib.suppress(Undecodable),
+            reading(),
+        ):  # a broken EXIF block spoils no pixel: as it is stored
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode == "RGB" and "transparency" not in image.info:
             return image

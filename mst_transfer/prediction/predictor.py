@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -167,7 +169,9 @@ class Predictor:
             raise UserError(f"{image} cannot be used ({fault}). Copy it again, or leave it out.")
         try:
             return self.pipeline({"img_path": str(image), **shared})
-        except Exception as error:  # OpenCV and the transforms raise many types on broken files
+        except Exception as error:
+            if _can_be_decoded(image):  # then it is a transform's error
+                raise
             raise UserError(
                 f"{image} cannot be decoded ({error}). Copy it again, or leave it out."
             ) from error
@@ -229,6 +233,14 @@ def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
         dict(step, type="LoadImageFromNDArray") if step["type"] == LOAD else dict(step) for step in steps
     ]
     return Compose(_copied(steps)), Compose(_copied(from_array))
+
+
+def _can_be_decoded(path: str | Path) -> bool:
+    """Whether OpenCV, the pipelines' reader, gives pixels for a file."""
+    try:
+        return mmcv.imread(str(path)) is not None
+    except cv2.error:
+        return False
 
 
 def _without_labels(step: dict[str, Any]) -> dict[str, Any]:

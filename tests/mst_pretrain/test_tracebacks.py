@@ -34,9 +34,7 @@ class Layer:
 
     def __init__(self, width: int = 1, file: Any = None, rows: Any = None, options: Any = None) -> None:
         if width < 1:
-            raise ValueError(
-                f"width must be positive, got {width}"
-            )
+            raise ValueError(f"width must be positive, got {width}")
         assert width < 100, f"width {width} is too large"
         if file is not None:
             self.content = json.loads(Path(file).read_text())
@@ -185,7 +183,7 @@ def test_a_hooks_error_before_the_first_step_keeps_its_traceback(
 
 def test_timms_checks_name_the_model() -> None:
     """A head count that timm refuses would end in a traceback, or an error without a message in an empty one."""
-    with pytest.raises(InvalidValue, match="tiny: .*divisible"), checking_arguments("tiny"):
+    with pytest.raises(InvalidValue, match=r"tiny: .*divisible"), checking_arguments("tiny"):
         timm.create_model("vit_tiny_patch16_224", embed_dim=10, num_heads=3)
     with pytest.raises(AssertionError), checking_arguments("tiny"):
         raise AssertionError
