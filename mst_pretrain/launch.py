@@ -197,10 +197,12 @@ def on_first_rank(check: Callable[[], object]) -> None:
 
 def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
     """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
+    from .checkpoint_io import replacing
+
     path = Path(work_dir, "test_metrics.json")
     plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=2) + "\n")
+    with replacing(path) as part:
+        part.write_text(json.dumps(plain, indent=2) + "\n")
     titles = {
         "coco/bbox_mAP": "bbox mAP",
         "coco/segm_mAP": "segm mAP",

@@ -23,6 +23,7 @@ from mst_pretrain.data.files import find_fault
 from mst_pretrain.errors import UserError
 from mst_pretrain.loading import load_model
 
+from ..evaluation.label_images import unsigned
 from ..evaluation.settings import classes_of, dataset_meta, dataset_type, trained_classes
 from ..evaluation.tta import ANNOTATIONS, LOAD, use_tta, wrap
 
@@ -64,7 +65,7 @@ class Segmentation:
     Attributes:
         image: The file, or None for an array.
         classes: Names by label.
-        label_map: uint8 [H, W], the image's own size.
+        label_map: uint8 [H, W], the image's own size; uint16 of more than 256 classes.
     """
 
     image: Path | None
@@ -186,7 +187,7 @@ class Predictor:
         sample = self.model.test_step(pseudo_collate([self.load(image)]))[0]
         path = None if isinstance(image, np.ndarray) else Path(image)
         if not self.detects:
-            label_map = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+            label_map = unsigned(sample.pred_sem_seg.data[0].cpu().numpy(), len(self.classes) - 1)
             return Segmentation(path, self.classes, label_map)
         found = sample.pred_instances.cpu()
         masks = np.asarray(torch.as_tensor(found.masks)).astype(bool) if "masks" in found else None
