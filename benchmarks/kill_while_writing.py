@@ -240,7 +240,7 @@ def kill_often(title: str, victim: Victim, wanted: int, rng: random.Random) -> C
             )
     left = sorted(victim.temporaries())
     count.recovered = rewritten(victim, 1 - held) and sorted(victim.temporaries()) == left
-    for name in left:
+    for name in victim.temporaries():
         os.utime(victim.destination.parent / name, (0, time.time() - STALE - 60))
     count.recovered &= rewritten(victim, held) and not victim.temporaries()
     return count

@@ -186,10 +186,9 @@ def temporary_name(path: Path) -> Path:
 
 
 def remove_stale(part: Path, path: Path) -> None:
-    """Remove the temporary files and folders of ``path`` to which nobody wrote for a day, left by killed writers.
+    """Remove what killed writers of ``path`` left: temporary files and folders to which nobody wrote for a day.
 
-    Their age is the difference of two time stamps of one file system: a disk is shared by machines whose clocks
-    differ, and by containers in which one process id names several living writers.
+    Both time stamps are the disk's own: machines that share it differ in clocks, and containers in process ids.
 
     Args:
         part: A temporary file that was made just now.
@@ -221,10 +220,10 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     Raises:
         UserError: The folder cannot be written or is full.
     """
-    path, part = Path(path), None
+    path = Path(path)
+    part = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = temporary_name(path)
         part.touch(exist_ok=False)
         if durable:
             remove_stale(part, path)
@@ -240,9 +239,8 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
             "has space; what was there before is unchanged."
         ) from error
     finally:
-        if part is not None:
-            with suppress(OSError):
-                part.unlink()  # after an error
+        with suppress(OSError):
+            part.unlink()  # after an error
 
 
 def _to_disk(path: Path) -> None:
