@@ -7,8 +7,9 @@ appears in the folder, sleeps a random part of the measured writing time and kil
 A kill has *landed* when the child was alive, its temporary file is there after the kill, and the destination was not
 replaced; else it came too late. After every kill the destination must be, byte for byte, the whole old or the whole new
 content. --tool-kills does the same to whole tools/convert_checkpoint.py processes. At the end each writer runs
-undisturbed among what the last killed one left. One JSON line; exit code 1 when a file was torn, fewer kills landed
-than wanted, or that last writing failed.
+undisturbed twice: among what the last killed one left, which must stay, for its writer might live on another machine;
+and again when that is made to look a day old, and must be gone then. One JSON line; exit code 1 when a file was torn,
+fewer kills landed than wanted, or one of these last writings was not as it should be.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import timm
 import torch
 from torch import Tensor
 
-from mst_pretrain.checkpoint_io import save_atomic, save_safetensors
+from mst_pretrain.checkpoint_io import STALE, save_atomic, save_safetensors
 from mst_pretrain.errors import UserError, run_cli
 from mst_toolkit.cli import child_environment
 
@@ -67,7 +68,8 @@ class Count:
         new: The whole new content.
         torn: Anything else.
         left_behind: Temporary files that the killed left, by the form of their name.
-        recovered: Whether an undisturbed writing among the left-over files gave the whole new content.
+        recovered: Whether undisturbed writings among the left-over files gave the whole new content, and removed old
+            leftovers only.
     """
 
     megabytes: int = 0
@@ -228,18 +230,26 @@ def kill_often(title: str, victim: Victim, wanted: int, rng: random.Random) -> C
     while count.landed < wanted and tries < ATTEMPTS * wanted:
         held = attempt(victim, count, held, rng.random())
         tries += 1
-        left = (time.monotonic() - start) / max(count.landed, 1) * (wanted - count.landed)
+        rest = (time.monotonic() - start) / max(count.landed, 1) * (wanted - count.landed)
         if sys.stderr.isatty() or count.landed == wanted or tries % 10 == 0 or wanted < 20:
             print(
                 f"{title}: {count.landed}/{wanted} landed, {count.torn} torn, {count.too_late} too late, "
-                f"ETA {left:.0f} s",
+                f"ETA {rest:.0f} s",
                 end="\r" if sys.stderr.isatty() and count.landed < wanted else "\n",
                 file=sys.stderr,
                 flush=True,
             )
-    child = victim.start(1 - held)
-    count.recovered = os.waitpid(child, 0)[1] == 0 and victim.holds(1 - held)
+    left = sorted(victim.temporaries())
+    count.recovered = rewritten(victim, 1 - held) and sorted(victim.temporaries()) == left
+    for name in victim.temporaries():
+        os.utime(victim.destination.parent / name, (0, time.time() - STALE - 60))
+    count.recovered &= rewritten(victim, held) and not victim.temporaries()
     return count
+
+
+def rewritten(victim: Victim, which: int) -> bool:
+    """Whether an undisturbed writing gives that whole content."""
+    return os.waitpid(victim.start(which), 0)[1] == 0 and victim.holds(which)
 
 
 def contents(megabytes: int, seed: int) -> dict[str, Tensor]:

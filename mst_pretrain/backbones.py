@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .errors import UserError
+from .errors import UserError, checking_arguments
 
 Trunk: TypeAlias = Any  # timm VisionTransformer or SwinTransformer, whose attributes timm does not type
 
@@ -57,7 +57,8 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
         {"strict_img_size": False} if name.startswith("swin_") else {"dynamic_img_size": True}
     )
     try:
-        model = timm.create_model(name, num_classes=0, **any_size, **overrides)
+        with checking_arguments(name):
+            model = timm.create_model(name, num_classes=0, **any_size, **overrides)
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
             raise

@@ -14,6 +14,7 @@ import re
 import secrets
 import shlex
 import shutil
+import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,22 @@ from .errors import UserError
 
 LATEST = "latest.pth"
 INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
+STALE = 24 * 3600  # seconds without a write after which no writer of a temporary file can be alive
+PART = re.compile(r"-\d+-[0-9a-f]{8}\.part$")
+# All that torch.load and safetensors raised on 12,000 truncated and altered files of four formats
+READER_ERRORS = (
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    RuntimeError,
+)
 
 
 def _history_statistic(owner: type, name: str) -> Any:
@@ -90,7 +107,9 @@ def load_checkpoint(
         raise UserError(
             f"{path} cannot be opened: {error}. Install the package it was made with, or ask for a .safetensors file."
         ) from error
-    except Exception as error:  # a damaged file can raise anything
+    except READER_ERRORS as error:
+        if _is_about_the_machine(error):
+            raise
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(_refusal(path, found[1])) from error
         said = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
@@ -104,6 +123,11 @@ def load_checkpoint(
             f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Use a .pth file."
         )
     return loaded
+
+
+def _is_about_the_machine(error: Exception) -> bool:
+    """RuntimeErrors that say nothing of the file: no memory is left, here or on the GPU, or Python's stack is full."""
+    return isinstance(error, torch.OutOfMemoryError | RecursionError) or "allocate memory" in str(error)
 
 
 def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
@@ -157,56 +181,74 @@ def file_sha256(path: str | Path) -> str:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside ``path`` that no other writer has; what dead writers of this machine left there is removed."""
-    own = f"{path.name}.{platform.node()}"
-    for left in path.parent.glob(f"{glob.escape(own)}-*.part"):
-        found = re.fullmatch(r"-(\d+)-[0-9a-f]{8}\.part", left.name[len(own) :])
-        if found and not _is_alive(int(found[1])):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return path.with_name(f"{own}-{os.getpid()}-{secrets.token_hex(4)}.part")
+    """A name beside ``path`` that no other writer has, on any machine."""
+    return path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
+def remove_stale(part: Path, path: Path) -> None:
+    """Remove what killed writers of ``path`` left: temporary files and folders to which nobody wrote for a day.
+
+    Both time stamps are the disk's own: machines that share it differ in clocks, and containers in process ids.
+
+    Args:
+        part: A temporary file that was made just now.
+        path: What it will replace.
+    """
+    now = part.stat().st_mtime
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):  # another writer may have removed it
+            if PART.search(left.name) and now - _last_written(left) > STALE:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _last_written(part: Path) -> float:
+    """Time stamp of a file, or of the newest entry of a folder."""
+    return max(entry.stat().st_mtime for entry in (part, *(part.rglob("*") if part.is_dir() else ())))
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file in the folder of ``path`` that takes its place, on disk, when the block ends without an error.
+def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary file in the folder of ``path`` that takes its place when the block ends without an error.
 
     ``path`` is at every moment the whole old file, the whole new one, or not there; of several writers the last wins.
+
+    Args:
+        path: Its folder is made.
+        durable: Wait until the new file is on disk, and remove what killed writers left. One of thousands of small
+            files can do without: only a machine that crashes within the next seconds can lose it.
 
     Raises:
         UserError: The folder cannot be written or is full.
     """
-    path, part = Path(path), None
+    path = Path(path)
+    part = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = temporary_name(path)
+        part.touch(exist_ok=False)
+        if durable:
+            remove_stale(part, path)
         yield part
-        with open(part, "rb") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            _to_disk(part)
         os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name is on disk too
-        finally:
-            os.close(folder)
+        if durable:
+            _to_disk(path.parent)  # the new name is on disk too
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}). Check that its folder exists, allows writing and "
             "has space; what was there before is unchanged."
         ) from error
     finally:
-        if part is not None:
-            with suppress(OSError):
-                part.unlink()  # after an error
+        with suppress(OSError):
+            part.unlink()  # after an error
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def owned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

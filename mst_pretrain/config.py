@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import dis
 import re
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.utils import import_modules_from_strings
 
 from .cli import find_config
-from .errors import UserError
+from .errors import DEBUG, InvalidValue, UserError
 
 ADD = "+"
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
-# While one of these runs, a value comes from the config and nothing has been trained.
-BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader", "before_train"}
+BUILDERS = {
+    "from_cfg",
+    "build_from_cfg",
+    "build_dataloader",
+}  # MMEngine's: they call a class with a config's values
+CONSTRUCTORS = {"__init__", "__post_init__"}
+OWN = ("mst_pretrain", "mst_transfer")
+SEEDS = 2**32  # numpy's
 NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
 
 
@@ -136,21 +143,81 @@ def import_custom_modules(cfg: Config) -> None:
         ) from error
 
 
+def check_seed(cfg: Config) -> None:
+    """The seed must be one that numpy takes.
+
+    Raises:
+        UserError: It is not.
+    """
+    seed = (cfg.get("randomness") or {}).get("seed")
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < SEEDS):
+        raise UserError(
+            f"{cfg.filename}: randomness.seed is {seed}. Give a whole number from 0 to {SEEDS - 1}."
+        )
+
+
 def explain(cfg: Config, error: Exception) -> UserError | None:
-    """A key or value no class takes, or a type nobody registered; None when the config has no part in it."""
+    """What a config has wrong: a type nobody registered, a key or value no class takes.
+
+    Returns:
+        None for every error that was not raised about an argument of the config; its traceback is needed.
+    """
     message = str(error.args[0]) if error.args else ""
+    calls = _calls(error)
+    building = any(_name(call) in BUILDERS for call in calls)
+    if isinstance(error, KeyError):
+        return _unregistered(cfg, message) if building and _name(calls[-1]) in BUILDERS else None
+    if isinstance(error, TypeError):
+        return _unknown_argument(cfg, message) if building else None
+    if message and (isinstance(error, InvalidValue) or _refused_by_constructor(error, calls)):
+        return UserError(
+            f"{cfg.filename}: {message.rstrip('.')}. Correct that value. {DEBUG}=1 shows where it was refused."
+        )
+    return None
+
+
+def _calls(error: BaseException) -> list[TracebackType]:
+    """The traceback's entries, the outermost call first."""
+    calls, entry = [], error.__traceback__
+    while entry is not None:
+        calls.append(entry)
+        entry = entry.tb_next
+    return calls
+
+
+def _name(call: TracebackType) -> str:
+    return call.tb_frame.f_code.co_name
+
+
+def _refused_by_constructor(error: Exception, calls: list[TracebackType]) -> bool:
+    """A ``raise`` or ``assert`` in the constructor of another library's class that MMEngine builds from the config.
+
+    A library's subclass of ValueError is about files or text, an error of a function that the constructor calls may be
+    about anything, and our own classes raise :class:`InvalidValue`.
+    """
+    if type(error) not in (ValueError, AssertionError) or not calls:
+        return False
+    frame, instruction = calls[-1].tb_frame, calls[-1].tb_lasti
+    on_purpose = dis.opname[frame.f_code.co_code[instruction]] == "RAISE_VARARGS"
+    own = str(frame.f_globals.get("__name__")).partition(".")[0] in OWN
+    caller = next((_name(call) for call in reversed(calls) if _name(call) not in CONSTRUCTORS), "")
+    return on_purpose and not own and _name(calls[-1]) in CONSTRUCTORS and caller in BUILDERS
+
+
+def _unregistered(cfg: Config, message: str) -> UserError | None:
     unknown = NOT_REGISTERED.match(message)
-    if unknown:
-        places = [key for key, value in _walk(cfg._cfg_dict) if key.endswith("type") and value == unknown[1]]
-        if places:
-            return UserError(
-                f"{cfg.filename}: {places[0]}='{unknown[1]}' is not a registered type. Correct its spelling, "
-                "or add the module that defines it to custom_imports.imports."
-            )
-    if message and type(error) in (ValueError, AssertionError):  # their subclasses are about files and text
-        frames = traceback.extract_tb(error.__traceback__)
-        if any(frame.name in BUILDERS for frame in frames):
-            return UserError(f"{cfg.filename}: {message.rstrip('.')}. Correct that value.")
+    if unknown is None:
+        return None
+    places = [key for key, value in _walk(cfg._cfg_dict) if key.endswith("type") and value == unknown[1]]
+    if not places:
+        return None
+    return UserError(
+        f"{cfg.filename}: {places[0]}='{unknown[1]}' is not a registered type. Correct its spelling, "
+        "or add the module that defines it to custom_imports.imports."
+    )
+
+
+def _unknown_argument(cfg: Config, message: str) -> UserError | None:
     bad = BAD_ARGUMENT.search(message)
     if bad is None:
         return None
@@ -163,7 +230,7 @@ def explain(cfg: Config, error: Exception) -> UserError | None:
         return None
     return UserError(
         f"{cfg.filename}: {owner} does not take '{argument}', which the config sets at "
-        f"{(exact or untyped)[0]}. Remove the key or correct its spelling."
+        f"{(exact or untyped)[0]}. Remove the key or correct its spelling. {DEBUG}=1 shows who called it."
     )
 
 

@@ -6,6 +6,8 @@ import math
 
 from torch import Tensor, nn
 
+from .errors import InvalidValue
+
 
 class ImageDecoder(nn.Module):
     """1x1 conv, then (deconv x2, BN, ReLU) up to full resolution, then 3x3 conv to 3 channels [ours].
@@ -19,14 +21,14 @@ class ImageDecoder(nn.Module):
         min_width: Least channels of a deconvolution.
 
     Raises:
-        ValueError: ``stride`` is not a power of two.
+        InvalidValue: ``stride`` is not a power of two.
     """
 
     def __init__(self, in_channels: int, stride: int, width: int = 256, min_width: int = 32) -> None:
         super().__init__()
         steps = int(math.log2(stride))
         if 2**steps != stride:
-            raise ValueError(
+            raise InvalidValue(
                 f"the decoder doubles its map at each step, so stride must be a power of two: {stride}"
             )
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 1)]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+DEBUG = "MST_DEBUG"  # environment variable; 1 shows the traceback behind a UserError
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, to be continued
 
@@ -16,14 +21,32 @@ class Stopped(Exception):
     """A run ended early because it was asked to, and can be resumed."""
 
 
+class InvalidValue(ValueError):
+    """An argument with a value that its class or function can never take, such as a config may hold."""
+
+
+@contextmanager
+def checking_arguments(of: str) -> Iterator[None]:
+    """What another library's constructor refuses in this block becomes an :class:`InvalidValue` that names ``of``."""
+    try:
+        yield
+    except (ValueError, AssertionError) as error:
+        if type(error) not in (ValueError, AssertionError) or not str(error):
+            raise
+        raise InvalidValue(f"{of}: {error}") from error
+
+
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and exit.
 
-    The code is 0 or the tool's own, 2 after a :class:`UserError`, 75 after :class:`Stopped`, 130 after Ctrl-C.
+    The code is 0 or the tool's own, 2 after a :class:`UserError`, 75 after :class:`Stopped`, 130 after Ctrl-C. With
+    ``MST_DEBUG=1`` the traceback of a :class:`UserError` and of all its causes comes before its message.
     """
     try:
         code = main() or 0
     except UserError as error:
+        if os.environ.get(DEBUG) == "1":
+            traceback.print_exception(error, file=sys.stderr)
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
     except Stopped as stopped:

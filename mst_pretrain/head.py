@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from .errors import InvalidValue
+
 _NORMS: dict[str, type[nn.Module]] = {"bn": nn.BatchNorm1d, "syncbn": nn.SyncBatchNorm}
 
 
@@ -22,7 +24,7 @@ class ProjectionHead(nn.Module):
         norm_last_layer: Keep every prototype at length 1; False lets the lengths train.
 
     Raises:
-        ValueError: Unknown ``norm``.
+        InvalidValue: Unknown ``norm``.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class ProjectionHead(nn.Module):
     ) -> None:
         super().__init__()
         if norm != "none" and norm not in _NORMS:
-            raise ValueError(f"head norm '{norm}' is unknown; choose none, bn or syncbn")
+            raise InvalidValue(f"head norm '{norm}' is unknown; choose none, bn or syncbn")
         layers: list[nn.Module] = []
         for width in (in_dim, hidden_dim):
             layers.append(nn.Linear(width, hidden_dim, bias=norm == "none"))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from .config import ConfigOptions, explain, import_custom_modules, load_config
+from .config import ConfigOptions, check_seed, explain, import_custom_modules, load_config
 from .errors import STOPPED, Stopped, UserError
 from .signals import STOP_SIGNALS
 
@@ -157,6 +157,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
     """
     try:
         import_custom_modules(cfg)
+        check_seed(cfg)
         if cfg.launcher == "pytorch" and not torch.cuda.is_available():
             torch.distributed.init_process_group("gloo")
         from .engine import build_runner
@@ -206,10 +207,12 @@ def on_first_rank(check: Callable[[], object]) -> None:
 
 def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
     """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
+    from .checkpoint_io import replacing
+
     path = Path(work_dir, "test_metrics.json")
     plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=2) + "\n")
+    with replacing(path) as part:
+        part.write_text(json.dumps(plain, indent=2) + "\n")
     titles = {
         "coco/bbox_mAP": "bbox mAP",
         "coco/segm_mAP": "segm mAP",

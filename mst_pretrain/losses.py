@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from .errors import InvalidValue
+
 
 class SelfDistillationLoss(nn.Module):
     """DINO's cross entropy between centred, sharpened teacher and student outputs [code: DINO].
@@ -21,7 +23,7 @@ class SelfDistillationLoss(nn.Module):
         center_momentum: m of ``c <- m c + (1 - m) mean(t)``, in [0, 1].
 
     Raises:
-        ValueError: A temperature is not positive or the momentum is out of range.
+        InvalidValue: A temperature is not positive or the momentum is out of range.
     """
 
     center: Tensor
@@ -33,9 +35,9 @@ class SelfDistillationLoss(nn.Module):
     ) -> None:
         super().__init__()
         if student_temperature <= 0:
-            raise ValueError(f"student_temperature must be positive, got {student_temperature}")
+            raise InvalidValue(f"student_temperature must be positive, got {student_temperature}")
         if not 0.0 <= center_momentum <= 1.0:
-            raise ValueError(f"center_momentum must be in [0, 1], got {center_momentum}")
+            raise InvalidValue(f"center_momentum must be in [0, 1], got {center_momentum}")
         self.student_temperature = student_temperature
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(prototypes))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .errors import InvalidValue
+
 _MODES = ("attention", "attention_reversed", "random", "random_equal_count", "none")
 
 
@@ -23,12 +25,13 @@ def attention_guided_mask(attention: Tensor, noise: Tensor, num: int, prob: floa
         [B, N] bool.
 
     Raises:
-        ValueError: Shapes differ, or ``num`` or ``prob`` is out of range.
+        ValueError: Shapes differ.
+        InvalidValue: ``num`` or ``prob`` is out of range.
     """
     _check(attention, noise)
     _check_probability("prob", prob)
     if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+        raise InvalidValue(f"num must be at least 1, got {num}")
     candidates = attention.shape[1] // num
     lowest = attention.argsort(dim=1, stable=True)[:, :candidates]
     is_candidate = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, lowest, True)
@@ -79,10 +82,10 @@ def make_mask(
         [B, h, w] bool, or None for mode ``none``.
 
     Raises:
-        ValueError: Unknown mode or values out of range.
+        InvalidValue: Unknown mode or values out of range.
     """
     if mode not in _MODES:
-        raise ValueError(f"masking mode '{mode}' is unknown; choose one of {', '.join(_MODES)}")
+        raise InvalidValue(f"masking mode '{mode}' is unknown; choose one of {', '.join(_MODES)}")
     _check_probability("unmasked_image_probability", unmasked_image_probability)
     if mode == "none":
         return None
@@ -137,4 +140,4 @@ def _check(scores: Tensor, noise: Tensor) -> None:
 
 def _check_probability(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be in [0, 1], got {value}")
+        raise InvalidValue(f"{name} must be in [0, 1], got {value}")

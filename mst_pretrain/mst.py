@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
 from .data.multicrop import MultiCrop
 from .decoder import ImageDecoder
-from .errors import UserError
+from .errors import InvalidValue, UserError
 from .head import ProjectionHead
 from .loading import backbone_prefix, load_backbone, refuse_leftovers
 from .losses import SelfDistillationLoss, restoration_loss
@@ -95,14 +95,14 @@ class MST(BaseModel):
         trunk.set_grad_checkpointing(gradient_checkpointing)
         if compile and compile not in torch.compiler.list_backends(exclude_tags=()):
             known = ", ".join(torch.compiler.list_backends())
-            raise ValueError(f"compile backend '{compile}' is unknown; choose one of {known}")
+            raise InvalidValue(f"compile backend '{compile}' is unknown; choose one of {known}")
         self.forward_trunk = torch.compile(forward_trunk, backend=compile) if compile else forward_trunk
         masks = self.masking["mode"] != "none"
         self.mask_token = nn.Parameter(torch.zeros(embed_width(trunk))) if masks else None
         stride = output_stride(trunk)
         self.decoder = None if decoder is None else ImageDecoder(trunk.num_features, stride, **decoder)
         if min(lambda_ce, lambda_rec) < 0:
-            raise ValueError(
+            raise InvalidValue(
                 f"lambda_ce and lambda_rec must not be negative, got {lambda_ce} and {lambda_rec}"
             )
         if lambda_ce == 0 and (self.decoder is None or lambda_rec == 0):

@@ -14,7 +14,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMI
 from torch import Tensor, nn
 
 from .backbones import attend_by_formula
-from .errors import UserError
+from .errors import InvalidValue, UserError
 
 
 class _DINOSteps:
@@ -27,7 +27,7 @@ class _DINOSteps:
             holds the same gradients, so all agree without asking.
 
     Raises:
-        ValueError: ``clip_grad_per_tensor`` is not positive.
+        InvalidValue: ``clip_grad_per_tensor`` is not positive.
     """
 
     optimizer: torch.optim.Optimizer
@@ -35,7 +35,7 @@ class _DINOSteps:
     def __init__(self, *args: Any, clip_grad_per_tensor: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if clip_grad_per_tensor is not None and not clip_grad_per_tensor > 0:
-            raise ValueError(
+            raise InvalidValue(
                 f"clip_grad_per_tensor must be positive, or None for no clipping, got {clip_grad_per_tensor}"
             )
         self.clip_grad_per_tensor = clip_grad_per_tensor
@@ -185,7 +185,7 @@ class MSTOptimWrapperConstructor:
         self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
     ) -> None:
         if paramwise_cfg:
-            raise ValueError(f"MSTOptimWrapperConstructor takes no paramwise_cfg, got {paramwise_cfg}")
+            raise InvalidValue(f"MSTOptimWrapperConstructor takes no paramwise_cfg, got {paramwise_cfg}")
         self.wrapper_cfg = {key: value for key, value in optim_wrapper_cfg.items() if key != "constructor"}
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
 

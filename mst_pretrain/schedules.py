@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .errors import InvalidValue
+
 
 @dataclass(frozen=True)
 class CosineSchedule:
@@ -18,7 +20,7 @@ class CosineSchedule:
         warmup_start: Value of iteration 0 when there is a warm-up.
 
     Raises:
-        ValueError: ``total`` or ``warmup`` is impossible.
+        InvalidValue: ``total`` or ``warmup`` is impossible.
     """
 
     base: float
@@ -29,7 +31,7 @@ class CosineSchedule:
 
     def __post_init__(self) -> None:
         if self.total < 1 or not 0 <= self.warmup <= self.total:
-            raise ValueError(
+            raise InvalidValue(
                 f"a schedule needs 0 <= warmup <= total >= 1, got {self.warmup} and {self.total}"
             )
 
@@ -46,7 +48,7 @@ class WarmupThenConstant:
     """Linear from ``start`` to ``final`` over ``warmup`` iterations, then constant: the teacher temperature.
 
     Raises:
-        ValueError: ``start`` or ``final`` is not positive.
+        InvalidValue: ``start`` or ``final`` is not positive.
     """
 
     start: float
@@ -55,7 +57,7 @@ class WarmupThenConstant:
 
     def __post_init__(self) -> None:
         if not (self.start > 0 and self.final > 0):
-            raise ValueError(f"teacher_temperature must be positive, got {self.start} to {self.final}")
+            raise InvalidValue(f"teacher_temperature must be positive, got {self.start} to {self.final}")
 
     def __call__(self, iteration: int) -> float:
         """Value at an iteration >= 0."""

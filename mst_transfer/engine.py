@@ -10,7 +10,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.errors import InvalidValue, UserError
 from mst_pretrain.randomness import seed_all
 
 from .resume import numbered, start
@@ -32,7 +32,7 @@ class CappedEpochLoop(EpochBasedTrainLoop):
         kwargs: ``val_begin``, ``val_interval``, ``dynamic_intervals`` as in MMEngine.
 
     Raises:
-        ValueError: ``max_iters`` is not positive.
+        InvalidValue: ``max_iters`` is not positive.
         UserError: Resumed with epochs of another length.
     """
 
@@ -43,7 +43,7 @@ class CappedEpochLoop(EpochBasedTrainLoop):
     ) -> None:
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         if max_iters is not None and max_iters < 1:
-            raise ValueError(f"max_iters must be positive or None, got {max_iters}")
+            raise InvalidValue(f"max_iters must be positive or None, got {max_iters}")
         self.dataloader = numbered(self.dataloader, runner.seed, get_rank())
         self.full_iters = max_epochs * len(self.dataloader)
         self._max_iters: int = min(self.full_iters, max_iters or self.full_iters)

@@ -96,13 +96,16 @@ def main(argv: list[str] | None = None) -> None:
     put_classes(cfg, classes)
     on_first_rank(lambda: check_training(cfg))
 
-    def train_and_test(runner: Any) -> dict[str, float]:
+    def train_and_test(runner: Any) -> tuple[dict[str, float], dict[str, Any]]:
         runner.train()
-        return runner.test()
-
-    metrics = run(cfg, train_and_test)
-    if speaks():
+        metrics = runner.test()
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        return metrics, surroundings(
+            device
+        )  # run() ends the process group, and with it the number of processes
+
+    metrics, where = run(cfg, train_and_test)
+    if speaks():
         publish(
             {
                 "protocol": "dense-probe",
@@ -116,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
                 "lr": cfg.optim_wrapper.optimizer.lr,
                 "seed": args.seed,
                 **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
-                **surroundings(device),
+                **where,
             },
             args.out,
         )

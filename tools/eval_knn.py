@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mst_pretrain.checkpoint_io import replacing
 from mst_pretrain.errors import UserError
 from mst_pretrain.evaluation.cli import add_image_arguments, positive, trunk_of
 from mst_pretrain.evaluation.features import extract_features
@@ -39,6 +40,16 @@ def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
     if fitting != ks and rank() == 0:
         print(f"k = {ks[len(fitting) :]} left out: {train} has {images} training images", file=sys.stderr)
     return fitting
+
+
+def save_arrays(arrays: dict[str, Any], path: str) -> None:
+    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with replacing(path if path.endswith(".npz") else f"{path}.npz") as part, open(part, "wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,7 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.save and rank() == 0:
         arrays: dict[str, Any] = {f"predicted_{k}": classes.numpy() for k, classes in whole.items()}
         arrays |= {"train_features": train_features.numpy(), "val_features": val_features.numpy()}
-        np.savez(args.save, train_labels=train.labels.numpy(), val_labels=val.labels.numpy(), **arrays)
+        arrays |= {"train_labels": train.labels.numpy(), "val_labels": val.labels.numpy()}
+        save_arrays(arrays, args.save)
     publish(
         {
             "protocol": "knn",

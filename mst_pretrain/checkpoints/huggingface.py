@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..architecture import Architecture, window_side
-from ..checkpoint_io import save_safetensors, temporary_name
+from ..checkpoint_io import remove_stale, save_safetensors, temporary_name
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..errors import UserError
 
@@ -175,6 +175,7 @@ def write_folder(
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = temporary_name(folder)
         part.mkdir()
+        remove_stale(part, folder)
         _fill_folder(part, state, architecture, norm_eps, metadata, folder.name)
         if folder.exists():
             folder.rmdir()  # empty

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import UserError
-from .decode import reason, to_rgb
+from .decode import Undecodable, to_rgb
 from .packed import PackedPaths
 from .progress import Progress
 
@@ -205,6 +205,6 @@ def _decoding_fault(encoded: bytes) -> str:
     """Decode it all; the error's text, or an empty string."""
     try:
         to_rgb(encoded)
-    except Exception as error:  # Pillow's readers raise many types on broken files
-        return f"not decodable: {reason(error)}"
+    except Undecodable as error:
+        return f"not decodable: {error}"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from .files import checking_pool, find_encoded_fault, report_faults
 
 PREFIX = "hf:"
 SPEC = re.compile(r"hf:(?P<name>[^@#]+)(?:@(?P<split>[^#]+))?(?:#(?P<column>.+))?")
+# What datasets raised for missing names and splits and for 200 damaged data sets, beside its own DatasetsError:
+# TypeError and LookupError come from its JSON files, TarError from shards
+READER_ERRORS = (OSError, ValueError, TypeError, LookupError, tarfile.TarError)
 
 
 class HubSource:
@@ -92,7 +96,9 @@ class HubSource:
             if not saved:
                 return library.load_dataset(name, split=split or "train")
             loaded = library.load_from_disk(str(folder))
-        except Exception as error:  # the library and its back ends raise many types
+        except (*READER_ERRORS, library.exceptions.DatasetsError) as error:
+            if isinstance(error.__cause__, MemoryError):  # a DatasetGenerationError stands for anything
+                raise
             why = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"{self.spec} cannot be loaded ({why}). Check the name and the split; a data "

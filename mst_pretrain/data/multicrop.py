@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import InvalidValue
+
 # Columns of the photometric parameters of one crop; photometric.py applies them in torchvision's order.
 PARAMETERS = ("brightness", "contrast", "saturation", "hue", "order", "jitter", "grey", "sigma", "solarize")
 
@@ -61,7 +63,7 @@ class MultiCrop:
         local_count: How many of them; 0 switches them off.
 
     Raises:
-        ValueError: Sizes or the number of crops are impossible.
+        InvalidValue: Sizes or the number of crops are impossible.
     """
 
     global_crops: list[Any] = field(default_factory=lambda: [CropRecipe(), CropRecipe()])
@@ -72,12 +74,12 @@ class MultiCrop:
         self.global_crops = [_recipe(r) for r in self.global_crops]
         self.local_crop = _recipe(self.local_crop)
         if len({r.height_width for r in self.global_crops}) != 1:
-            raise ValueError("all global crops must have one size")
+            raise InvalidValue("all global crops must have one size")
         if self.local_count < 0:
-            raise ValueError(f"local_count must be at least 0, got {self.local_count}")
+            raise InvalidValue(f"local_count must be at least 0, got {self.local_count}")
         for recipe in (*self.global_crops, self.local_crop):
             if min(recipe.height_width) < 1:
-                raise ValueError(f"a crop's size must be at least 1, got {recipe.size}")
+                raise InvalidValue(f"a crop's size must be at least 1, got {recipe.size}")
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> dict[str, Tensor]:
         """Cut an RGB image.

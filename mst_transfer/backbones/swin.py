@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mst_pretrain.errors import InvalidValue, checking_arguments
+
 from .base import TrunkBackbone, freeze, pad_to_multiple
 
 
@@ -58,7 +60,7 @@ class MSTSwin(TrunkBackbone):
         init_cfg: See :class:`TrunkBackbone`.
 
     Raises:
-        ValueError: ``out_indices`` are out of range.
+        InvalidValue: ``out_indices`` are out of range.
     """
 
     def __init__(
@@ -72,17 +74,18 @@ class MSTSwin(TrunkBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        trunk: Any = timm.create_model(
-            model,
-            num_classes=0,
-            always_partition=True,
-            strict_img_size=False,
-            drop_path_rate=drop_path_rate,
-            **(model_args or {}),
-        )
+        with checking_arguments(model):
+            trunk: Any = timm.create_model(
+                model,
+                num_classes=0,
+                always_partition=True,
+                strict_img_size=False,
+                drop_path_rate=drop_path_rate,
+                **(model_args or {}),
+            )
         self.out_indices = tuple(out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(range(len(trunk.layers))):
-            raise ValueError(f"out_indices {self.out_indices} do not fit {len(trunk.layers)} stages")
+            raise InvalidValue(f"out_indices {self.out_indices} do not fit {len(trunk.layers)} stages")
         self.whole = frozenset(trunk.state_dict())
         trunk.norm = nn.Identity()
         trunk.layers = trunk.layers[: max(self.out_indices) + 1]

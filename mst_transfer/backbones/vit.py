@@ -15,6 +15,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mst_pretrain.errors import InvalidValue, checking_arguments
+
 from .base import TrunkBackbone, freeze, pad_to_multiple
 from .windows import run_in_windows
 
@@ -51,7 +53,7 @@ class MSTVisionTransformer(TrunkBackbone):
         depth: Blocks of the model, those not built included.
 
     Raises:
-        ValueError: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are not four with
+        InvalidValue: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are not four with
             ``pyramid``, or ``window_size`` is not positive or does not suit the model's blocks.
     """
 
@@ -73,17 +75,20 @@ class MSTVisionTransformer(TrunkBackbone):
         options = dict(
             num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {})
         )
-        trunk: Any = VisionTransformer(**options) if model is None else timm.create_model(model, **options)
+        with checking_arguments(model or "VisionTransformer"):
+            trunk: Any = (
+                VisionTransformer(**options) if model is None else timm.create_model(model, **options)
+            )
         self.out_indices = tuple(out_indices)
         if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices)):
-            raise ValueError(f"out_indices must rise, got {self.out_indices}")
+            raise InvalidValue(f"out_indices must rise, got {self.out_indices}")
         if self.out_indices[-1] >= len(trunk.blocks) or self.out_indices[0] < 0:
-            raise ValueError(f"out_indices {self.out_indices} do not fit {len(trunk.blocks)} blocks")
+            raise InvalidValue(f"out_indices {self.out_indices} do not fit {len(trunk.blocks)} blocks")
         if pyramid and len(self.out_indices) != 4:
-            raise ValueError(f"the pyramid needs four out_indices, got {self.out_indices}")
+            raise InvalidValue(f"the pyramid needs four out_indices, got {self.out_indices}")
         self.normed_taps = normed_taps or ("none" if pyramid else "last")
         if self.normed_taps not in ("none", "last", "all"):
-            raise ValueError(f"normed_taps must be none, last or all, got '{normed_taps}'")
+            raise InvalidValue(f"normed_taps must be none, last or all, got '{normed_taps}'")
         self.window_size = window_size
         self.windowed_blocks = _windowed_blocks(trunk, window_size, global_blocks)
         self.whole = frozenset(trunk.state_dict())
@@ -171,17 +176,17 @@ def _windowed_blocks(
     depth = len(trunk.blocks)
     if window_size is None:
         if global_blocks is not None:
-            raise ValueError("global_blocks need a window_size: without one every block is global")
+            raise InvalidValue("global_blocks need a window_size: without one every block is global")
         return frozenset()
     if window_size < 1:
-        raise ValueError(f"window_size must be positive or None, got {window_size}")
+        raise InvalidValue(f"window_size must be positive or None, got {window_size}")
     if global_blocks is None:
         global_blocks = [math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
     windowed = frozenset(range(depth)) - set(global_blocks)
     if not set(global_blocks) <= set(range(depth)):
-        raise ValueError(f"global_blocks {tuple(global_blocks)} do not fit {depth} blocks")
+        raise InvalidValue(f"global_blocks {tuple(global_blocks)} do not fit {depth} blocks")
     if any(type(trunk.blocks[index]) is not Block for index in windowed):
-        raise ValueError(f"window_size needs timm's plain blocks, got {type(trunk.blocks[0]).__name__}")
+        raise InvalidValue(f"window_size needs timm's plain blocks, got {type(trunk.blocks[0]).__name__}")
     return windowed
 
 

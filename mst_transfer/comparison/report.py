@@ -149,7 +149,8 @@ def write(tables: Sequence[Table], left_out: Sequence[str], out: Path) -> list[P
     """``comparison.md``, ``.json`` and ``.png`` in ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"comparison.{suffix}" for suffix in ("md", "json", "png")]
-    files[0].write_text(markdown(tables, left_out) + "\n", encoding="utf-8")
+    with replacing(files[0]) as part:
+        part.write_text(markdown(tables, left_out) + "\n", encoding="utf-8")
     write_json(as_json(tables, left_out), files[1])
     draw(tables, files[2])
     return files

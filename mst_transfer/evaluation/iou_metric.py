@@ -70,7 +70,7 @@ class MSTIoUMetric(BaseMetric):
             self.results.append(matrix)
             if self.out_dir is not None:
                 path = label_image_path(sample["img_path"], self.image_root, self.out_dir)
-                write_label_image(prediction, path, self.label_ids)
+                write_label_image(prediction, path, self.label_ids or range(num_classes))
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
         """Add the images' counts; a class that does not occur is no part of a mean."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -21,6 +23,7 @@ from mst_pretrain.data.files import find_fault
 from mst_pretrain.errors import UserError
 from mst_pretrain.loading import load_model
 
+from ..evaluation.label_images import unsigned
 from ..evaluation.settings import classes_of, dataset_meta, dataset_type, trained_classes
 from ..evaluation.tta import ANNOTATIONS, LOAD, use_tta, wrap
 
@@ -62,7 +65,7 @@ class Segmentation:
     Attributes:
         image: The file, or None for an array.
         classes: Names by label.
-        label_map: uint8 [H, W], the image's own size.
+        label_map: uint8 [H, W], the image's own size; uint16 of more than 256 classes.
     """
 
     image: Path | None
@@ -140,8 +143,11 @@ class Predictor:
             settings["backbone"]["init_cfg"] = None  # the checkpoint holds every weight
         try:
             model = MODELS.build(settings)
-        except (TypeError, KeyError) as error:
-            raise explain(self.config, error) or error from error
+        except (TypeError, KeyError, ValueError, AssertionError) as error:
+            explained = explain(self.config, error)
+            if explained is None:
+                raise
+            raise explained from error
         load_model(model, loaded, checkpoint)
         return model.to(self.device).eval()
 
@@ -164,7 +170,9 @@ class Predictor:
             raise UserError(f"{image} cannot be used ({fault}). Copy it again, or leave it out.")
         try:
             return self.pipeline({"img_path": str(image), **shared})
-        except Exception as error:  # OpenCV and the transforms raise many types on broken files
+        except Exception as error:
+            if _can_be_decoded(image):  # then it is a transform's error
+                raise
             raise UserError(
                 f"{image} cannot be decoded ({error}). Copy it again, or leave it out."
             ) from error
@@ -179,7 +187,7 @@ class Predictor:
         sample = self.model.test_step(pseudo_collate([self.load(image)]))[0]
         path = None if isinstance(image, np.ndarray) else Path(image)
         if not self.detects:
-            label_map = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+            label_map = unsigned(sample.pred_sem_seg.data[0].cpu().numpy(), len(self.classes) - 1)
             return Segmentation(path, self.classes, label_map)
         found = sample.pred_instances.cpu()
         masks = np.asarray(torch.as_tensor(found.masks)).astype(bool) if "masks" in found else None
@@ -226,6 +234,14 @@ def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
         dict(step, type="LoadImageFromNDArray") if step["type"] == LOAD else dict(step) for step in steps
     ]
     return Compose(_copied(steps)), Compose(_copied(from_array))
+
+
+def _can_be_decoded(path: str | Path) -> bool:
+    """Whether OpenCV, the pipelines' reader, gives pixels for a file."""
+    try:
+        return mmcv.imread(str(path)) is not None
+    except cv2.error:
+        return False
 
 
 def _without_labels(step: dict[str, Any]) -> dict[str, Any]:

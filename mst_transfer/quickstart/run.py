@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from mst_pretrain.data.files import check_image_folder
 from mst_pretrain.errors import UserError
+from mst_pretrain.evaluation.report import write_json
 
 from ..data import baselines, layouts, street
 from .tasks import Plan, Task, clock
@@ -112,7 +113,7 @@ class Quickstart:
             "baseline": baseline,
             **results,
         }
-        (self.out / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
+        write_json(whole, self.out / "results.json")
         return whole
 
     def check_arguments(self) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from mst_pretrain.backbones import output_stride
+from mst_pretrain.checkpoint_io import replacing
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.loading import load_backbone
@@ -59,7 +60,8 @@ def draw_sheet(out: Path, rows: int = 4) -> Path:
                 axis.set_title(title, fontsize=9)
     figure.tight_layout(pad=0.4)
     path = out / "quickstart.png"
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     plt.close(figure)
     return path
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mst_pretrain.data.decode import reason, to_rgb, upright_size
+from mst_pretrain.data.decode import Undecodable, to_rgb, upright_size
 from mst_pretrain.data.files import find_encoded_fault
 from mst_pretrain.data.progress import Progress
 from mst_pretrain.data.tar_index import index_tar
@@ -216,5 +216,5 @@ def _decode(encoded: bytes) -> None:
         raise Unusable(fault)
     try:
         to_rgb(encoded)
-    except Exception as error:  # Pillow's readers raise many types on broken files
-        raise Unusable(f"not decodable: {reason(error)}") from error
+    except Undecodable as error:
+        raise Unusable(f"not decodable: {error}") from error
