@@ -214,11 +214,14 @@ def swin_attention_map(block: Any, x: Tensor) -> Tensor:
             windows = bias_mask.shape[0]
             scores = (scores.unflatten(0, (-1, windows)) + bias_mask.float()[None, :, None]).flatten(0, 1)
         weights = scores.softmax(-1).mean(1)
-    # padding fills windows up; as queries these are no tokens
-    real = F.pad(x.new_ones(1, height, width, 1), (0, 0, 0, padded_width - width, 0, padded_height - height))
-    real = window_partition(real, window).flatten(1).float()
-    weights = weights.unflatten(0, (-1, len(real)))
-    received = torch.einsum("bwqk,wq->bwk", weights, real / real.sum(1, keepdim=True))
-    received = received.reshape(-1, window[0], window[1], 1)
-    whole = window_reverse(received, window, padded_height, padded_width)[:, :height, :width, 0]
-    return torch.roll(whole, (shift[0], shift[1]), (1, 2))
+        # padding fills windows up; as queries these are no tokens
+        real = F.pad(
+            weights.new_ones(1, height, width, 1),
+            (0, 0, 0, padded_width - width, 0, padded_height - height),
+        )
+        real = window_partition(real, window).flatten(1)
+        weights = weights.unflatten(0, (-1, len(real)))
+        received = torch.einsum("bwqk,wq->bwk", weights, real / real.sum(1, keepdim=True))
+        received = received.reshape(-1, window[0], window[1], 1)
+        whole = window_reverse(received, window, padded_height, padded_width)[:, :height, :width, 0]
+        return torch.roll(whole, (shift[0], shift[1]), (1, 2))
