@@ -6,9 +6,8 @@ The trunks stay plain timm models, so a checkpoint's ``teacher.backbone.`` keys 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer, window_partition, window_reverse
 from timm.models.vision_transformer import VisionTransformer
@@ -17,8 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .errors import UserError
-
-Trunk: TypeAlias = Any  # timm VisionTransformer or SwinTransformer, whose attributes timm does not type
+from .proven import Trunk, create_trunk
 
 
 @dataclass
@@ -48,25 +46,20 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
         overrides: Arguments of the timm model (``embed_dim``, ``depth``, ``drop_path_rate``, ...).
 
     Raises:
-        UserError: timm does not know ``name``, or it is neither a ViT with [CLS] nor a Swin.
+        UserError: See :func:`create_trunk`; or it is a ViT without [CLS], or without a norm of its last tokens.
     """
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise UserError(f"timm has no model '{name}'. Set model.backbone.name to one it has ({close}).")
     any_size: dict[str, Any] = (
         {"strict_img_size": False} if name.startswith("swin_") else {"dynamic_img_size": True}
     )
-    try:
-        model = timm.create_model(name, num_classes=0, **any_size, **overrides)
-    except TypeError as error:
-        if "dynamic_img_size" not in str(error):
-            raise
-        raise UserError(f"'{name}' is no ViT; MST needs a ViT with a [CLS] token or a Swin.") from error
-    if isinstance(model, SwinTransformer):
-        return model
-    if isinstance(model, VisionTransformer) and model.cls_token is not None:
-        return model
-    raise UserError(f"'{name}' is a {type(model).__name__}; MST needs a ViT with a [CLS] token or a Swin.")
+    trunk = create_trunk(name, **any_size, **overrides)
+    if isinstance(trunk, VisionTransformer) and trunk.cls_token is None:
+        raise UserError(f"'{name}' has no [CLS] token; MST needs a ViT with a [CLS] token or a Swin.")
+    if isinstance(trunk.norm, nn.Identity):
+        raise UserError(
+            f"'{name}' does not normalise its last tokens, which MST reads: its norm comes after the pooling "
+            "(global_pool='avg') or nowhere (final_norm=False). Leave these arguments out, or take another model."
+        )
+    return trunk
 
 
 def attend_by_formula(model: nn.Module) -> None:

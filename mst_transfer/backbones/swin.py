@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from mmengine.registry import MODELS
-from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
+from timm.models.swin_transformer import (
+    SwinTransformer,
+    SwinTransformerBlock,
+    window_partition,
+    window_reverse,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from mst_pretrain.proven import create_trunk
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
 
@@ -58,6 +64,7 @@ class MSTSwin(TrunkBackbone):
         init_cfg: See :class:`TrunkBackbone`.
 
     Raises:
+        UserError: timm has no such Swin; see :func:`mst_pretrain.proven.refuse_unproven`.
         ValueError: ``out_indices`` are out of range.
     """
 
@@ -72,9 +79,9 @@ class MSTSwin(TrunkBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        trunk: Any = timm.create_model(
+        trunk = create_trunk(
             model,
-            num_classes=0,
+            [SwinTransformer],
             always_partition=True,
             strict_img_size=False,
             drop_path_rate=drop_path_rate,
