@@ -39,7 +39,8 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
     """A timm ViT or Swin without classifier that takes any image size divisible by its patch.
 
     A Swin follows the original's rule: a stage whose map fits one window at the built image size does not shift.
-    Built for 224, a 96-px crop meets grids 24, 12, 6 and 3, each padded to whole windows of 7.
+    Built for 224, a 96-px crop meets grids 24, 12, 6 and 3, each padded to whole windows of 7. An ``img_size`` at which
+    timm's rule differs from the original's is refused.
 
     Args:
         name: timm model name, e.g. ``vit_small_patch16_224`` or ``swin_tiny_patch4_window7_224``.
