@@ -17,6 +17,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
 from .errors import UserError
+from .proven import refuse_unproven
 
 # (width, depth): every timm ViT of these has 64 channels per head.
 VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
@@ -52,16 +53,18 @@ class Architecture:
         """The model without classifier and without memory for its weights.
 
         Raises:
-            UserError: timm does not know the name or refuses the arguments.
+            UserError: timm does not know the name or refuses the arguments, or :func:`refuse_unproven`.
         """
         try:
             with torch.device("meta"):
-                return timm.create_model(self.name, num_classes=0, **self.arguments)
+                model = timm.create_model(self.name, num_classes=0, **self.arguments)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             reason = str(error) or type(error).__name__
             raise UserError(
                 f"{self.name} cannot be built with --model-args {json.dumps(self.arguments)}: {reason}. Correct them."
             ) from error
+        refuse_unproven(model, self.name)
+        return model
 
     @property
     def is_swin(self) -> bool:

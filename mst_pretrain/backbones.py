@@ -6,9 +6,8 @@ The trunks stay plain timm models, so a checkpoint's ``teacher.backbone.`` keys 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer, window_partition, window_reverse
 from timm.models.vision_transformer import VisionTransformer
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .errors import UserError, checking_arguments
-
-Trunk: TypeAlias = Any  # timm VisionTransformer or SwinTransformer, whose attributes timm does not type
+from .errors import UserError
+from .proven import Trunk, create_trunk
 
 
 @dataclass
@@ -41,33 +39,28 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
     """A timm ViT or Swin without classifier that takes any image size divisible by its patch.
 
     A Swin follows the original's rule: a stage whose map fits one window at the built image size does not shift.
-    Built for 224, a 96-px crop meets grids 24, 12, 6 and 3, each padded to whole windows of 7.
+    Built for 224, a 96-px crop meets grids 24, 12, 6 and 3, each padded to whole windows of 7. An ``img_size`` at which
+    timm's rule differs from the original's is refused.
 
     Args:
         name: timm model name, e.g. ``vit_small_patch16_224`` or ``swin_tiny_patch4_window7_224``.
         overrides: Arguments of the timm model (``embed_dim``, ``depth``, ``drop_path_rate``, ...).
 
     Raises:
-        UserError: timm does not know ``name``, or it is neither a ViT with [CLS] nor a Swin.
+        UserError: See :func:`create_trunk`; or it is a ViT without [CLS], or without a norm of its last tokens.
     """
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise UserError(f"timm has no model '{name}'. Set model.backbone.name to one it has ({close}).")
     any_size: dict[str, Any] = (
         {"strict_img_size": False} if name.startswith("swin_") else {"dynamic_img_size": True}
     )
-    try:
-        with checking_arguments(name):
-            model = timm.create_model(name, num_classes=0, **any_size, **overrides)
-    except TypeError as error:
-        if "dynamic_img_size" not in str(error):
-            raise
-        raise UserError(f"'{name}' is no ViT; MST needs a ViT with a [CLS] token or a Swin.") from error
-    if isinstance(model, SwinTransformer):
-        return model
-    if isinstance(model, VisionTransformer) and model.cls_token is not None:
-        return model
-    raise UserError(f"'{name}' is a {type(model).__name__}; MST needs a ViT with a [CLS] token or a Swin.")
+    trunk = create_trunk(name, **any_size, **overrides)
+    if isinstance(trunk, VisionTransformer) and trunk.cls_token is None:
+        raise UserError(f"'{name}' has no [CLS] token; MST needs a ViT with a [CLS] token or a Swin.")
+    if isinstance(trunk.norm, nn.Identity):
+        raise UserError(
+            f"'{name}' does not normalise its last tokens, which MST reads: its norm comes after the pooling "
+            "(global_pool='avg') or nowhere (final_norm=False). Leave these arguments out, or take another model."
+        )
+    return trunk
 
 
 def attend_by_formula(model: nn.Module) -> None:
@@ -215,11 +208,14 @@ def swin_attention_map(block: Any, x: Tensor) -> Tensor:
             windows = bias_mask.shape[0]
             scores = (scores.unflatten(0, (-1, windows)) + bias_mask.float()[None, :, None]).flatten(0, 1)
         weights = scores.softmax(-1).mean(1)
-    # padding fills windows up; as queries these are no tokens
-    real = F.pad(x.new_ones(1, height, width, 1), (0, 0, 0, padded_width - width, 0, padded_height - height))
-    real = window_partition(real, window).flatten(1).float()
-    weights = weights.unflatten(0, (-1, len(real)))
-    received = torch.einsum("bwqk,wq->bwk", weights, real / real.sum(1, keepdim=True))
-    received = received.reshape(-1, window[0], window[1], 1)
-    whole = window_reverse(received, window, padded_height, padded_width)[:, :height, :width, 0]
-    return torch.roll(whole, (shift[0], shift[1]), (1, 2))
+        # padding fills windows up; as queries these are no tokens
+        real = F.pad(
+            weights.new_ones(1, height, width, 1),
+            (0, 0, 0, padded_width - width, 0, padded_height - height),
+        )
+        real = window_partition(real, window).flatten(1)
+        weights = weights.unflatten(0, (-1, len(real)))
+        received = torch.einsum("bwqk,wq->bwk", weights, real / real.sum(1, keepdim=True))
+        received = received.reshape(-1, window[0], window[1], 1)
+        whole = window_reverse(received, window, padded_height, padded_width)[:, :height, :width, 0]
+        return torch.roll(whole, (shift[0], shift[1]), (1, 2))

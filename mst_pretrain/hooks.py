@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -28,8 +29,9 @@ class ScheduleHook(Hook):
         warmup_epochs: Learning rate warm-up from 0.
         weight_decay: (start, end), cosine; groups without decay stay at 0.
         momentum: (start, end) of the teacher, cosine.
-        teacher_temperature: (start, end), linear over ``teacher_temperature_epochs``.
-        teacher_temperature_epochs: Length of that warm-up.
+        teacher_temperature: (start, end), in equal steps, one an epoch, over ``teacher_temperature_epochs``.
+        teacher_temperature_epochs: Length of that warm-up. It is made of whole epochs: a fraction is rounded up, and
+            a run that is shorter (its last epoch may be cut) warms up to its end. 0: no warm-up.
         freeze_last_layer_epochs: The student's prototypes do not move for so long.
     """
 
@@ -66,8 +68,8 @@ class ScheduleHook(Hook):
         self.lr_schedule = CosineSchedule(lr, self.final_lr, total, iterations(self.warmup_epochs))
         self.weight_decay_schedule = CosineSchedule(*self.weight_decay, total)
         self.momentum_schedule = CosineSchedule(*self.momentum, total)
-        warmup = iterations(self.teacher_temperature_epochs)
-        self.temperature_schedule = WarmupThenConstant(*self.teacher_temperature, warmup)
+        warmup = math.ceil(min(self.teacher_temperature_epochs, total / per_epoch))
+        self.temperature_schedule = WarmupThenConstant(*self.teacher_temperature, warmup, per_epoch)
         self.frozen_iters = iterations(self.freeze_last_layer_epochs)
         runner.logger.info(
             f"Schedules span {total} iterations ({per_epoch} per epoch); learning rate {lr:.3g} = "

@@ -22,17 +22,26 @@ PATCH_EMBEDDING = "patch_embed.proj.weight"
 MAY_BE_LEFT = re.compile(r"head\.|head_dist\.|fc_norm\.|.*(relative_position_index|attn_mask)$")
 
 
-def _tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint by its name in the file.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     return flat_tensors(load_checkpoint(path))[0]
 
 
-def backbone_prefix(path: str | Path) -> str:
+def backbone_prefix(path: str | Path, tensors: Mapping[str, Tensor] | None = None) -> str:
     """What stands before a backbone's timm keys in a checkpoint; of ours, the teacher's.
+
+    Args:
+        path: Checkpoint file.
+        tensors: What :func:`read_tensors` found in it; None reads it.
 
     Raises:
         UserError: The file cannot be read, holds no patch embedding, or several and none is a teacher's.
     """
-    keys = list(_tensors(path))
+    keys = list(read_tensors(path) if tensors is None else tensors)
     found = [key.removesuffix(PATCH_EMBEDDING) for key in keys if key.endswith(PATCH_EMBEDDING)]
     chosen = found if len(found) == 1 else [prefix for prefix in found if "teacher" in prefix]
     if len(chosen) != 1:
@@ -47,13 +56,20 @@ def backbone_prefix(path: str | Path) -> str:
     return chosen[0]
 
 
-def load_state_dict(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
+def load_state_dict(
+    path: str | Path, prefix: str = "", tensors: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Tensors of a checkpoint whose keys start with ``prefix``, the prefix removed.
+
+    Args:
+        path: Checkpoint file.
+        prefix: Part of the keys.
+        tensors: What :func:`read_tensors` found in it; None reads it.
 
     Raises:
         UserError: The file cannot be read, or no key starts with ``prefix``.
     """
-    tensors = _tensors(path)
+    tensors = read_tensors(path) if tensors is None else tensors
     state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     if not state:
         heads = sorted({key.split(".")[0] for key in tensors})[:8]
@@ -89,7 +105,12 @@ class LoadReport:
 
 
 def load_backbone(
-    module: nn.Module, path: str | Path, prefix: str = "", skip: Sequence[str] = (), antialias: bool = True
+    module: nn.Module,
+    path: str | Path,
+    prefix: str = "",
+    skip: Sequence[str] = (),
+    antialias: bool = True,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> LoadReport:
     """Load every weight of ``module`` from a checkpoint, or fail.
 
@@ -101,12 +122,13 @@ def load_backbone(
         prefix: Part of the source keys before the module's own names, e.g. ``teacher.backbone.``.
         skip: Patterns (``re.match``) of module keys that need no source, e.g. ``head\\.``.
         antialias: Bicubic resizing as timm's; False as DINO's and mmseg's.
+        tensors: What :func:`read_tensors` found in the file; None reads it.
 
     Raises:
         UserError: A weight has no source, another shape, or values that are not finite or no floating-point
             numbers; the module is then unchanged.
     """
-    source = load_state_dict(path, prefix)
+    source = load_state_dict(path, prefix, tensors)
     target = {
         key: value for key, value in module.state_dict().items() if not any(re.match(p, key) for p in skip)
     }

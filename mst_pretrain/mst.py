@@ -22,7 +22,7 @@ from .data.multicrop import MultiCrop
 from .decoder import ImageDecoder
 from .errors import InvalidValue, UserError
 from .head import ProjectionHead
-from .loading import backbone_prefix, load_backbone, refuse_leftovers
+from .loading import backbone_prefix, load_backbone, read_tensors, refuse_leftovers
 from .losses import SelfDistillationLoss, restoration_loss
 from .masking import make_mask
 
@@ -76,7 +76,9 @@ class MST(BaseModel):
         self.student = Network(backbone, head)
         self.teacher = Network({**backbone, "drop_path_rate": 0.0}, head)
         if init_from is not None:
-            report = load_backbone(self.student.backbone, init_from, backbone_prefix(init_from))
+            tensors = read_tensors(init_from)
+            prefix = backbone_prefix(init_from, tensors)
+            report = load_backbone(self.student.backbone, init_from, prefix, tensors=tensors)
             refuse_leftovers(report, init_from, "Set model.backbone to it.")
             print_log(
                 f"Backbone from {init_from}: {report}. Student and teacher start equal; projection head, mask token "
@@ -96,7 +98,9 @@ class MST(BaseModel):
         if compile and compile not in torch.compiler.list_backends(exclude_tags=()):
             known = ", ".join(torch.compiler.list_backends())
             raise InvalidValue(f"compile backend '{compile}' is unknown; choose one of {known}")
-        self.forward_trunk = torch.compile(forward_trunk, backend=compile) if compile else forward_trunk
+        self.forward_trunk = (  # static: crops have two sizes, and symbolic ones cost both their speed
+            torch.compile(forward_trunk, backend=compile, dynamic=False) if compile else forward_trunk
+        )
         masks = self.masking["mode"] != "none"
         self.mask_token = nn.Parameter(torch.zeros(embed_width(trunk))) if masks else None
         stride = output_stride(trunk)

@@ -45,7 +45,16 @@ class CosineSchedule:
 
 @dataclass(frozen=True)
 class WarmupThenConstant:
-    """Linear from ``start`` to ``final`` over ``warmup`` iterations, then constant: the teacher temperature.
+    """Steps from ``start`` to ``final``, one an epoch, then constant: the teacher temperature [code: DINO].
+
+    Epoch e of the warm-up has element e of ``numpy.linspace(start, final, warmup)``: the first has ``start``, the last
+    ``final``, and a warm-up of one epoch is an epoch at ``start``.
+
+    Args:
+        start: Value of the first epoch when there is a warm-up.
+        final: Value of the last epoch of the warm-up and of all later ones.
+        warmup: Epochs of the warm-up.
+        per_epoch: Iterations of an epoch.
 
     Raises:
         InvalidValue: ``start`` or ``final`` is not positive.
@@ -54,6 +63,7 @@ class WarmupThenConstant:
     start: float
     final: float
     warmup: int = 0
+    per_epoch: int = 1
 
     def __post_init__(self) -> None:
         if not (self.start > 0 and self.final > 0):
@@ -61,9 +71,10 @@ class WarmupThenConstant:
 
     def __call__(self, iteration: int) -> float:
         """Value at an iteration >= 0."""
-        if iteration >= self.warmup:
+        epoch = iteration // self.per_epoch
+        if epoch >= self.warmup:
             return self.final
-        return _linear(self.start, self.final, iteration, self.warmup)
+        return _linear(self.start, self.final, epoch, self.warmup)
 
 
 def _linear(start: float, stop: float, index: int, count: int) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
 from mst_pretrain.backbones import Trunk
@@ -51,6 +52,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, nargs="+", help="per 256 images (default: the protocol's)")
     parser.add_argument("--blocks", type=positive, nargs="+", help="last blocks (default: 1 4, dino: 4)")
     parser.add_argument(
+        "--avgpool",
+        action="store_true",
+        help="dino, with --blocks 1: the mean of the patch tokens beside [CLS], DINO's setting for ViT-B (a sweep "
+        "tries it anyway)",
+    )
+    parser.add_argument(
         "--train-batch-size", type=positive, default=BATCH, help="per step, all processes together"
     )
     parser.add_argument("--low-shot", type=float, help="train on this share of every class, e.g. 0.01 or 0.1")
@@ -76,17 +83,36 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(
             "--protocol dino trains one head on random crops: one --lr, one --blocks, --augment crop."
         )
+    if args.avgpool and args.protocol != "dino":
+        raise UserError(
+            "--avgpool belongs to --protocol dino; a sweep tries every --blocks with and without the patch tokens' "
+            "mean. Leave it out."
+        )
+    if args.avgpool and args.blocks != [1]:
+        raise UserError(
+            "--avgpool needs --blocks 1: DINO's evaluation puts the patch tokens' mean beside the last [CLS] alone."
+        )
     return args
 
 
 def settings_of(args: argparse.Namespace, trunk: Trunk, images: int) -> LinearSettings:
-    """What the protocol and the command line make of the training."""
+    """What the protocol and the command line make of the training.
+
+    Raises:
+        UserError: More blocks than the model has, or ``--avgpool`` for a Swin.
+    """
     dino = args.protocol == "dino"
     depth = len(block_widths(trunk))
     blocks = tuple(args.blocks or ((4,) if dino else (1, 4)))
     if max(blocks) > depth and args.blocks:
         raise UserError(f"--blocks {max(blocks)} is above the {depth} blocks of the model. Give fewer.")
-    columns = feature_columns(trunk, blocks, avgpool=not dino)
+    if args.avgpool and isinstance(trunk, SwinTransformer):
+        raise UserError(
+            "--avgpool is for a ViT: a Swin's features are means of tokens already. Leave it out."
+        )
+    columns = feature_columns(trunk, blocks, avgpool=args.avgpool or not dino)
+    if args.avgpool:
+        columns = {"last1+avgpool": columns["last1+avgpool"]}
     return LinearSettings(
         columns=columns,
         rates=args.lr or ([DINO_RATE] if dino else SWEEP_RATES),

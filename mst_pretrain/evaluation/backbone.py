@@ -54,6 +54,8 @@ def load_trunk(
 ) -> tuple[Trunk, Origin]:
     """A trunk in evaluation mode with every weight of a checkpoint, or with random weights.
 
+    The file is unpickled once; its bytes are read a second time for the digest.
+
     Args:
         checkpoint: Ours or timm's file; None or ``none`` for random weights.
         prefix: Part of the file's keys before timm's; None finds it.
@@ -74,12 +76,12 @@ def load_trunk(
     loaded = load_checkpoint(checkpoint)
     whole = flat_tensors(loaded)[0]
     if prefix is None:
-        prefix = backbone_prefix(checkpoint)
+        prefix = backbone_prefix(checkpoint, whole)
     weights = {key[len(prefix) :]: value for key, value in whole.items() if key.startswith(prefix)}
     found = architecture_of(loaded.get("meta"), weights, checkpoint, None, model, given)
     model, arguments = found.name, found.arguments
     trunk = _build(model, arguments)
-    report = load_backbone(trunk, checkpoint, prefix)
+    report = load_backbone(trunk, checkpoint, prefix, tensors=whole)
     refuse_leftovers(report, checkpoint, "Give the --model and --model-args it was trained with.")
     if speaks():
         print(f"{checkpoint}, {prefix or 'no prefix'}, {model}: {report}", file=sys.stderr)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from mmengine.registry import MODELS
-from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
+from timm.models.swin_transformer import (
+    SwinTransformer,
+    SwinTransformerBlock,
+    window_partition,
+    window_reverse,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mst_pretrain.errors import InvalidValue, checking_arguments
+from mst_pretrain.errors import InvalidValue
+from mst_pretrain.proven import create_trunk
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
 
@@ -60,6 +65,7 @@ class MSTSwin(TrunkBackbone):
         init_cfg: See :class:`TrunkBackbone`.
 
     Raises:
+        UserError: timm has no such Swin; see :func:`mst_pretrain.proven.refuse_unproven`.
         InvalidValue: ``out_indices`` are out of range.
     """
 
@@ -74,15 +80,14 @@ class MSTSwin(TrunkBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        with checking_arguments(model):
-            trunk: Any = timm.create_model(
-                model,
-                num_classes=0,
-                always_partition=True,
-                strict_img_size=False,
-                drop_path_rate=drop_path_rate,
-                **(model_args or {}),
-            )
+        trunk = create_trunk(
+            model,
+            [SwinTransformer],
+            always_partition=True,
+            strict_img_size=False,
+            drop_path_rate=drop_path_rate,
+            **(model_args or {}),
+        )
         self.out_indices = tuple(out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(range(len(trunk.layers))):
             raise InvalidValue(f"out_indices {self.out_indices} do not fit {len(trunk.layers)} stages")

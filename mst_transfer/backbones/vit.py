@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 from mmengine.registry import MODELS
 from timm.layers import resample_abs_pos_embed
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_pretrain.errors import InvalidValue, checking_arguments
+from mst_pretrain.proven import create_trunk, refuse_unproven
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
 from .windows import run_in_windows
@@ -53,8 +53,9 @@ class MSTVisionTransformer(TrunkBackbone):
         depth: Blocks of the model, those not built included.
 
     Raises:
+        UserError: timm has no such ViT; see :func:`mst_pretrain.proven.refuse_unproven`.
         InvalidValue: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are not four with
-            ``pyramid``, or ``window_size`` is not positive or does not suit the model's blocks.
+            ``pyramid``, or ``window_size`` is not positive.
     """
 
     def __init__(
@@ -72,13 +73,13 @@ class MSTVisionTransformer(TrunkBackbone):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        options = dict(
-            num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {})
-        )
-        with checking_arguments(model or "VisionTransformer"):
-            trunk: Any = (
-                VisionTransformer(**options) if model is None else timm.create_model(model, **options)
-            )
+        options = dict(dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {}))
+        if model is None:
+            with checking_arguments("VisionTransformer"):
+                trunk: Any = VisionTransformer(num_classes=0, **options)
+            refuse_unproven(trunk, "VisionTransformer")
+        else:
+            trunk = create_trunk(model, [VisionTransformer], **options)
         self.out_indices = tuple(out_indices)
         if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices)):
             raise InvalidValue(f"out_indices must rise, got {self.out_indices}")
@@ -185,8 +186,6 @@ def _windowed_blocks(
     windowed = frozenset(range(depth)) - set(global_blocks)
     if not set(global_blocks) <= set(range(depth)):
         raise InvalidValue(f"global_blocks {tuple(global_blocks)} do not fit {depth} blocks")
-    if any(type(trunk.blocks[index]) is not Block for index in windowed):
-        raise InvalidValue(f"window_size needs timm's plain blocks, got {type(trunk.blocks[0]).__name__}")
     return windowed
 
 

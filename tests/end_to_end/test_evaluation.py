@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from mst_pretrain.backbones import build_trunk
-from mst_pretrain.errors import run_cli
+from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.evaluation.features import block_features
 
 ROOT = Path(__file__).parents[2]
 NAME = "vit_tiny_patch16_224"
@@ -208,6 +209,55 @@ def test_dino_protocol_is_dinos(
     assert (result["protocol"], result["features"]) == ("linear-dino", ["last3"])
     assert (result["train_images"], result["held_out_images"], result["batch"]) == (23, 0, 23)
     assert result["hold_out"] is None and result["chosen"] == {"features": "last3", "lr": 0.001}
+
+
+def test_dino_protocol_for_vit_b(
+    data: tuple[str, str], checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DINO's ViT-B setting would read four blocks, leave the patch tokens out, or not say what it read."""
+    asked = ["--protocol", "dino", "--blocks", "1", "--avgpool"]
+    trunk = build_trunk(NAME, **SHAPE).eval()
+    settings = tool("eval_linear").settings_of(tool("eval_linear").parse([*data, *asked]), trunk, 5000)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens = trunk.forward_features(images)
+        rows = block_features(trunk, images, settings.blocks, settings.avgpool)
+    ((name, (start, stop)),) = settings.columns.items()
+    assert name == "last1+avgpool"
+    torch.testing.assert_close(
+        rows[:, start:stop], torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1), rtol=1e-5, atol=1e-6
+    )
+    out = tmp_path / "out.json"
+    tool("eval_linear").main(
+        [*data, "--checkpoint", checkpoint, *SIZES, *asked, "--epochs", "1", "--out", str(out)]
+    )
+    result = last_json(capsys.readouterr().out)
+    assert (result["features"], result["blocks"], result["avgpool"]) == (["last1+avgpool"], 1, True)
+    assert result["chosen"] == {"features": "last1+avgpool", "lr": 0.001}
+    weights = torch.load(f"{out}.state", weights_only=True)["bank"]["weights.0"]
+    assert weights.shape == (1, 3, 2 * SHAPE["embed_dim"])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--avgpool"], "a sweep tries"),
+        (["--protocol", "dino", "--avgpool"], "--blocks 1"),
+        (["--protocol", "dino", "--avgpool", "--blocks", "4"], "--blocks 1"),
+    ],
+)
+def test_pooled_tokens_where_they_do_not_apply(data: tuple[str, str], options: list[str], match: str) -> None:
+    """The option would do nothing in a sweep, or a result be called DINO's that its script cannot make."""
+    with pytest.raises(UserError, match=match):
+        tool("eval_linear").parse([*data, *options])
+
+
+def test_pooled_tokens_of_a_swin_are_refused(data: tuple[str, str]) -> None:
+    """A Swin's means of tokens would be called [CLS] and their mean."""
+    args = tool("eval_linear").parse([*data, "--protocol", "dino", "--blocks", "1", "--avgpool"])
+    swin = build_trunk("swin_tiny_patch4_window7_224", embed_dim=8, num_heads=(1, 1, 2, 2))
+    with pytest.raises(UserError, match="--avgpool is for a ViT"):
+        tool("eval_linear").settings_of(args, swin, 100)
 
 
 @pytest.mark.parametrize(

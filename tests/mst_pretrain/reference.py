@@ -186,8 +186,9 @@ def training(
         cosine_array(total_steps, settings["weight_decay"]),
         cosine_array(total_steps, settings["momentum"]),
     )
-    warm, (cold, hot) = settings["teacher_temperature_epochs"] * per_epoch, settings["teacher_temperature"]
-    temperatures = np.concatenate([np.linspace(cold, hot, warm), np.full(total_steps - warm, hot)])
+    warm, (cold, hot) = settings["teacher_temperature_epochs"], settings["teacher_temperature"]
+    by_epoch = np.concatenate([np.linspace(cold, hot, warm), np.full(total_steps // per_epoch - warm, hot)])
+    temperatures = by_epoch.repeat(per_epoch)
     first, second, age = dict.fromkeys(w, 0.0), dict.fromkeys(w, 0.0), dict.fromkeys(w, 0)
     losses: list[float] = []
     for step, batches in enumerate(steps):

@@ -16,6 +16,7 @@ from mst_pretrain.backbones import build_trunk, forward_trunk
 from mst_pretrain.errors import UserError
 from mst_pretrain.evaluation.backbone import load_trunk
 from mst_pretrain.evaluation.features import block_features, check_size, feature_columns
+from mst_pretrain.mst import MST
 
 VIT: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=5, num_heads=2)
 Randomize = Callable[[nn.Module, int], nn.Module]
@@ -122,6 +123,31 @@ def test_model_is_read_from_our_checkpoint(tmp_path: Path, randomize: Randomize)
     )
     assert trunk.blocks[0].attn.num_heads == 2 and origin.sha256 is not None and len(origin.sha256) == 64
     assert same_weights(load_trunk(str(path), "student.backbone.")[0], student)
+
+
+@pytest.mark.parametrize("how", ["evaluation", "evaluation of a named prefix", "init_from"])
+def test_a_checkpoint_is_read_once(
+    tmp_path: Path, randomize: Randomize, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A file of some gigabytes on a shared disk would be read and unpickled again for every question about it."""
+    teacher, student = (randomize(build_trunk("vit_tiny_patch16_224", **VIT), seed) for seed in (1, 2))
+    path = own_checkpoint(tmp_path / "a.pth", teacher, student)
+    read: list[Path] = []
+    load = torch.load
+
+    def counted(file: Any, *given: Any, **options: Any) -> Any:
+        read.append(Path(file))
+        return load(file, *given, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    if how == "init_from":
+        head = dict(prototypes=4, hidden_dim=4, bottleneck_dim=4)
+        trunk = MST({"name": "vit_tiny_patch16_224", **VIT}, head, init_from=str(path)).student.backbone
+    else:
+        prefix = "teacher.backbone." if "prefix" in how else None
+        trunk, _ = load_trunk(str(path), prefix, "vit_tiny_patch16_224", VIT)
+    assert read == [path]
+    assert same_weights(trunk, teacher)
 
 
 def test_config_text_is_not_executed(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def reference_training(
     for step, batch in enumerate(batches):
         warmup = recipe["warmup_epochs"] * PER_EPOCH
         lr = cosine(recipe["base_lr"] * 4 / 256, recipe["final_lr"], step, warmup)
-        tau_t = 0.04 + 0.03 * min(step / (PER_EPOCH - 1), 1.0)  # one epoch from 0.04 to 0.07
+        tau_t = 0.04 if step < PER_EPOCH else 0.07  # a warm-up of one epoch
         loss, targets = reference_loss(trained, teacher, center, batch, tau_t, method)
         names = [key for key in trained if recipe["free_norm"] or not key.endswith("original0")]
         gradients = dict(zip(names, torch.autograd.grad(loss, [trained[key] for key in names]), strict=True))

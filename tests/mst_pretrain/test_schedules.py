@@ -45,12 +45,21 @@ def test_cosine_is_dinos_array(warmup: int, base: float, final: float, start: fl
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+def dinos_temperatures(start: float, final: float, warmup: int, epochs: int, per_epoch: int) -> np.ndarray:
+    """DINO's array has one value per epoch; here it is one per iteration."""
+    by_epoch = np.concatenate((np.linspace(start, final, warmup), np.ones(epochs - warmup) * final))
+    return np.array([by_epoch[iteration // per_epoch] for iteration in range(epochs * per_epoch)])
+
+
+@pytest.mark.parametrize("per_epoch", [1, 7])
 @pytest.mark.parametrize("warmup", [0, 1, 2, 30])
-def test_warmup_then_constant(warmup: int) -> None:
-    """The teacher's temperature would not start, rise or stay as told."""
-    schedule = WarmupThenConstant(0.04, 0.07, warmup)
-    expected = np.concatenate([np.linspace(0.04, 0.07, warmup), np.full(50 - warmup, 0.07)])
-    np.testing.assert_allclose([schedule(iteration) for iteration in range(50)], expected, rtol=1e-12)
+def test_temperature_is_dinos_array(warmup: int, per_epoch: int) -> None:
+    """The teacher's temperature would not start, rise or stay as DINO's, or rise inside an epoch."""
+    schedule = WarmupThenConstant(0.04, 0.07, warmup, per_epoch)
+    expected = dinos_temperatures(0.04, 0.07, warmup, 50, per_epoch)
+    got = [schedule(iteration) for iteration in range(50 * per_epoch)]
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    assert len(set(got)) == (warmup or 1) + (warmup == 1)  # one value at most for each epoch
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(0, 0), (10, 11), (10, -1)])
@@ -87,7 +96,7 @@ def test_every_value_of_a_300_epoch_run(wrapped: bool) -> None:
     lr = cosine_array(5e-4 * 1024 / 256, 1e-6, 300, per_epoch, 10)
     decay = cosine_array(0.04, 0.4, 300, per_epoch)
     momentum = cosine_array(0.996, 1.0, 300, per_epoch)
-    temperature = np.concatenate([np.linspace(0.04, 0.07, 150), np.full(1350, 0.07)])
+    temperature = dinos_temperatures(0.04, 0.07, 30, 300, per_epoch)
     last_layer = list(model.student.head.last_layer.parameters())
     groups = runner.optim_wrapper.optimizer.param_groups
     assert [group["decays"] for group in groups] == [True, False]
@@ -130,9 +139,8 @@ def test_every_value_of_the_shipped_runs(
     i = np.arange(total)
     lr = 1e-6 + (peak - 1e-6) * (1 + np.cos(np.pi * (i - 10 * per_epoch) / (total - 10 * per_epoch))) / 2
     lr[: 10 * per_epoch] = peak * i[: 10 * per_epoch] / (10 * per_epoch - 1)
-    temperature = np.full(total, hot)
-    warm = hot_epochs * per_epoch
-    temperature[:warm] = 0.04 + (hot - 0.04) * i[:warm] / (warm - 1)
+    epoch = np.minimum(i // per_epoch, max(hot_epochs - 1, 0))
+    temperature = 0.04 + (hot - 0.04) * epoch / max(hot_epochs - 1, 1)
     falling = (1 + np.cos(np.pi * i / total)) / 2
     decay = 0.4 - 0.36 * falling
     expected = np.stack([lr, lr, decay, np.zeros(total), temperature, 1 - 0.004 * falling])
@@ -150,6 +158,33 @@ def test_short_runs_are_all_warmup() -> None:
         hook.before_train_iter(runner, runner.iter)
         values.append(runner.optim_wrapper.optimizer.param_groups[0]["lr"])
     assert values == pytest.approx(np.linspace(0, 5e-4, 8))
+    assert [hook.temperature_schedule(i) for i in range(8)] == pytest.approx([0.04] * 4 + [0.07] * 4)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "run", "expected"),  # expected: of each of five epochs of four iterations
+    [
+        (0, 20, [0.07] * 5),
+        (0.25, 20, [0.04] + [0.07] * 4),
+        (1, 20, [0.04] + [0.07] * 4),
+        (1.5, 20, [0.04, 0.07, 0.07, 0.07, 0.07]),
+        (2.5, 20, [0.04, 0.055, 0.07, 0.07, 0.07]),
+        (4, 20, [0.04, 0.05, 0.06, 0.07, 0.07]),
+        (30, 9, [0.04, 0.055, 0.07]),  # the third epoch is cut
+        (30, 3, [0.04]),
+    ],
+)
+def test_temperature_of_any_warm_up(epochs: float, run: int, expected: list[float]) -> None:
+    """A warm-up of a part of an epoch, or longer than the run, would be an error or end at another temperature."""
+    runner = runner_of(4, 5, 256)
+    runner.train_loop.schedule_iters = run
+    hook = ScheduleHook(teacher_temperature=(0.04, 0.07), teacher_temperature_epochs=epochs)
+    hook.before_train(runner)
+    got = []
+    for runner.iter in range(run):
+        hook.before_train_iter(runner, runner.iter)
+        got.append(runner.model.teacher_temperature)
+    assert got == pytest.approx(np.repeat(expected, 4)[:run])
 
 
 def test_teacher_moves_with_the_momentum_of_its_iteration() -> None:
