@@ -12,7 +12,7 @@ from typing import Any
 
 from mst_pretrain.checkpoint_io import LATEST, load_checkpoint
 from mst_pretrain.config import load_config
-from mst_pretrain.errors import UserError
+from mst_pretrain.errors import STOPPED, Stopped, UserError
 from mst_toolkit.cli import child_environment, resources
 
 from .identity import CAP, LAUNCH, config_sha256, deviations, run_beside, telling_options
@@ -153,6 +153,8 @@ def run(jobs: Sequence[Job], dry: bool = False) -> None:
 
 def _call(command: list[str]) -> None:
     code = subprocess.call(command, env=child_environment(ROOT, PYTHON=sys.executable))
+    if code == STOPPED:
+        raise Stopped(f"stopped: {shlex.join(command)}. The same call of tools/compare.py goes on from here.")
     if code:
         raise UserError(
             f"exit code {code} of: {shlex.join(command)}. Its message stands above; the same call of tools/compare.py "
