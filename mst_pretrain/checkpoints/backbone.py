@@ -150,11 +150,7 @@ def read_backbone(
     unexpected = [f"{key} {tuple(own[key].shape)}" for key in left]
     architecture = architecture_of(file.meta, state, file.path, file.config, model, model_args)
     expected = architecture.shapes()  # the model can be built
-    inexpressible = set(architecture.arguments) - EXPRESSIBLE
-    if inexpressible:
-        raise UserError(
-            f"{file.path}: '{min(inexpressible)}' of the model is in no weight and cannot be written for others."
-        )
+    _refuse_inexpressible(architecture, expected, file.path)
     odd = [key for key, v in state.items() if v.dtype not in PRECISIONS or v.layout != torch.strided]
     if odd:
         raise UserError(
@@ -177,6 +173,27 @@ def read_backbone(
     if image_size is not None or window_size is not None:
         _resize(backbone, image_size, window_size)
     return backbone
+
+
+def _refuse_inexpressible(
+    architecture: Architecture, expected: Mapping[str, tuple[int, ...]], path: Path
+) -> None:
+    """Refuse what no weight says and other formats do not have.
+
+    Raises:
+        UserError: An argument of the model, or a ViT whose [CLS] has no position.
+    """
+    inexpressible = set(architecture.arguments) - EXPRESSIBLE
+    if inexpressible:
+        raise UserError(
+            f"{path}: '{min(inexpressible)}' of the model is in no weight and cannot be written for others."
+        )
+    tokens = 1 + architecture.grid[0] * architecture.grid[1]
+    if not architecture.is_swin and expected.get("pos_embed", (1, 0))[1] != tokens:
+        raise UserError(
+            f"{path}: {architecture.name} has no position of its [CLS] token, which every other format expects. It "
+            "cannot be converted; give --model the one the file was trained with, if that was another."
+        )
 
 
 def _check(

@@ -432,6 +432,16 @@ def test_positions_are_resized_only_when_asked(tmp_path: Path) -> None:
         read_backbone(path, window_size=12, **VIT)
 
 
+@pytest.mark.parametrize("name", ["flexivit_small", "vit_base_patch16_gap_224"])
+def test_positions_without_a_class_token_are_refused(name: str, tmp_path: Path) -> None:
+    """mmseg would take the first patch's position for that of [CLS] and stretch the others over the grid."""
+    arguments = dict(img_size=64, patch_size=16, embed_dim=48, depth=1, num_heads=3)
+    state = timm.create_model(name, num_classes=0, **arguments).state_dict()
+    path = saved({key: value for key, value in state.items() if ".ls" not in key}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"{name} has no position of its \[CLS\] token"):
+        read_backbone(path, model=name, model_args=arguments)
+
+
 def test_bias_tables_are_resized_only_when_asked(tmp_path: Path, foreign_file: File) -> None:
     """A Swin of another window would get tables of the old one, or interpolated by another rule than Swin's."""
     path, _ = foreign_file("moby", "swin-tiny-test")
