@@ -35,9 +35,9 @@ def srun(tmp_path: Path, *arguments: str, code: int = 0, **environment: str) -> 
         (DETECT, [], {}, 2 + 2),
         (
             PRETRAIN,
-            ["--resume", "--cfg-options", "train_dataloader.num_workers=3", "randomness.seed=1"],
+            ["--resume", "--cfg-options", "train_dataloader.num_workers=4", "randomness.seed=1"],
             {},
-            3 + 2,
+            4 + 2,
         ),
         (PRETRAIN, ["--cfg-options", "train_dataloader.num_workers=0", "--amp"], {}, 0 + 2),
         (PRETRAIN, ["--cfg-options", "train_dataloader.num_workers=3"], {"CPUS_PER_TASK": "7"}, 7),
