@@ -88,7 +88,7 @@ default_hooks = dict(
     health=dict(type="HealthHook", max_skipped=20, collapse_patience=5000),  # [ours]
     exact_resume=dict(type="ExactResumeHook"),
     first_steps=dict(type="FirstStepsHook"),
-    watch=dict(type="WatchHook", max_bad_share=0.01),  # of broken images; the run then stops with their list
+    watch=dict(type="WatchHook", max_bad_share=0.01),  # [ours], of broken images
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type="HealthyCheckpointHook", interval=2000, max_keep_ckpts=2),

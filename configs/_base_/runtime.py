@@ -4,7 +4,7 @@ runner_type = "MSTRunner"
 
 default_hooks = dict(
     first_steps=dict(type="FirstStepsHook"),
-    watch=dict(type="WatchHook", max_bad_share=0.01),  # of broken images; the run then stops with their list
+    watch=dict(type="WatchHook", max_bad_share=0.01),  # ours, of broken images
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
