@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -22,17 +23,34 @@ STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasa
 SAME_REQUEST = 2.0  # seconds: a batch system signals torchrun and its processes, torchrun signals those again
 
 
+class _Phase(Enum):
+    """What a signal finds: nothing to save yet, a step that it can wait for, or a run that is done."""
+
+    START, STEPS, DONE = range(3)
+
+
 class _Request:
-    """The signal that this process received, and when; whether there is a step that it can wait for."""
+    """The signal that this process received, and when; where the run is."""
 
     number = 0
     at = 0.0
-    stepping = False
+    phase = _Phase.START
 
 
 def begin_steps() -> None:
     """From now on a signal waits for the end of a step; before, there is nothing to save, and it ends the process."""
-    _Request.stepping = True
+    _Request.phase = _Phase.STEPS
+
+
+def handle_signals() -> dict[int, Any]:
+    """Handle stop signals from now on, for good; in another thread than the main one, Python can do nothing.
+
+    Returns:
+        The handlers of before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, _remember) for number in STOP_SIGNALS}
 
 
 def stop_requested() -> bool:
@@ -42,25 +60,22 @@ def stop_requested() -> bool:
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """While the block runs, a stop signal is remembered; a second one ends the process at once. See begin_steps().
-
-    Outside the main thread, where Python sets no handlers, nothing changes.
-    """
-    _Request.number, _Request.stepping = 0, False
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _remember) for number in STOP_SIGNALS}
+    """While the block runs, a stop signal is remembered; a second one ends the process at once. See begin_steps()."""
+    _Request.number, _Request.phase = 0, _Phase.START
+    before = handle_signals()
     try:
         yield
     finally:
+        _Request.phase = _Phase.DONE
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _remember(number: int, frame: Any) -> None:
     now, name = time.monotonic(), signal.Signals(number).name
-    if not _Request.stepping:
+    if _Request.phase is _Phase.DONE:
+        return
+    if _Request.phase is _Phase.START:
         os.write(2, f"{name} before the first step: there is nothing to save.\n".encode())
         os._exit(STOPPED)
     if stop_requested():

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mst_pretrain.config import load_config
 from mst_pretrain.errors import UserError, run_cli
 from mst_pretrain.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
+from mst_pretrain.signals import handle_signals
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,4 +97,5 @@ def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any
 
 
 if __name__ == "__main__":
+    handle_signals()
     run_cli(main)
