@@ -96,8 +96,8 @@ class PatientDataLoader(DataLoader):
 
     @classmethod
     def of(cls, loader: DataLoader) -> DataLoader:
-        """Make a loader one of these; unchanged where the system cannot tell who sent a signal (macOS, Windows)."""
-        if hasattr(signal, "sigwaitinfo"):
+        """Make PyTorch's loader one of these; not where the system cannot tell who sent a signal (macOS, Windows)."""
+        if type(loader) is DataLoader and hasattr(signal, "sigwaitinfo"):
             loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
             loader.__class__ = cls
         return loader
