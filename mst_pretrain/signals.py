@@ -5,6 +5,7 @@ Slurm sends SIGUSR1 (``--signal=USR1@120``) or SIGTERM before it ends a job, tor
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -42,12 +43,18 @@ def begin_steps() -> None:
     _Request.phase = _Phase.STEPS
 
 
-def handle_signals() -> dict[int, Any]:
-    """Handle stop signals from now on, for good; in another thread than the main one, Python can do nothing.
+def handle_signals() -> None:
+    """For a tool that only trains: stop signals are handled from now to the very end of the process.
 
-    Returns:
-        The handlers of before.
+    While Python takes itself down, which lasts a second or two, it restores the default of every handler but "ignore":
+    a signal would then turn a finished or properly stopped run into a killed one.
     """
+    _install()
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS])
+
+
+def _install() -> dict[int, Any]:
+    """Set our handlers; the ones of before. Python can do so in its main thread alone."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, _remember) for number in STOP_SIGNALS}
@@ -62,7 +69,7 @@ def stop_requested() -> bool:
 def stop_signals() -> Iterator[None]:
     """While the block runs, a stop signal is remembered; a second one ends the process at once. See begin_steps()."""
     _Request.number, _Request.phase = 0, _Phase.START
-    before = handle_signals()
+    before = _install()
     try:
         yield
     finally:

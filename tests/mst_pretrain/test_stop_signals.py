@@ -147,3 +147,19 @@ def test_data_workers_outlive_a_signal_to_their_group_but_not_their_parent(toy_c
     worker.terminate()
     worker.join(20)
     assert worker.exitcode == 0
+
+
+def test_a_signal_while_python_ends_changes_nothing() -> None:
+    """A batch system would see a killed run where one was finished, or stopped with its checkpoint."""
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from mst_pretrain.signals import handle_signals, stop_signals\n"
+        "class Late:\n    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.modules['late'] = Late()\n"  # goes when modules go, long after atexit
+        "handle_signals()\n"
+        "with stop_signals(): pass\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "sys.exit(75)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert ended.returncode == 75, ended.stderr
