@@ -18,13 +18,15 @@ class LogAveragesHook(RuntimeInfoHook):
 
     MMEngine copies each scalar of each step to the host, which waits for the device, and appends it to an array that
     is copied and saved whole: after 300,000 steps both cost milliseconds a step and 64 MB a checkpoint. Here the
-    outputs of the steps since the last log line are summed where they are, those that are not finite left out, and
-    every history under ``train/`` keeps only as many values as the log processor averages over.
+    outputs of the steps since the last log line are summed where they are, and every history under ``train/`` keeps
+    only as many values as the log processor averages over. A step that the optimizer left out, because its gradients
+    were not finite, does not count.
     """
 
     def __init__(self) -> None:
-        self.names: list[str] = []
-        self.sums: Tensor | None = None  # [2, outputs]: sums of the finite values, and how many those are
+        self.sums: dict[
+            tuple[str, ...], tuple[Tensor, int]
+        ] = {}  # by the names of a step's outputs: sums, steps
 
     def before_train(self, runner: Runner) -> None:
         """Find the logger whose lines the averages are for; cut the histories of an older checkpoint."""
@@ -36,7 +38,7 @@ class LogAveragesHook(RuntimeInfoHook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Add this step's outputs; before a log line, hand over their averages."""
-        if outputs:
+        if outputs and not getattr(runner.optim_wrapper, "skipped", False):
             self._add(outputs)
         if any(is_due(logger, runner, batch_idx) for logger in self.loggers):
             self._hand_over(runner)
@@ -51,25 +53,25 @@ class LogAveragesHook(RuntimeInfoHook):
         values = [torch.as_tensor(value).detach().float().reshape(()) for value in outputs.values()]
         device = next((value.device for value in values if value.device.type != "cpu"), None)
         step = torch.stack([value if device is None else value.to(device) for value in values])
-        finite = step.isfinite()
-        step = torch.stack([step.where(finite, 0.0), finite.float()])
-        names = list(outputs)
-        if self.sums is None or names != self.names:  # a loss that appears or ends in mid-run starts anew
-            self.names, self.sums = names, torch.zeros_like(step)
-        self.sums += step
+        names = tuple(outputs)
+        total, steps = self.sums.get(names, (torch.zeros_like(step), 0))
+        self.sums[names] = total + step, steps + 1
 
     def _hand_over(self, runner: Runner) -> None:
-        """One copy from the device for all values."""
-        if self.sums is None:
-            return
+        """One copy from the device for the outputs of steps with equal names."""
+        totals: dict[str, list[float]] = {}
+        for names, (sums, steps) in self.sums.items():
+            for name, total in zip(names, sums.tolist(), strict=True):
+                before = totals.get(name, [0.0, 0.0])
+                totals[name] = [before[0] + total, before[1] + steps]
         scalars = runner.message_hub.log_scalars
-        names = [f"train/{name}" for name in self.names]
-        for name, mean in zip(names, (self.sums[0] / self.sums[1]).tolist(), strict=True):
+        ours = {f"train/{name}": total / steps for name, (total, steps) in totals.items()}
+        for name, mean in ours.items():
             runner.message_hub.update_scalar(name, mean)
             scalars[name] = HistoryBuffer([mean], [1])
-        for name in [name for name in scalars if name not in names]:  # the line begins with the losses
+        for name in [name for name in scalars if name not in ours]:  # the line begins with the losses
             scalars.move_to_end(name)
-        self.sums = None
+        self.sums = {}
 
     def _cut_histories(self, runner: Runner) -> None:
         processor: Any = runner.log_processor

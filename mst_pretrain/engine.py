@@ -24,6 +24,7 @@ from .hooks import ExactResumeHook
 from .loading import load_model
 from .randomness import seed_all
 from .signals import PatientDataLoader, stop_signals
+from .watch import rescued
 
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
 EXACT = ("sampler",)  # and ours
@@ -167,7 +168,9 @@ def with_names(dataloader: Any, runner: Runner) -> Any:
     if not (runner._resume and runner._load_from and isinstance(dataloader, dict)):
         return dataloader
     names, dataset = Path(runner._load_from).with_name(IMAGES), dataloader["dataset"]
-    if not names.is_file() or dataset.get("type") != "UnlabelledImages":
+    root = Path(dataset.get("data_root", ""))
+    of_files = dataset.get("type") == "UnlabelledImages" and (root.is_dir() or root.suffix == ".txt")
+    if not (of_files and names.is_file()):
         return dataloader
     return {**dataloader, "dataset": {**dataset, "names": str(names)}}
 
@@ -223,6 +226,7 @@ class PretrainLoop(BaseLoop):
         self._max_epochs = 1  # MMEngine: one long epoch
         self._epoch, self._iter = 0, 0
         self.indices: list[torch.Tensor | None] = []
+        self.images_digest = ""  # of the names of files, where the images are files
         resumed = runner._resume and runner._load_from  # its images were looked at when the run began
         if getattr(self.dataloader.dataset, "check", False) and not resumed:
             check_once(self.dataloader.dataset.source)
@@ -269,12 +273,14 @@ class PretrainLoop(BaseLoop):
         if self._max_iters == 0 and is_main_process():
             point_latest(Path(self.runner.work_dir, INITIAL))
         source = getattr(self.dataloader.dataset, "source", None)
-        if isinstance(source, FileSource) and is_main_process():
-            source.paths.save(Path(self.runner.work_dir, IMAGES))
+        if isinstance(source, FileSource):
+            self.images_digest = source.paths.digest()
+            if is_main_process():
+                source.paths.save(Path(self.runner.work_dir, IMAGES))
         if getattr(self.dataloader.dataset, "seed", 0) is None:
             self.dataloader.dataset.seed = self.sampler.seed  # saved and resumed with the sampler
         if self._iter < self._max_iters:
-            batches = iter(self.dataloader)
+            batches = rescued(self.runner, self.dataloader)
             while self._iter < self._max_iters:
                 self.run_iter(batches)
         self.runner.call_hook("after_train_epoch")

@@ -134,6 +134,7 @@ class ExactResumeHook(Hook):
         """What a later :meth:`after_load_checkpoint` compares and restores."""
         checkpoint["sampler"] = runner.train_loop.sampler.state_dict()
         checkpoint["global_batch"] = runner.train_loop.global_batch
+        checkpoint["images"] = runner.train_loop.images_digest
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore the sampler's position.
@@ -150,6 +151,12 @@ class ExactResumeHook(Hook):
                 f"cannot resume: the checkpoint was made with {before} images per step, this run has {now}, and every "
                 "schedule counts steps. Set train_dataloader.batch_size or train_cfg.accumulate so that processes x "
                 f"batch_size x accumulate is {before}."
+            )
+        paths: Any = getattr(getattr(runner.train_dataloader.dataset, "source", None), "paths", None)
+        if hasattr(paths, "digest") and checkpoint.get("images") not in (None, "", paths.digest()):
+            raise UserError(
+                f"cannot resume: the files of {runner._load_from} are not those found now. If images.npz beside it is "
+                "of another run, remove it; else point data_root at the images of the first run."
             )
         try:
             runner.train_loop.sampler.load_state_dict(checkpoint["sampler"])

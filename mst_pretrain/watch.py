@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -20,6 +21,7 @@ from .signals import begin_steps, stop_requested
 
 BAD_IMAGES = "bad_images.txt"
 STOPPED = "stopped.pth"
+T = TypeVar("T")
 
 
 @HOOKS.register_module()
@@ -59,10 +61,20 @@ class WatchHook(Hook):
             self.bad = {fault[0]: Fault(*fault) for fault in checkpoint.get("bad_images", [])}
 
     def before_train(self, runner: Runner) -> None:
-        """Start the agreement of the processes; write the list as it was at the resumed step."""
+        """Start the agreement of the processes; write the list as it was at the resumed step.
+
+        Raises:
+            UserError: Too many of the images listed there still cannot be used.
+        """
         self.agree = Agreement(next(runner.model.parameters()).device)
-        if self.bad:
-            self._write(runner)
+        dataset = runner.train_dataloader.dataset
+        if self.bad and hasattr(dataset, "is_usable"):
+            still = [{number: dataset.is_usable(number) for number in self.bad} if is_main_process() else {}]
+            broadcast_object_list(still)
+            self.bad = {number: fault for number, fault in self.bad.items() if not still[0][number]}
+        self._write(runner)
+        if len(self.bad) > self.max_bad_share * len(dataset):
+            raise UserError(self.refusal(runner))
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -93,10 +105,15 @@ class WatchHook(Hook):
         )
 
     def _write(self, runner: Runner) -> None:
-        if is_main_process():
-            faults = sorted(self.bad.values())
-            lines = [f"{fault.name}\t{' '.join(fault.reason.split())}\n" for fault in faults]
-            with replacing(Path(runner.work_dir, BAD_IMAGES)) as part:
+        listing = Path(runner.work_dir, BAD_IMAGES)
+        if is_main_process() and not self.bad:
+            listing.unlink(missing_ok=True)  # of an earlier run
+        elif is_main_process():
+            lines = [
+                f"{_in_one_line(fault.name)}\t{' '.join(fault.reason.split())}\n"
+                for fault in sorted(self.bad.values())
+            ]
+            with replacing(listing) as part:
                 part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
     def refusal(self, runner: Runner) -> str:
@@ -134,7 +151,9 @@ class StopHook(Hook):
         stopping = self.watch.stopping and runner.iter + 1 < runner.max_iters  # else the run is done anyway
         if not (stopping or self.watch.too_many) or not _step_is_whole(runner):
             return
-        written = self._save(runner, runner.iter + 1)
+        due = getattr(runner.train_loop, "validates_after", None)
+        unvalidated = due is not None and due(runner.iter + 1)
+        written = save_stopped(runner, runner.iter + 1, unvalidated)
         if self.watch.too_many:
             raise UserError(f"{self.watch.refusal(runner)} {written}")
         raise Stopped(f"stopped after step {runner.iter + 1}. {written}")
@@ -152,21 +171,60 @@ class StopHook(Hook):
         self.saved_in_validation = True
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             return  # it has exchanged the weights for the validation
-        written = self._save(runner, runner.iter, unvalidated=True) if is_main_process() else ""
+        written = save_stopped(runner, runner.iter, unvalidated=True) if is_main_process() else ""
         if get_world_size() == 1:
             raise Stopped(f"stopped in the validation after step {runner.iter}. {written}")
 
-    def _save(self, runner: Any, iteration: int, unvalidated: bool = False) -> str:
-        """Write ``stopped.pth`` unless this step's checkpoint is there; a sentence that says what can be resumed."""
-        latest = Path(runner.work_dir, LATEST)
-        if runner.saved_iter != iteration or unvalidated:
-            model = getattr(runner.model, "module", runner.model)
-            broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
-            if broken:
-                return f"No checkpoint was written, {broken[0]} is not finite. What was written before stays: {latest}."
-            meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
-            runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
-        return f"Continue from {latest} with --resume."
+
+def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
+    """Write ``stopped.pth`` unless this step's checkpoint is there.
+
+    Args:
+        runner: The runner.
+        iteration: Finished iterations.
+        unvalidated: The resumed run begins with a validation.
+
+    Returns:
+        A sentence that says what can be resumed.
+    """
+    latest = Path(runner.work_dir, LATEST)
+    if runner.saved_iter != iteration or unvalidated:
+        model = getattr(runner.model, "module", runner.model)
+        broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+        if broken:
+            return f"No checkpoint was written, {broken[0]} is not finite. What was written before stays: {latest}."
+        meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
+        runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
+    return f"Continue from {latest} with --resume."
+
+
+def rescued(runner: Any, batches: Iterable[T]) -> Iterator[T]:
+    """Pass batches on; where none can be read any more, the steps made so far are saved before the run ends.
+
+    Raises:
+        UserError: As the data set; the message also says what can be resumed.
+    """
+    iterator = iter(
+        batches
+    )  # at once: a loader draws a random number here, and a step's own come after its seed
+
+    def passed_on() -> Iterator[T]:
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except UserError as error:
+                if runner.iter == 0:
+                    raise
+                raise UserError(f"{error} {save_stopped(runner, runner.iter)}") from error
+            yield batch
+
+    return passed_on()
+
+
+def _in_one_line(name: str) -> str:
+    return name.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _step_is_whole(runner: Any) -> bool:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from mst_pretrain.errors import InvalidValue, UserError
 from mst_pretrain.randomness import seed_all
+from mst_pretrain.watch import rescued
 
 from .resume import numbered, start
 
@@ -50,9 +51,17 @@ class CappedEpochLoop(EpochBasedTrainLoop):
 
     def run(self) -> Any:
         """Train from the current epoch to the last; what was stopped in a validation begins with it."""
+        self.runner.call_hook("before_train")
         if self.runner.unvalidated and self.runner.val_loop is not None:
             self.runner.val_loop.run()
-        return super().run()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            is_due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+            if self.runner.val_loop is not None and self._epoch >= self.val_begin and is_due:
+                self.runner.val_loop.run()
+        self.runner.call_hook("after_train")
+        return self.runner.model
 
     def run_epoch(self) -> None:
         """One epoch or what is left of it, up to the last iteration."""
@@ -61,7 +70,7 @@ class CappedEpochLoop(EpochBasedTrainLoop):
             self.runner.call_hook("before_train_epoch")
             self.runner.model.train()
             start(self.dataloader, self._iter, skipped=done)
-            for index, (batch, faults) in enumerate(self.dataloader, start=done):
+            for index, (batch, faults) in enumerate(rescued(self.runner, self.dataloader), start=done):
                 self.runner.faults += faults
                 self.run_iter(index, batch)
                 if self._iter >= self._max_iters:
@@ -123,25 +132,29 @@ class ExactIterLoop(IterBasedTrainLoop):
 
     def run(self) -> Any:
         """Train from the current iteration to the last; what was stopped in a validation begins with it."""
+        self.runner.call_hook("before_train")
         if self.runner.unvalidated and self.runner.val_loop is not None:
             self.runner.val_loop.run()
-        self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         if self._iter < self._max_iters:
             start(self.dataloader, self._iter, skipped=self._iter)
-            batches = iter(self.dataloader)
+            batches = rescued(self.runner, self.dataloader)
             while self._iter < self._max_iters and not self.stop_training:
                 self.runner.model.train()
                 batch, faults = next(batches)
                 self.runner.faults += faults
                 self.run_iter(batch)
                 self._decide_current_val_interval()
-                is_due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-                if self.runner.val_loop is not None and self._iter >= self.val_begin and is_due:
+                if self.validates_after(self._iter):
                     self.runner.val_loop.run()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def validates_after(self, iteration: int) -> bool:
+        """Whether a validation follows so many finished iterations."""
+        is_due = iteration % self.val_interval == 0 or iteration == self._max_iters
+        return self.runner.val_loop is not None and iteration >= self.val_begin and is_due
 
     def run_iter(self, data_batch: Any) -> None:
         """One iteration, whose random numbers are its own."""

@@ -21,6 +21,8 @@ from mst_pretrain.data.replacement import Fault, candidates, first_usable, read_
 from mst_pretrain.errors import UserError
 from mst_pretrain.randomness import seed_all
 
+TELLING = (".jpg", ".jpeg", ".png", ".webp")
+
 
 class Place(NamedTuple):
     """Where a sample stands in training.
@@ -89,6 +91,14 @@ class SeededSamples:
         _, sample, faults = first_usable(wanted, partial(self._read, place), self._name)
         return sample, faults
 
+    def is_usable(self, sample: int) -> bool:
+        """Whether the files of a sample can be read now."""
+        try:
+            check_files(files_of(self.dataset, sample), whole=True)
+        except UserError:
+            return False
+        return True
+
     def _read(self, place: Place, sample: int) -> Any:
         paths = files_of(self.dataset, sample)
         read_again(lambda: check_files(paths))
@@ -124,20 +134,26 @@ def files_of(dataset: Any, sample: int) -> list[Path]:
 
 
 def check_files(paths: Sequence[Path], whole: bool = False) -> None:
-    """Look at the ends of each file, see :func:`find_encoded_fault`.
+    """Look at the ends of files whose format tells there that they are whole, see :func:`find_encoded_fault`.
 
     Args:
-        paths: Files.
-        whole: Decode all of each.
+        paths: Files, of any format.
+        whole: Also decode those, and open the others.
 
     Raises:
         UserError: One is missing, cut off or not an image.
     """
     for path in paths:
-        if whole:
-            read_rgb(path)
-        elif fault := find_fault(path):
-            raise UserError(f"{path} cannot be used ({fault}). Copy it again.")
+        if path.suffix.lower() in TELLING:
+            if fault := find_fault(path):
+                raise UserError(f"{path} cannot be used ({fault}). Copy it again.")
+            if whole:
+                read_rgb(path)
+        elif whole:
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise UserError(f"{path} cannot be used ({error.strerror}). Copy it again.") from error
 
 
 def separated(

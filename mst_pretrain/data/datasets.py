@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..errors import UserError
 from .decode import decode_rgb
 from .multicrop import MultiCrop
 from .replacement import candidates, encode, first_usable, read_again
@@ -64,5 +65,16 @@ class UnlabelledImages(Dataset):
         seed = torch.tensor(int(rng.integers(2**62)))
         return {**sample, "seed": seed, "index": torch.tensor(used), "faults": encode(faults)}
 
+    def is_usable(self, index: int) -> bool:
+        """Whether an image can be read now."""
+        try:
+            self._read_once(index)
+        except UserError:
+            return False
+        return True
+
     def _read(self, index: int) -> Image.Image:
-        return read_again(lambda: decode_rgb(self.source.read(index), self.source.name(index)))
+        return read_again(lambda: self._read_once(index))
+
+    def _read_once(self, index: int) -> Image.Image:
+        return decode_rgb(self.source.read(index), self.source.name(index))

@@ -54,7 +54,7 @@ def read_list(
                 f"{path}, line {number}: '{line}' has no label. Write it behind the path and white space."
             )
         listed = path.parent / match["path"]
-        paths.append(str(listed))
+        paths.append(match["path"])
         names.append(match["label"] or "")
         if not listed.is_file():
             missing.append(listed)
@@ -66,4 +66,4 @@ def read_list(
             f"paths (absolute, or relative to {path.parent.resolve()}), or remove their lines."
         )
     labels, classes = number_classes(names) if labelled else (None, None)
-    return PackedPaths(paths), labels, classes
+    return PackedPaths(paths, path.parent), labels, classes

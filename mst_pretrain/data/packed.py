@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from array import array
@@ -21,7 +22,8 @@ class PackedPaths:
     list of a million paths ends up in every worker. One block of bytes is never written and stays shared.
 
     Args:
-        names: The paths, relative to ``root`` where one is given. A name that is not UTF-8 is kept as it is.
+        names: The paths, absolute, or relative to ``root`` where one is given. A name that is not UTF-8 is kept as it
+            is.
         root: The folder that they begin with.
     """
 
@@ -36,6 +38,10 @@ class PackedPaths:
     def _begin_with(self, root: str | os.PathLike[str]) -> None:
         folder = os.fspath(root)
         self._before = "" if folder in ("", ".") else os.path.join(folder, "")
+
+    def digest(self) -> str:
+        """Of the names without their root: equal for the same files in the same order."""
+        return hashlib.blake2b(self._packed + self._ends.tobytes(), digest_size=16).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the names without their root, so that they may be found below another one."""
@@ -65,7 +71,9 @@ class PackedPaths:
 
     def __getitem__(self, index: int) -> str:
         place = range(len(self))[index]
-        return self._before + os.fsdecode(self._packed[self._ends[place] : self._ends[place + 1]])
+        return os.path.join(
+            self._before, os.fsdecode(self._packed[self._ends[place] : self._ends[place + 1]])
+        )
 
     def __iter__(self) -> Iterator[str]:
         return map(self.__getitem__, range(len(self)))

@@ -82,7 +82,7 @@ def first_usable(
             break
     raise UserError(
         f"{len(faults)} images in a row cannot be used, the first: {faults[0].reason} Check that the disk with the "
-        "images is still there; then continue with --resume."
+        "images is still there."
     )
 
 

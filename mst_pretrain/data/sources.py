@@ -160,7 +160,7 @@ def open_again(spec: str | Path, names: Path) -> FileSource:
         UserError: Many of them are not there.
     """
     folder = Path(spec)
-    paths = PackedPaths.load(names, folder if folder.is_dir() else "")
+    paths = PackedPaths.load(names, folder if folder.is_dir() else folder.parent)
     asked = range(0, len(paths), max(1, len(paths) // SAMPLED))
     missing = [paths[index] for index in asked if not os.path.exists(paths[index])]
     if len(missing) > MANY * len(asked):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,29 @@ def test_the_log_shows_averages_over_its_interval(toy_config: MakeConfig) -> Non
     shown, _ = runner.log_processor.get_log_after_iter(runner, 5, "train")
     assert shown["loss_ce"] == pytest.approx(sum(steps.losses[3:]) / 3, rel=1e-5)
     assert len(steps.losses) == 6 and steps.losses[3] != steps.losses[4]
+
+
+def test_a_loss_that_is_not_in_every_step_changes_no_other_average(toy_config: MakeConfig) -> None:
+    """A detector whose mask loss is missing where an image has no object would log the average of a few steps."""
+
+    class Sometimes(Hook):
+        priority = 5  # before the averages
+
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
+            outputs["loss_ce"] = torch.tensor(float(runner.iter))
+            if runner.iter % 3 == 0:
+                outputs["extra"] = torch.tensor(10.0 + runner.iter)
+            if runner.iter == 7:
+                outputs["loss_rec"] = torch.tensor(float("nan"))
+
+    cfg = toy_config(train_cfg__max_iters=10, default_hooks__logger={"type": "LoggerHook", "interval": 10})
+    runner = build_runner(cfg)
+    runner.register_hook(Sometimes())
+    runner.train()
+    shown, _ = runner.log_processor.get_log_after_iter(runner, 9, "train")
+    assert shown["loss_ce"] == pytest.approx(7.0)  # steps 6 to 10: the fifth ended an epoch of the loader
+    assert shown["extra"] == pytest.approx((16 + 19) / 2)
+    assert math.isnan(shown["loss_rec"])  # the optimizer made that step: nobody may think that all is well
 
 
 def test_histories_do_not_grow_with_the_run(toy_config: MakeConfig) -> None:

@@ -170,10 +170,62 @@ def test_too_many_broken_images_stop_the_run_with_their_list(toy_config: MakeCon
     assert len(Path(cfg.work_dir, "bad_images.txt").read_text().splitlines()) == 2
     step = load_checkpoint(Path(cfg.work_dir, "latest.pth"))["meta"]["iter"]
     assert 2 <= step < 9
-    cfg.default_hooks.watch.max_bad_share = 0.5
     cfg.resume, cfg.load_from = True, str(Path(cfg.work_dir, "latest.pth"))
     cfg.experiment_name += "-resumed"
-    assert run(cfg).iter == 9
+    with pytest.raises(UserError, match=r"2 of 17 images cannot be used, more than a share of 0\.1"):
+        run(cfg)
+    for name in ("3.png", "8.png", "12.png"):
+        shutil.copy(folder / "1.png", folder / name)
+    cfg.experiment_name += "-repaired"
+    assert run(cfg).iter == 9 and not Path(cfg.work_dir, "bad_images.txt").exists()
+
+
+def test_a_disk_that_goes_away_ends_the_run_with_a_checkpoint(
+    toy_config: MakeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All steps since the last checkpoint would be lost."""
+    monkeypatch.setattr("mst_pretrain.data.replacement.PAUSES", (0, 0))
+
+    class Gone(Hook):
+        def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+            if runner.iter == 3:
+                shutil.rmtree(folder)
+
+    cfg = toy_config(train_cfg__max_iters=9, data_root=str(folder))
+    with pytest.raises(
+        UserError, match=r"17 images in a row cannot be used.*disk.*Continue from .*latest\.pth"
+    ):
+        run(cfg, Gone())
+    assert load_checkpoint(Path(cfg.work_dir, "latest.pth"))["meta"]["iter"] == 4
+
+
+def test_a_list_resumes_from_another_folder(
+    toy_config: MakeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run on a list that was named by a relative path could be resumed from one folder only."""
+    (folder / "list.txt").write_text("".join(f"{index}.png\n" for index in range(17)))
+    monkeypatch.chdir(folder.parent)
+    whole = run(toy_config(train_cfg__max_iters=4, data_root="photos/list.txt"))
+    monkeypatch.chdir(folder)
+    cfg = toy_config(train_cfg__max_iters=5, data_root=str(folder / "list.txt"))
+    cfg.resume, cfg.load_from = True, str(Path(whole.work_dir, "latest.pth"))
+    assert run(cfg).iter == 5
+
+
+def test_the_list_of_another_run_is_not_taken(toy_config: MakeConfig, folder: Path) -> None:
+    """A new run in the same work directory would change on which images an older checkpoint goes on."""
+    first = run(toy_config(train_cfg__max_iters=1, data_root=str(folder)))
+    older = Path(first.work_dir, "latest.pth")
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"new-{path.name}")
+    other = run(toy_config(train_cfg__max_iters=1, data_root=str(folder)))
+    shutil.copy(Path(other.work_dir, "images.npz"), Path(first.work_dir, "images.npz"))
+    cfg = toy_config(train_cfg__max_iters=2, data_root=str(folder))
+    cfg.resume, cfg.load_from = True, str(older)
+    with pytest.raises(
+        UserError, match=r"cannot resume: the files of .*latest\.pth are not those.*images\.npz"
+    ):
+        run(cfg)
 
 
 def test_an_impossible_share_is_refused(toy_config: MakeConfig) -> None:

@@ -176,6 +176,48 @@ def test_a_stop_in_a_validation_is_validated_again(tmp_path: Path, loop: str) ->
     assert rest.model.validated == 3 * IMAGES  # after 6, 9 and 12 iterations; the first after 3
 
 
+def test_a_stop_where_a_validation_is_due_does_not_skip_it(tmp_path: Path) -> None:
+    """The score of that step would be missing, and a best checkpoint with it."""
+    with pytest.raises(Stopped, match="stopped after step 6"):
+        make(tmp_path / "cut", "iterations", At(6, terminate)).train()
+    assert resume(tmp_path / "cut", "iterations").model.validated == 3 * IMAGES  # after 6, 9 and 12
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_repeated_validation_finds_its_hooks_ready(tmp_path: Path, loop: str) -> None:
+    """A run that keeps its best checkpoint could never be resumed once it was stopped in a validation."""
+    order: list[str] = []
+
+    class Order(Hook):
+        def before_train(self, runner: Any) -> None:
+            order.append("train")
+
+        def before_val(self, runner: Any) -> None:
+            order.append("validation")
+
+    with pytest.raises(Stopped):
+        make(tmp_path / "cut", loop, At(3, terminate, "val")).train()
+    runner = make(tmp_path / "rest", loop, Order())
+    runner._resume, runner._load_from = True, str(tmp_path / "cut/latest.pth")
+    runner.train()
+    assert order == ["train", *["validation"] * 4]
+
+
+def test_files_of_other_formats_are_left_to_the_data_set(tmp_path: Path) -> None:
+    """Arrays and deep TIFFs, which only the data set can read, would be called broken."""
+
+    class Arrays(Photos):
+        def get_data_info(self, index: int) -> dict[str, Any]:
+            return {"img_path": str(self.folder / f"{index}.npy")}
+
+    data = Arrays(tmp_path / "photos")
+    for index in range(IMAGES):
+        np.save(tmp_path / f"photos/{index}.npy", np.zeros(3))
+    runner = make(tmp_path / "run", "iterations", data=data)
+    runner.train()
+    assert runner.iter == 12 and not (tmp_path / "run/bad_images.txt").exists()
+
+
 def test_broken_images_are_replaced_and_named(tmp_path: Path) -> None:
     """One image that breaks in the night would end a fine-tuning, or a resumed one would draw another in its place."""
     photos = tmp_path / "photos"
