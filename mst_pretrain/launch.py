@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from .config import ConfigOptions, check_seed, explain, import_custom_modules, load_config
 from .errors import STOPPED, Stopped, UserError
-from .signals import STOP_SIGNALS
+from .signals import STOP_SIGNALS, ignore_signals
 
 AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
@@ -257,6 +257,8 @@ def torchrun() -> None:
         if code != STOPPED:
             print(f"a process ended with code {code}; its message stands above", file=sys.stderr, flush=True)
         sys.exit(code if code > 0 else 1)
+    finally:
+        ignore_signals()
 
 
 def _children() -> list[int]:

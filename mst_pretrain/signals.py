@@ -50,7 +50,13 @@ def handle_signals() -> None:
     a signal would then turn a finished or properly stopped run into a killed one.
     """
     _install()
-    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS])
+    atexit.register(ignore_signals)
+
+
+def ignore_signals() -> None:
+    """For the very end of a process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _install() -> dict[int, Any]:
