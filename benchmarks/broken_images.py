@@ -120,7 +120,7 @@ def prepare(folder: Path, count: int) -> dict[Path, str]:
 
 
 def begin(folder: Path, name: str, prefix: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start the training in a process group of its own."""
+    """Start the training in a new process group."""
     paths = f"{folder}{os.pathsep}{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "HOME": str(folder)}
     command = [sys.executable, "tools/train.py", str(folder / "toy.py"), "--work-dir", str(folder / name)]

@@ -65,14 +65,14 @@ def draw_images(folder: Path) -> None:
 
 
 def free_port() -> str:
-    """One that nobody listens to."""
+    """A TCP port that no program listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
 
 
 def begin(config: Path, work_dir: Path, processes: int, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a training in a process group of its own; its output goes to ``work_dir.log``."""
+    """Start a training in a new process group; its output goes to ``work_dir.log``."""
     options = ["--work-dir", str(work_dir), *arguments]
     command = [sys.executable, "tools/train.py", str(config), *options]
     if processes > 1:

@@ -208,7 +208,7 @@ def swin_attention_map(block: Any, x: Tensor) -> Tensor:
             windows = bias_mask.shape[0]
             scores = (scores.unflatten(0, (-1, windows)) + bias_mask.float()[None, :, None]).flatten(0, 1)
         weights = scores.softmax(-1).mean(1)
-        # padding fills windows up; as queries these are no tokens
+        # padding fills up the windows; a padded position is not a token and does not count as a query
         real = F.pad(
             weights.new_ones(1, height, width, 1),
             (0, 0, 0, padded_width - width, 0, padded_height - height),

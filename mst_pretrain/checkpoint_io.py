@@ -186,7 +186,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def remove_stale(part: Path, path: Path) -> None:
-    """Remove what killed writers of ``path`` left: temporary files and folders to which nobody wrote for a day.
+    """Remove the temporary files and folders of ``path`` that nothing has written to for a day.
 
     Both time stamps are the disk's own: machines that share it differ in clocks, and containers in process ids.
 

@@ -157,7 +157,7 @@ def check_seed(cfg: Config) -> None:
 
 
 def explain(cfg: Config, error: Exception) -> UserError | None:
-    """What a config has wrong: a type nobody registered, a key or value no class takes.
+    """Explain an error that the config causes: an unregistered type, or a key or value that a class does not take.
 
     Returns:
         None for every error that was not raised about an argument of the config; its traceback is needed.

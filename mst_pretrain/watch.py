@@ -204,9 +204,8 @@ def rescued(runner: Any, batches: Iterable[T]) -> Iterator[T]:
     Raises:
         UserError: As the data set; the message also says what can be resumed.
     """
-    iterator = iter(
-        batches
-    )  # at once: a loader draws a random number here, and a step's own come after its seed
+    # At once: a loader draws a random number here, before the first step sets its seed.
+    iterator = iter(batches)
 
     def passed_on() -> Iterator[T]:
         while True:

@@ -25,7 +25,7 @@ UNKNOWN = 0  # stands for the digest of a file whose size and time cannot be ask
 
 
 class Checkable(Protocol):
-    """What has a check of its own."""
+    """A source of images that can check them."""
 
     def check(self) -> None:
         """Raise UserError where images are unusable."""

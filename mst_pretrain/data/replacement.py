@@ -39,7 +39,7 @@ def candidates(seed: int, epoch: int, index: int, size: int) -> Iterator[int]:
 
     Args:
         seed: The run's.
-        epoch: Of the sampler, or the iteration where there is no epoch.
+        epoch: The sampler's epoch; in fine-tuning, the iteration.
         index: Of the image asked for, 0 <= index < size.
         size: Images in the data set.
     """
