@@ -17,6 +17,10 @@ class UserError(Exception):
     """Bad input. The message names the file or setting and the remedy; tools print it without a traceback."""
 
 
+class UnusableImage(UserError):
+    """An image, or its label map, is missing, unreadable or damaged; training takes another one in its place."""
+
+
 class Stopped(Exception):
     """A run ended early because it was asked to, and can be resumed."""
 

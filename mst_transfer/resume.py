@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.files import find_fault
 from mst_pretrain.data.replacement import Fault, candidates, first_usable, read_again
-from mst_pretrain.errors import UserError
+from mst_pretrain.errors import UnusableImage
 from mst_pretrain.randomness import seed_all
 
 TELLING = (".jpg", ".jpeg", ".png", ".webp")
@@ -95,7 +95,7 @@ class SeededSamples:
         """Whether the files of a sample can be read now."""
         try:
             check_files(files_of(self.dataset, sample), whole=True)
-        except UserError:
+        except UnusableImage:
             return False
         return True
 
@@ -141,19 +141,19 @@ def check_files(paths: Sequence[Path], whole: bool = False) -> None:
         whole: Also decode those, and open the others.
 
     Raises:
-        UserError: One is missing, cut off or not an image.
+        UnusableImage: One is missing, cut off or not an image.
     """
     for path in paths:
         if path.suffix.lower() in TELLING:
             if fault := find_fault(path):
-                raise UserError(f"{path} cannot be used ({fault}). Copy it again.")
+                raise UnusableImage(f"{path} cannot be used ({fault}). Copy it again.")
             if whole:
                 read_rgb(path)
         elif whole:
             try:
                 path.open("rb").close()
             except OSError as error:
-                raise UserError(f"{path} cannot be used ({error.strerror}). Copy it again.") from error
+                raise UnusableImage(f"{path} cannot be used ({error.strerror}). Copy it again.") from error
 
 
 def separated(

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..errors import UserError
+from ..errors import UnusableImage
 from .decode import decode_rgb
 from .multicrop import MultiCrop
 from .replacement import candidates, encode, first_usable, read_again
@@ -69,7 +69,7 @@ class UnlabelledImages(Dataset):
         """Whether an image can be read now."""
         try:
             self._read_once(index)
-        except UserError:
+        except UnusableImage:
             return False
         return True
 

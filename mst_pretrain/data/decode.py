@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
 
-from ..errors import UserError
+from ..errors import UnusableImage
 
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -56,12 +56,12 @@ def decode_rgb(encoded: bytes, name: str) -> Image.Image:
         name: For the error message.
 
     Raises:
-        UserError: It cannot be decoded.
+        UnusableImage: It cannot be decoded.
     """
     try:
         return to_rgb(encoded)
     except Undecodable as error:
-        raise UserError(
+        raise UnusableImage(
             f"{name} cannot be decoded ({error}). Copy it again, or put another image under "
             "its name: a pretraining is resumed only with as many images as before."
         ) from error
@@ -71,12 +71,12 @@ def read_rgb(path: str | Path) -> Image.Image:
     """Decode an image file to RGB.
 
     Raises:
-        UserError: The file cannot be read or decoded.
+        UnusableImage: The file cannot be read or decoded.
     """
     try:
         encoded = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
+        raise UnusableImage(f"{path} cannot be read ({error.strerror}). Check the path.") from error
     return decode_rgb(encoded, str(path))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableImage, UserError
 from .files import checking_pool, find_encoded_fault, report_faults
 
 PREFIX = "hf:"
@@ -61,16 +61,16 @@ class HubSource:
         return f"{self.spec} row {index}"
 
     def read(self, index: int) -> bytes:
-        """The encoded file."""
+        """The encoded file; see :class:`ImageSource`."""
         image = self.rows[int(index)][self.column]
         if image is None:
-            raise UserError(f"{self.name(index)} has no image. Filter such rows out.")
+            raise UnusableImage(f"{self.name(index)} has no image. Filter such rows out.")
         if image["bytes"] is not None:
             return image["bytes"]
         try:
             return Path(image["path"]).read_bytes()
         except OSError as error:
-            raise UserError(
+            raise UnusableImage(
                 f"{self.name(index)}: {image['path']} cannot be read ({error.strerror}). Save the data set again with "
                 "its images inside (save_to_disk after cast_column)."
             ) from error
@@ -85,7 +85,7 @@ class HubSource:
     def _fault(self, index: int) -> str:
         try:
             encoded = self.read(index)
-        except UserError as error:
+        except UnusableImage as error:
             return str(error)
         return find_encoded_fault(lambda offset, length: encoded[offset : offset + length], len(encoded))
 

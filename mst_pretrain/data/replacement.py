@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableImage, UserError
 
 T = TypeVar("T")
 READS = 3  # of one image before it is replaced
@@ -60,7 +60,7 @@ def first_usable(
 
     Args:
         indices: See :func:`candidates`.
-        read: Gives the content of an image, or raises :class:`UserError`; see :func:`read_again`.
+        read: Gives the content of an image, or raises :class:`UnusableImage`; see :func:`read_again`.
         name: Of an image.
 
     Returns:
@@ -74,7 +74,7 @@ def first_usable(
     for index in indices:
         try:
             return index, read(index), faults
-        except UserError as error:
+        except UnusableImage as error:
             if any(reason in str(error) for reason in OF_THE_SYSTEM):
                 raise
             faults.append(Fault(index, name(index), str(error)))
@@ -90,12 +90,12 @@ def read_again(read: Callable[[], T]) -> T:
     """Read once, and twice more where it fails: a network file system refuses for moments.
 
     Raises:
-        UserError: The last attempt's.
+        UnusableImage: The last attempt's.
     """
     for attempt in range(READS - 1):
         try:
             return read()
-        except UserError as error:
+        except UnusableImage as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
                 time.sleep(PAUSES[attempt])
     return read()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableImage, UserError
 from .fetch import local_shards
 from .files import checking_pool, find_encoded_fault, first_of, report_faults
 from .labels import number_classes
@@ -92,11 +92,11 @@ class ShardSource:
                 self._files.popitem(last=False)[1].close()
             data = os.pread(file.fileno(), size, offset)
         except OSError as error:
-            raise UserError(
+            raise UnusableImage(
                 f"{path} cannot be read ({error.strerror}). Check that it is still there."
             ) from error
         if len(data) < size:
-            raise UserError(f"{path} became shorter while it was in use. Copy it again and start again.")
+            raise UnusableImage(f"{path} became shorter while it was in use. Copy it again and start again.")
         return data
 
     def _read_labels(self, spans: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableImage, UserError
 from .checking import check_changed_files
 from .files import check_image_files, first_of, holds_image, image_names
 from .hub import PREFIX, HubSource
@@ -49,7 +49,7 @@ class ImageSource(Protocol):
         """The encoded file.
 
         Raises:
-            UserError: It cannot be read; the message has its name.
+            UnusableImage: It cannot be read; the message has its name.
         """
         ...
 
@@ -97,7 +97,7 @@ class FileSource:
             with open(path, "rb") as file:
                 return file.read()
         except OSError as error:
-            raise UserError(
+            raise UnusableImage(
                 f"{path} cannot be read ({error.strerror}). Copy it again, or put "
                 "another image under its name: a pretraining is resumed only with as many images as before."
             ) from error

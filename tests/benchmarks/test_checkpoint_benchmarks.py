@@ -94,7 +94,7 @@ def in_place(state: Mapping[str, Tensor], path: Path) -> None:
         for start in range(0, len(content), len(content) // 20):
             stream.write(content[start : start + len(content) // 20])
             stream.flush()
-            time.sleep(0.02)
+            time.sleep(0.05)  # on a busy machine the kill comes late
     show.unlink()
 
 

@@ -18,7 +18,7 @@ from mst_pretrain.checkpoint_io import load_checkpoint
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.replacement import Fault, candidates, decode, first_usable, read_again
 from mst_pretrain.engine import MSTRunner, build_runner
-from mst_pretrain.errors import UserError
+from mst_pretrain.errors import UnusableImage, UserError
 
 MakeConfig = Callable[..., Config]
 # 17 images in steps of 4: the first epoch ends in step 5, the second in step 9.
@@ -71,12 +71,12 @@ def test_an_image_is_read_three_times() -> None:
     def read(works_at: int) -> str:
         reads.append(1)
         if len(reads) < works_at:
-            raise UserError("cannot be read") from OSError(5, "Input/output error")
+            raise UnusableImage("cannot be read") from OSError(5, "Input/output error")
         return "pixels"
 
     assert read_again(lambda: read(3)) == "pixels" and len(reads) == 3
     reads.clear()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UnusableImage, match="cannot be read"):
         read_again(lambda: read(9))
     assert len(reads) == 3
 
@@ -86,7 +86,7 @@ def test_what_is_not_a_files_fault_is_not_blamed_on_it() -> None:
     name = "image {}".format
 
     def no_handles(index: int) -> None:
-        raise UserError(f"{index}.jpg cannot be read (Too many open files).")
+        raise UnusableImage(f"{index}.jpg cannot be read (Too many open files).")
 
     with pytest.raises(UserError, match=r"0\.jpg cannot be read \(Too many open files\)"):
         first_usable(iter(range(9)), no_handles, name)
@@ -94,7 +94,7 @@ def test_what_is_not_a_files_fault_is_not_blamed_on_it() -> None:
         first_usable(iter(range(9)), {}.__getitem__, name)
 
     def gone(index: int) -> None:
-        raise UserError(f"{index}.jpg cannot be read.")
+        raise UnusableImage(f"{index}.jpg cannot be read.")
 
     with pytest.raises(UserError, match=r"50 images in a row.*0\.jpg cannot be read.*disk"):
         first_usable(iter(range(99)), gone, name)

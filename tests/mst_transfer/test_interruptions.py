@@ -42,7 +42,7 @@ class Drawing(BaseModel):
 class Photos(torch.utils.data.Dataset):
     """Gray squares as mmdet's and mmseg's data sets describe them; read with something drawn."""
 
-    def __init__(self, folder: Path, defect: bool = False) -> None:
+    def __init__(self, folder: Path, defect: Exception | None = None) -> None:
         self.folder, self.defect = folder, defect
         if not folder.exists():
             folder.mkdir()
@@ -59,7 +59,7 @@ class Photos(torch.utils.data.Dataset):
         with Image.open(self.folder / f"{index}.png") as image:
             gray = float(np.asarray(image).mean()) / 255
         if self.defect and index == 3:
-            raise KeyError("gt_bboxes")
+            raise self.defect
         return {"x": gray + torch.rand(()) + float(np.random.rand())}
 
 
@@ -240,10 +240,11 @@ def test_broken_images_are_replaced_and_named(tmp_path: Path) -> None:
     assert one.iter == 12 and weight(one) == weight(other)
 
 
-def test_a_defect_is_no_broken_image(tmp_path: Path) -> None:
-    """A KeyError of a user's transform would be blamed on the image, and every image replaced until few are left."""
-    data = Photos(tmp_path / "photos", defect=True)
-    with pytest.raises(KeyError, match="gt_bboxes"):
+@pytest.mark.parametrize("defect", [KeyError("gt_bboxes"), UserError("photo 3 has no label")])
+def test_a_defect_is_no_broken_image(tmp_path: Path, defect: Exception) -> None:
+    """A transform that fails, or a wrong label, would be blamed on the image, and others be taken in its place."""
+    data = Photos(tmp_path / "photos", defect=defect)
+    with pytest.raises(type(defect), match=str(defect.args[0])):
         make(tmp_path / "run", "iterations", data=data, share=1.0).train()
     assert not (tmp_path / "run/bad_images.txt").exists()
 
