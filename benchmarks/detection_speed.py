@@ -32,9 +32,9 @@ from torch import nn
 
 import mst_transfer  # noqa: F401  registers the backbones
 from mst_pretrain.checkpoints.dialects import MM_SWIN
-from mst_pretrain.config import load_config
-from mst_pretrain.errors import UserError, run_cli
 from mst_pretrain.evaluation.report import surroundings
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import UserError, run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM = 3  # iterations before any is timed

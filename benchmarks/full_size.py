@@ -22,10 +22,10 @@ from typing import Any
 import timm
 import torch
 
-from mst_pretrain.checkpoint_io import save_safetensors
-from mst_pretrain.config import load_config
-from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.checkpoints.storage import save_safetensors
 from mst_pretrain.evaluation.report import surroundings
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_toolkit.cli import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent

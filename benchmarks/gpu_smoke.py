@@ -26,8 +26,8 @@ from mmengine.runner import Runner
 
 import mst_pretrain  # noqa: F401
 from mst_pretrain.data.datasets import UnlabelledImages
-from mst_pretrain.engine import build_runner
-from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.training.loop import build_runner
 
 ROOT = Path(__file__).resolve().parent.parent
 PRETRAIN = {
@@ -191,7 +191,7 @@ def main() -> None:
         raise UserError(
             "no CUDA device is visible. Run on a GPU machine, or with --rehearse to try the script."
         )
-    from mst_transfer.data import street
+    from examples.quickstart import street
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

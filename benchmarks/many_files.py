@@ -36,7 +36,7 @@ import mst_pretrain
 from mst_pretrain.data.decode import decode_rgb
 from mst_pretrain.data.sampler import ResumableSampler
 from mst_pretrain.data.sources import open_source
-from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.runtime.errors import UserError, run_cli
 
 ROOT = Path(mst_pretrain.__file__).resolve().parents[1]
 PHOTOS, CLASSES = 100, 1000

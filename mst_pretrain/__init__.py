@@ -1,15 +1,16 @@
 """MST pretraining. Importing it registers the model, data, hooks and loop with MMEngine."""
 
-from . import averages, engine, first_steps, health, hooks, mst, optim, watch
 from .data import datasets, photometric, sampler
+from .method import mst
+from .training import averages, first_steps, health, hooks, loop, optim, watch
 
 __all__ = [
     "averages",
     "datasets",
-    "engine",
     "first_steps",
     "health",
     "hooks",
+    "loop",
     "mst",
     "optim",
     "photometric",

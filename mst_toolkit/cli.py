@@ -34,7 +34,7 @@ def resources() -> Path:
     for folder in (INSTALLED, CLONE):
         if (folder / "configs/_base_").is_dir() and (folder / "tools").is_dir():
             return folder
-    from mst_pretrain.errors import UserError  # imports torch, which only a message may wait for
+    from mst_pretrain.runtime.errors import UserError  # imports torch, which only a message may wait for
 
     raise UserError(
         f"configs and tools were not installed beside {INSTALLED}. Install the wheel of this repository "
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     tool = tools().get(name)
     if tool is None:
-        from mst_pretrain.errors import UserError
+        from mst_pretrain.runtime.errors import UserError
 
         raise UserError(f"there is no tool '{name}'. mst --help lists them.")
     if tool.suffix == ".sh":
@@ -101,11 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def console() -> None:
-    """Entry point of the ``mst`` script: ends as every tool does, see ``mst_pretrain.errors.run_cli``."""
+    """Entry point of the ``mst`` script: ends as every tool does, see ``mst_pretrain.runtime.errors.run_cli``."""
     try:
         code = main()
     except Exception as error:
-        from mst_pretrain.errors import run_cli
+        from mst_pretrain.runtime.errors import run_cli
 
         failure = error
 

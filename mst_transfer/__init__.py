@@ -10,8 +10,9 @@ from .ops import use_torchvision_ops  # noqa: E402
 
 use_torchvision_ops()
 
-from . import backbones, evaluation, optim  # noqa: E402
+from . import backbones, evaluation  # noqa: E402
 from .data import datasets  # noqa: E402
 from .prediction import predict  # noqa: E402
+from .training import layer_decay  # noqa: E402
 
-__all__ = ["backbones", "datasets", "evaluation", "optim", "predict"]
+__all__ = ["backbones", "datasets", "evaluation", "layer_decay", "predict"]

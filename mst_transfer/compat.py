@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 # import name -> distributions that own the same files
 PROVIDERS = {
@@ -63,7 +63,7 @@ def load_without_code() -> None:
 
     MMEngine's own, where reading weights alone fails, reads the file a second time and runs what is in it.
     """
-    checkpoint_io: Any = import_module("mst_pretrain.checkpoint_io")  # imports MMEngine
+    checkpoint_io: Any = import_module("mst_pretrain.checkpoints.storage")  # imports MMEngine
     runner: Any = import_module("mmengine.runner")
 
     def load_from_local(

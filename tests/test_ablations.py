@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from mst_pretrain.config import load_config
-from mst_pretrain.masking import make_mask
+from mst_pretrain.method.masking import make_mask
+from mst_pretrain.runtime.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "pretrain/mst_deit-s_8xb64-100e_in1k.py"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mst_pretrain.config import load_config
+from mst_pretrain.runtime.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRANSFER = [

@@ -15,9 +15,9 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 import mst_pretrain  # noqa: F401  registers what the configs name
-from mst_pretrain.config import load_config
 from mst_pretrain.data.multicrop import CropRecipe
-from mst_pretrain.optim import MSTOptimWrapperConstructor
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.training.optim import MSTOptimWrapperConstructor
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TAG = re.compile(r"\[(paper|summary|ours|code: [^]]+)\]")

@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 import mst_transfer  # noqa: F401, registers
-from mst_pretrain.config import load_config
+from mst_pretrain.runtime.config import load_config
 from mst_transfer.evaluation.tta import use_tta
 
 CONFIGS = Path(__file__).parents[1] / "configs"

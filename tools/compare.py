@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mst_pretrain.config import ConfigOptions, load_config
-from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.runtime.config import ConfigOptions, load_config
+from mst_pretrain.runtime.errors import UserError, run_cli
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 WORK_DIRS = "work_dirs"

@@ -25,7 +25,7 @@ from mst_pretrain.checkpoints.verify import (
     require,
     timm_deviation,
 )
-from mst_pretrain.errors import UserError, run_cli
+from mst_pretrain.runtime.errors import UserError, run_cli
 
 
 def verify(backbone: Backbone, written: Path, to: str) -> float:
@@ -47,7 +47,7 @@ def verify(backbone: Backbone, written: Path, to: str) -> float:
         require(to, to)
         if importlib.util.find_spec("mmcv") is None:
             raise NotVerified(f"not verified: {to} needs mmcv, which is not installed. The file stays.")
-        from mst_transfer.checkpoints import native_deviation
+        from mst_transfer.backbones.native import native_deviation
 
         deviation = native_deviation(backbone, written, to)
     if not deviation <= TOLERANCE:

@@ -15,15 +15,15 @@ import torch
 from mmengine.config import Config
 from timm.models.swin_transformer import SwinTransformer
 
-from mst_pretrain.backbones import Trunk
-from mst_pretrain.config import load_config
-from mst_pretrain.errors import UserError, run_cli
-from mst_pretrain.evaluation.backbone import RANDOM, Origin, load_trunk
-from mst_pretrain.evaluation.cli import add_backbone_arguments
+from mst_pretrain.evaluation.arguments import add_backbone_arguments
 from mst_pretrain.evaluation.features import block_widths
 from mst_pretrain.evaluation.ranks import speaks
 from mst_pretrain.evaluation.report import publish, surroundings
-from mst_pretrain.launch import add_arguments, on_first_rank, prepare, run
+from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
+from mst_pretrain.method.backbones import Trunk
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
 
 PROBES = Path(__file__).parents[1] / "configs/probe"
 TAPS = 4  # blocks of a ViT
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     prepare(cfg, args)
 
     from mst_transfer.data.layouts import cityscapes_present_classes
-    from mst_transfer.launch import check_training
+    from mst_transfer.training.checks import check_training
 
     classes = cityscapes_present_classes(args.root, "train")
     put_classes(cfg, classes)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from mst_pretrain.checkpoint_io import replacing
-from mst_pretrain.errors import UserError
-from mst_pretrain.evaluation.cli import add_image_arguments, positive, trunk_of
+from mst_pretrain.checkpoints.storage import replacing
+from mst_pretrain.evaluation.arguments import add_image_arguments, positive, trunk_of
 from mst_pretrain.evaluation.features import extract_features
 from mst_pretrain.evaluation.knn import accuracy, knn_predict
 from mst_pretrain.evaluation.labelled import open_train_val
 from mst_pretrain.evaluation.ranks import gather_rows, rank, run_tool, share, start
 from mst_pretrain.evaluation.report import publish, surroundings
+from mst_pretrain.runtime.errors import UserError
 
 NEIGHBOURS = (10, 20, 100, 200)  # [code: DINO]
 

@@ -15,9 +15,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from mst_pretrain.backbones import Trunk
-from mst_pretrain.errors import UserError
-from mst_pretrain.evaluation.cli import add_image_arguments, positive, trunk_of
+from mst_pretrain.evaluation.arguments import add_image_arguments, positive, trunk_of
 from mst_pretrain.evaluation.features import block_widths, feature_columns
 from mst_pretrain.evaluation.heads import HeadBank
 from mst_pretrain.evaluation.knn import accuracy
@@ -25,6 +23,8 @@ from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_
 from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, Part, extract
 from mst_pretrain.evaluation.ranks import run_tool, start
 from mst_pretrain.evaluation.report import publish, surroundings
+from mst_pretrain.method.backbones import Trunk
+from mst_pretrain.runtime.errors import UserError
 
 # ours: DINOv2's style, per 256 images
 SWEEP_RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0]

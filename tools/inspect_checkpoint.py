@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, json_text, report
-from mst_pretrain.errors import run_cli
+from mst_pretrain.runtime.errors import run_cli
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ launch() {  # PROCESSES SCRIPT ARGUMENTS...
   [[ "$processes" =~ ^[1-9][0-9]*$ ]] || { echo "error: number of processes expected, got '$processes'" >&2; exit 2; }
   threads=$(($(nproc) / processes))
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
-  exec "$python" -c 'from mst_pretrain.launch import torchrun; torchrun()' \
+  exec "$python" -c 'from mst_pretrain.training.launch import torchrun; torchrun()' \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" \
     --master_port="${PORT:-29500}" --nproc_per_node="$processes" "${@:2}"
 }

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from mst_pretrain.errors import UserError, run_cli
-from mst_pretrain.evaluation.cli import positive
+from mst_pretrain.evaluation.arguments import positive
+from mst_pretrain.runtime.errors import UserError, run_cli
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from mst_pretrain.errors import run_cli
+from mst_pretrain.runtime.errors import run_cli
 
 NOTE = """
 These figures show that the whole system works. They are NOT the paper's and say nothing about them: a backbone
@@ -26,10 +27,11 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from mst_transfer.quickstart.run import Quickstart, table
-    from mst_transfer.quickstart.sheet import draw_sheet
+    root = Path(__file__).resolve().parents[1]
+    sys.path.insert(0, str(root))
+    from examples.quickstart.run import Quickstart, table
+    from examples.quickstart.sheet import draw_sheet
 
-    root = Path(__file__).resolve().parent.parent
     own = {
         name: value and value.resolve()
         for name, value in vars(args).items()

@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/launch_env.sh"
 gpus="${GPUS:-8}"
 per_node="${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}"
 if [[ -n "${CPUS_PER_TASK:-}" ]]; then cpus="$CPUS_PER_TASK"; else
-  cpus="$("$python" -c 'from mst_pretrain.errors import run_cli; from mst_pretrain.launch import processors_per_task
+  cpus="$("$python" -c 'from mst_pretrain.runtime.errors import run_cli; from mst_pretrain.training.launch import processors_per_task
 run_cli(processors_per_task)' "$3" "${@:5}" | tail -n 1)" # a config may print lines of its own
 fi
 read -r -a srun_args <<<"${SRUN_ARGS:-}"

@@ -11,10 +11,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mst_pretrain.config import load_config
-from mst_pretrain.errors import UserError, run_cli
-from mst_pretrain.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
-from mst_pretrain.signals import handle_signals
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.training.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
+from mst_pretrain.training.signals import handle_signals
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -67,7 +67,7 @@ def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any
     )
     from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
-    from mst_transfer.launch import check_training
+    from mst_transfer.training.checks import check_training
 
     if args.init:
         twice = [key for key in args.cfg_options if key.startswith(INIT_CFG)]

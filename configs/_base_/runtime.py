@@ -1,5 +1,5 @@
 # What every transfer config shares. Tags on values: [paper], [summary], [code: X] and ours, as in the README.
-custom_imports = dict(imports=["mst_transfer", "mst_transfer.engine"], allow_failed_imports=False)
+custom_imports = dict(imports=["mst_transfer", "mst_transfer.training.loops"], allow_failed_imports=False)
 runner_type = "MSTRunner"
 
 default_hooks = dict(

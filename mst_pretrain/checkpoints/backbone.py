@@ -12,8 +12,8 @@ import torch
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table_simple
 from torch import Tensor
 
-from ..architecture import Architecture, architecture_of
-from ..errors import UserError
+from ..runtime.errors import UserError
+from .architecture import Architecture, architecture_of
 from .dialects import VIT, Tensors
 from .formats import NORM_EPS, Reading, below, recognise
 from .reading import CheckpointFile, read_file

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..errors import UserError
+from ..runtime.errors import UserError
 from .dialects import (
     HF_SWIN,
     HF_VIT,

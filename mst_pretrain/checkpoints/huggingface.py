@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..architecture import Architecture, window_side
-from ..checkpoint_io import remove_stale, save_safetensors, temporary_name
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
-from ..errors import UserError
+from ..runtime.errors import UserError
+from .architecture import Architecture, window_side
+from .storage import remove_stale, save_safetensors, temporary_name
 
 CROP_SHARE = 224 / 256  # of the resized short side, as DINO's evaluation crops [code: DINO]
 BICUBIC = 3  # PIL's number

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint_io import flat_tensors, load_checkpoint
-from ..errors import UserError
+from ..runtime.errors import UserError
+from .storage import flat_tensors, load_checkpoint
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 CONFIG = "config.json"

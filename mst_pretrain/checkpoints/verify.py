@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..runtime.errors import UserError
 from .backbone import Backbone
 from .conversion import expressible_eps
 

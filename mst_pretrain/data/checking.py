@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from ..checkpoint_io import replacing
-from ..errors import UserError
+from ..checkpoints.storage import replacing
+from ..runtime.errors import UserError
 from .fetch import cache_folder
 from .files import find_fault, in_blocks, report_faults
 from .packed import PackedPaths

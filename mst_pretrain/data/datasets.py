@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..errors import UnusableImage
+from ..runtime.errors import UnusableImage
 from .decode import decode_rgb
 from .multicrop import MultiCrop
 from .replacement import candidates, encode, first_usable, read_again

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
 
-from ..errors import UnusableImage
+from ..runtime.errors import UnusableImage
 
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height

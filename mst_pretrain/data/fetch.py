@@ -16,9 +16,9 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from ..errors import UserError
+from ..runtime.errors import UserError
+from ..runtime.progress import Progress
 from .files import first_of
-from .progress import Progress
 
 URL = re.compile(r"pipe:|[a-z][a-z0-9+.-]*://")
 CHUNK = 1 << 20

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import UserError
+from ..runtime.errors import UserError
+from ..runtime.progress import Progress
 from .decode import Undecodable, to_rgb
 from .packed import PackedPaths
-from .progress import Progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableImage, UserError
+from ..runtime.errors import UnusableImage, UserError
 from .files import checking_pool, find_encoded_fault, report_faults
 
 PREFIX = "hf:"

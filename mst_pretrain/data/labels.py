@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..runtime.errors import UserError
 from .files import image_names, visible
 from .packed import PackedPaths
 

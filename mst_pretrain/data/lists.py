@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..runtime.errors import UserError
 from .files import IMAGE_SUFFIXES, first_of
 from .labels import number_classes
 from .packed import PackedPaths

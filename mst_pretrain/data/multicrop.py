@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InvalidValue
+from ..runtime.errors import InvalidValue
 
 # Columns of the photometric parameters of one crop; photometric.py applies them in torchvision's order.
 PARAMETERS = ("brightness", "contrast", "saturation", "hue", "order", "jitter", "grey", "sigma", "solarize")

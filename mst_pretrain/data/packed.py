@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint_io import replacing
-from ..errors import UserError
+from ..checkpoints.storage import replacing
+from ..runtime.errors import UserError
 
 
 class PackedPaths:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..errors import UnusableImage, UserError
+from ..runtime.errors import UnusableImage, UserError
 
 T = TypeVar("T")
 READS = 3  # of one image before it is replaced

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableImage, UserError
+from ..runtime.errors import UnusableImage, UserError
+from ..runtime.progress import Progress
 from .fetch import local_shards
 from .files import checking_pool, find_encoded_fault, first_of, report_faults
 from .labels import number_classes
-from .progress import Progress
 from .tar_index import index_tar
 
 OPEN_FILES = 128  # per process: below the usual limit of 1024, whatever the number of shards

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import UnusableImage, UserError
+from ..runtime.errors import UnusableImage, UserError
 from .checking import check_changed_files
 from .files import check_image_files, first_of, holds_image, image_names
 from .hub import PREFIX, HubSource

@@ -13,7 +13,7 @@ from tempfile import NamedTemporaryFile
 
 import numpy as np
 
-from ..errors import UserError
+from ..runtime.errors import UserError
 from .fetch import cache_folder
 from .files import IMAGE_SUFFIXES, first_of
 

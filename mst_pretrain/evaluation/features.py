@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from ..backbones import Trunk
 from ..data.decode import decode_rgb
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
-from ..errors import UserError
+from ..method.backbones import Trunk
+from ..runtime.errors import UserError
 from .ranks import counted, gather_rows, share
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.sources import ImageSource, open_source
-from ..errors import UserError
+from ..runtime.errors import UserError
 
 
 @dataclass

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from ..backbones import Trunk
-from ..checkpoint_io import load_checkpoint, save_atomic
+from ..checkpoints.storage import load_checkpoint, save_atomic
 from ..data.decode import decode_rgb
 from ..data.multicrop import CropRecipe, random_box
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
-from ..errors import UserError
+from ..method.backbones import Trunk
+from ..runtime.errors import UserError
 from .features import block_features, extract_features
 from .heads import HeadBank, bank_optimizer, cosine_factor, train_step
 from .ranks import counted, rank, world_size

@@ -15,8 +15,8 @@ from mmengine.dist import get_world_size as world_size
 from torch import Tensor
 from torch import distributed as dist
 
-from ..errors import UserError, run_cli
-from ..launch import OTHER_RANK_WAITS
+from ..runtime.errors import UserError, run_cli
+from ..training.launch import OTHER_RANK_WAITS
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import timm
 import torch
 import torchvision
 
-from ..checkpoint_io import replacing
+from ..checkpoints.storage import replacing
 from .ranks import rank, world_size
 
 

@@ -11,8 +11,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_pretrain.errors import UserError
-from mst_pretrain.loading import load_backbone, refuse_leftovers
+from mst_pretrain.checkpoints.loading import load_backbone, refuse_leftovers
+from mst_pretrain.runtime.errors import UserError
 
 LAST_NORM = frozenset(
     {"norm.weight", "norm.bias"}

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mst_pretrain.errors import InvalidValue
-from mst_pretrain.proven import create_trunk
+from mst_pretrain.method.proven import create_trunk
+from mst_pretrain.runtime.errors import InvalidValue
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
 
@@ -65,7 +65,7 @@ class MSTSwin(TrunkBackbone):
         init_cfg: See :class:`TrunkBackbone`.
 
     Raises:
-        UserError: timm has no such Swin; see :func:`mst_pretrain.proven.refuse_unproven`.
+        UserError: timm has no such Swin; see :func:`mst_pretrain.method.proven.refuse_unproven`.
         InvalidValue: ``out_indices`` are out of range.
     """
 

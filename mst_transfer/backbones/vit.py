@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mst_pretrain.errors import InvalidValue, checking_arguments
-from mst_pretrain.proven import create_trunk, refuse_unproven
+from mst_pretrain.method.proven import create_trunk, refuse_unproven
+from mst_pretrain.runtime.errors import InvalidValue, checking_arguments
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
 from .windows import run_in_windows
@@ -53,7 +53,7 @@ class MSTVisionTransformer(TrunkBackbone):
         depth: Blocks of the model, those not built included.
 
     Raises:
-        UserError: timm has no such ViT; see :func:`mst_pretrain.proven.refuse_unproven`.
+        UserError: timm has no such ViT; see :func:`mst_pretrain.method.proven.refuse_unproven`.
         InvalidValue: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are not four with
             ``pyramid``, or ``window_size`` is not positive.
     """

@@ -11,9 +11,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from mst_pretrain.checkpoint_io import file_sha256
-from mst_pretrain.config import ADD, load_config
-from mst_pretrain.errors import UserError
+from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.config import ADD, load_config
+from mst_pretrain.runtime.errors import UserError
 
 from .rows import INIT_CFG, checkpoint_of, row_of
 

@@ -18,9 +18,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mst_pretrain.checkpoint_io import file_sha256
-from mst_pretrain.engine import step_batch
+from mst_pretrain.checkpoints.storage import file_sha256
 from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.training.loop import step_batch
 
 from .identity import (
     RUN,

@@ -11,8 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mst_pretrain.checkpoint_io import load_checkpoint
-from mst_pretrain.errors import UserError
+from mst_pretrain.checkpoints.storage import load_checkpoint
+from mst_pretrain.runtime.errors import UserError
 
 ROWS = ("random", "supervised", "dino", "moby", "esvit", "ibot", "mst-100", "mst-300")
 ARCHITECTURES = {"vit_small_patch16_224": "deit-s", "swin_tiny_patch4_window7_224": "swin-t"}

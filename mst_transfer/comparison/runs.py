@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.checkpoint_io import LATEST, load_checkpoint
-from mst_pretrain.config import load_config
-from mst_pretrain.errors import STOPPED, Stopped, UserError
+from mst_pretrain.checkpoints.storage import LATEST, load_checkpoint
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
 from mst_toolkit.cli import child_environment, resources
 
 from .identity import CAP, LAUNCH, config_sha256, deviations, run_beside, telling_options

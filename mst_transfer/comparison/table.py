@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.config import load_config
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import UserError
 
 from .identity import SHOWN, deviations
 from .record import RESULTS

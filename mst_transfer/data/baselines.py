@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from .layouts import CITYSCAPES_CLASSES, cityscapes_label_maps, read_coco
 

@@ -8,7 +8,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset, CityscapesDataset
 from mmseg.registry import DATASETS
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from .folders import folder_pairs
 from .layouts import cityscapes_images

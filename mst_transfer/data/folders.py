@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mst_pretrain.data.files import first_of, list_images
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from .label_maps import check_pairs, parallel
 from .layouts import need_folder

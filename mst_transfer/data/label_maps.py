@@ -15,7 +15,7 @@ from PIL import Image
 
 from mst_pretrain.data.decode import upright_size
 from mst_pretrain.data.files import check_image_files
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 IGNORED = 255
 MAX_READ_MAPS = 2000  # beyond this many, the contents of label maps are checked on a seeded sample

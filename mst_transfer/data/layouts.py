@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mst_pretrain.data.files import check_image_files, check_image_folder, first_of
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from .coco_faults import coco_faults, is_left_out
 from .label_maps import check_pairs, id_counts, parallel, sample

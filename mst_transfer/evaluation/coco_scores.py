@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from ..data.coco_faults import id_faults
 from ..data.layouts import read_coco

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mst_pretrain.checkpoint_io import replacing
-from mst_pretrain.errors import UserError
+from mst_pretrain.checkpoints.storage import replacing
+from mst_pretrain.runtime.errors import UserError
 
 
 def cityscapes_label_ids(classes: Sequence[str]) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mst_pretrain.data.files import first_of, visible
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 
 def fresh_folder(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from ..data.layouts import coco_classes
 from .coco_metric import category_ids_of

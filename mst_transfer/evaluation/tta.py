@@ -14,7 +14,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 SCALES = {"mmdet": (0.5, 1.0, 1.5), "mmseg": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)}  # [code: mmdet, mmseg]
 MODEL = {"mmdet": dict(type="MSTDetTTAModel"), "mmseg": dict(type="SegTTAModel")}

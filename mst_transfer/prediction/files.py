@@ -9,11 +9,11 @@ from typing import Any
 
 import mmcv
 
-from mst_pretrain.checkpoint_io import file_sha256
+from mst_pretrain.checkpoints.storage import file_sha256
 from mst_pretrain.data.files import list_images
-from mst_pretrain.data.progress import Progress
-from mst_pretrain.errors import UserError
 from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.progress import Progress
 
 from ..evaluation.coco_metric import coco_results, plain_instances
 from ..evaluation.label_images import save_image, write_label_image

@@ -17,11 +17,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS
 
-from mst_pretrain.checkpoint_io import load_checkpoint
-from mst_pretrain.config import explain, import_custom_modules, load_config
+from mst_pretrain.checkpoints.loading import load_model
+from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import find_fault
-from mst_pretrain.errors import UserError
-from mst_pretrain.loading import load_model
+from mst_pretrain.runtime.config import explain, import_custom_modules, load_config
+from mst_pretrain.runtime.errors import UserError
 
 from ..evaluation.label_images import unsigned
 from ..evaluation.settings import classes_of, dataset_meta, dataset_type, trained_classes

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mst_pretrain.checkpoint_io import file_sha256
-from mst_pretrain.errors import run_cli
+from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.errors import run_cli
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quickstart/upernet.py")

@@ -12,12 +12,12 @@ import foreign
 import pytest
 import torch
 
-from mst_pretrain.checkpoint_io import flat_tensors
 from mst_pretrain.checkpoints.dialects import anchors
 from mst_pretrain.checkpoints.inspection import backbone
 from mst_pretrain.checkpoints.reading import CheckpointFile
-from mst_pretrain.errors import UserError
-from mst_pretrain.mst import MST
+from mst_pretrain.checkpoints.storage import flat_tensors
+from mst_pretrain.method.mst import MST
+from mst_pretrain.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SMALL_HEAD = dict(prototypes=8, hidden_dim=8, bottleneck_dim=4)

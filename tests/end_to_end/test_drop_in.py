@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 
-from mst_transfer.data import street
+from examples.quickstart import street
 
 ROOT = Path(__file__).parents[2]
 TINY = dict(embed_dim=16, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8))

@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mst_pretrain.backbones import build_trunk
-from mst_pretrain.errors import UserError, run_cli
 from mst_pretrain.evaluation.features import block_features
+from mst_pretrain.method.backbones import build_trunk
+from mst_pretrain.runtime.errors import UserError, run_cli
 
 ROOT = Path(__file__).parents[2]
 NAME = "vit_tiny_patch16_224"

@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import mst_transfer
-from mst_pretrain.config import import_custom_modules, load_config
-from mst_pretrain.errors import run_cli
+from mst_pretrain.runtime.config import import_custom_modules, load_config
+from mst_pretrain.runtime.errors import run_cli
 from mst_transfer.prediction import Detections, Segmentation
 
 ROOT = Path(__file__).parents[2]

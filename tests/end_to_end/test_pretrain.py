@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mst_pretrain.checkpoint_io import load_checkpoint
+from mst_pretrain.checkpoints.storage import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SHAPE: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
@@ -59,7 +59,7 @@ train_cfg = dict(max_iters=5)
 # Imported by the config: the third batch of the second process is broken.
 BREAK_THE_SECOND_RANK = """
 import os
-from mst_pretrain.mst import MST
+from mst_pretrain.method.mst import MST
 
 original, calls = MST.loss, []
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mst_pretrain.checkpoint_io import load_checkpoint
-from mst_pretrain.errors import UserError
-from mst_transfer.quickstart.run import Quickstart, table
-from mst_transfer.quickstart.sheet import draw_sheet
+from examples.quickstart.run import Quickstart, table
+from examples.quickstart.sheet import draw_sheet
+from mst_pretrain.checkpoints.storage import load_checkpoint
+from mst_pretrain.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from mst_pretrain.checkpoint_io import load_checkpoint
-from mst_pretrain.config import load_config
-from mst_pretrain.errors import run_cli
+from mst_pretrain.checkpoints.storage import load_checkpoint
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import run_cli
 
 ROOT = Path(__file__).parents[2]
 PRETRAIN = "configs/quickstart/pretrain.py"

@@ -14,7 +14,7 @@ import timm
 import torch
 from PIL import Image
 
-from mst_pretrain.loading import load_state_dict
+from mst_pretrain.checkpoints.loading import load_state_dict
 from mst_toolkit import __version__
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
-from mst_pretrain.config import load_config
+from mst_pretrain.runtime.config import load_config
 
 BASE = Path(__file__).parents[2] / "configs/_base_/mst_pretrain.py"
 TOY_VIT = dict(name="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)

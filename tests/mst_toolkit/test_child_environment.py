@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import full_size, hostile_files, kill_while_writing, mutation_check, overfit
-from benchmarks.study.jobs import Jobs
+from benchmarks import full_size
+from examples.quickstart.tasks import Plan, Task
 from mst_transfer.comparison import runs
-from mst_transfer.quickstart.tasks import Plan, Task
+from studies import overfit
+from studies.parts.jobs import Jobs
+from tests.qa import hostile_files, kill_while_writing, mutation_check
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 from mst_transfer import compat
 
 INSTALLED = ("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation")

@@ -17,8 +17,8 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 import mst_transfer  # noqa: F401, registers
-from mst_pretrain.checkpoint_io import save_safetensors
-from mst_pretrain.errors import UserError
+from mst_pretrain.checkpoints.storage import save_safetensors
+from mst_pretrain.runtime.errors import UserError
 
 SWIN: dict[str, Any] = dict(embed_dims=24, depths=(1, 1, 1, 1), num_heads=(1, 2, 3, 4))
 VIT: dict[str, Any] = dict(img_size=32, embed_dims=24, num_layers=2, num_heads=2, out_indices=(1,))

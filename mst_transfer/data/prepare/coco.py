@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 
 from mst_pretrain.data.files import first_of
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from .. import layouts
 from ..coco_faults import coco_faults, is_left_out

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 SHOWN_PER_KIND = 5
 

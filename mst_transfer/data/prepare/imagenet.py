@@ -7,7 +7,7 @@ from pathlib import Path
 from mst_pretrain.data.files import list_images
 from mst_pretrain.data.labels import class_names
 from mst_pretrain.data.shards import ShardSource
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from .task import Task
 from .verify import whole_image, whole_shard

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
 
 from .. import layouts
 from ..folders import folder_pairs

@@ -11,8 +11,8 @@ from cityscapesscripts.helpers.annotation import Annotation
 from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
-from mst_pretrain.data.progress import Progress
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.progress import Progress
 
 from ..layouts import LABEL_TAIL
 from .verify import Unusable, Verifier

@@ -15,9 +15,9 @@ import numpy as np
 
 from mst_pretrain.data.decode import Undecodable, to_rgb, upright_size
 from mst_pretrain.data.files import find_encoded_fault
-from mst_pretrain.data.progress import Progress
 from mst_pretrain.data.tar_index import index_tar
-from mst_pretrain.errors import UserError
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.progress import Progress
 
 from ..label_maps import id_counts, map_size
 

@@ -1,0 +1,330 @@
+"""Which model a backbone's weights belong to: from what the checkpoint says of itself, or from their shapes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor
+
+from ..method.proven import refuse_unproven
+from ..runtime.errors import UserError
+
+# (width, depth): every timm ViT of these has 64 channels per head.
+VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
+SWINS: dict[tuple[int, tuple[int, ...]], str] = {
+    (96, (2, 2, 6, 2)): "tiny",
+    (96, (2, 2, 18, 2)): "small",
+    (128, (2, 2, 18, 2)): "base",
+    (192, (2, 2, 18, 2)): "large",
+}
+GIVE_IT = (
+    "Give --model and --model-args, e.g. --model vit_tiny_patch16_224 --model-args "
+    """'{"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}'."""
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A timm model by name and arguments.
+
+    Attributes:
+        name: timm name.
+        arguments: What differs from the named model's.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name + (f" with {json.dumps(self.arguments)}" if self.arguments else "")
+
+    @cached_property
+    def model(self) -> Any:
+        """The model without classifier and without memory for its weights.
+
+        Raises:
+            UserError: timm does not know the name or refuses the arguments, or :func:`refuse_unproven`.
+        """
+        try:
+            with torch.device("meta"):
+                model = timm.create_model(self.name, num_classes=0, **self.arguments)
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(
+                f"{self.name} cannot be built with --model-args {json.dumps(self.arguments)}: {reason}. Correct them."
+            ) from error
+        refuse_unproven(model, self.name)
+        return model
+
+    @property
+    def is_swin(self) -> bool:
+        """A Swin, or else a ViT."""
+        return isinstance(self.model, SwinTransformer)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches at the size it was built for."""
+        return tuple(self.model.patch_embed.grid_size)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that it was built for."""
+        return tuple(self.model.patch_embed.img_size)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per side of a patch."""
+        return self.model.patch_embed.patch_size[0]
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of its LayerNorms."""
+        return self.model.norm.eps
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every weight, by timm's names."""
+        return {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+
+    def changed(self, **arguments: Any) -> Architecture:
+        """The same with other arguments."""
+        return Architecture(self.name, {**self.arguments, **arguments})
+
+
+def architecture_of(
+    meta: Any,
+    weights: Mapping[str, Tensor],
+    path: str | Path,
+    config: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+) -> Architecture:
+    """The model of a backbone: as given, as the file says, or a standard ViT or Swin by its shapes.
+
+    Args:
+        meta: The checkpoint's ``meta``: its ``cfg`` is the text of the run's config; a file of ours that was
+            converted has ``architecture`` and ``model_args``.
+        weights: Of the backbone, with timm's keys.
+        path: For the message.
+        config: Hugging Face's ``config.json``.
+        model: timm name; None takes the file's.
+        model_args: Arguments that differ from the file's (or from the named model's).
+
+    Raises:
+        UserError: Shapes do not tell, e.g. the number of heads of a ViT of unusual width.
+    """
+    given = dict(model_args or {})
+    told = _of_huggingface(config, path) if config is not None else None  # also refuses another network
+    if model is not None:
+        if not timm.is_model(model):
+            raise UserError(f"timm has no model '{model}'. See timm.list_models('*{model[:4]}*').")
+        return Architecture(model, given)
+    found = told or _of_meta(meta) or _vit_by_shape(weights) or _swin_by_shape(weights)
+    if found is None:
+        raise UserError(
+            f"{path} does not say which model it is, and its shapes leave it open (a ViT's number of heads is in no "
+            f"shape; another depth than the published ones may be a file that was cut). {GIVE_IT}"
+        )
+    return found.changed(**given)
+
+
+def vit(
+    width: int,
+    depth: int,
+    heads: int | None,
+    patch: int,
+    image: int | tuple[int, int],
+    mlp_ratio: float = 4.0,
+) -> Architecture | None:
+    """A ViT under its standard name where it has one; None where the number of heads is needed and not known."""
+    size = VITS.get((width, depth)) if heads in (None, width // 64) and mlp_ratio == 4 else None
+    pixels = image if isinstance(image, int) or image[0] != image[1] else image[0]
+    if size is not None:
+        name, arguments = f"vit_{size}_patch{patch}_224", {} if pixels == 224 else {"img_size": pixels}
+        if timm.is_model(name):
+            return Architecture(name, arguments)
+        return Architecture(f"vit_{size}_patch16_224", {"patch_size": patch, "img_size": pixels})
+    if heads is None:
+        return None
+    shape = dict(patch_size=patch, img_size=pixels, embed_dim=width, depth=depth, num_heads=heads)
+    return Architecture("vit_small_patch16_224", shape | ({} if mlp_ratio == 4 else {"mlp_ratio": mlp_ratio}))
+
+
+def swin(
+    width: int, depths: tuple[int, ...], heads: tuple[int, ...], window: int, patch: int
+) -> Architecture:
+    """A Swin under its standard name where it has one."""
+    size = SWINS.get((width, depths)) if heads == tuple(width // 32 * 2**i for i in range(4)) else None
+    if size is not None and patch == 4:
+        name = f"swin_{size}_patch4_window{window}_{224 if window == 7 else 384}"
+        if timm.is_model(name):
+            return Architecture(name)
+        return Architecture(f"swin_{size}_patch4_window7_224", {"window_size": window})
+    shape = dict(embed_dim=width, depths=list(depths), num_heads=list(heads))
+    other = ({"window_size": window} if window != 7 else {}) | ({"patch_size": patch} if patch != 4 else {})
+    return Architecture("swin_tiny_patch4_window7_224", shape | other)
+
+
+def _of_meta(meta: Any) -> Architecture | None:
+    """What one of our own files says."""
+    if not isinstance(meta, Mapping):
+        return None
+    text, name = meta.get("cfg"), meta.get("architecture")
+    if isinstance(text, str):
+        model = literal_config(text).get("model")
+        backbone = model.get("backbone") if isinstance(model, dict) else None
+        if isinstance(backbone, dict) and "name" in backbone:
+            arguments = {k: v for k, v in backbone.items() if k not in ("name", "drop_path_rate")}
+            return Architecture(backbone["name"], arguments)
+    if isinstance(name, str) and timm.is_model(name):
+        try:
+            arguments = json.loads(meta.get("model_args") or "{}")
+        except ValueError:
+            return None
+        return Architecture(name, arguments) if isinstance(arguments, dict) else None
+    return None
+
+
+def _of_huggingface(config: Mapping[str, Any], path: str | Path) -> Architecture | None:
+    """What ``config.json`` of a ViTModel or SwinModel says.
+
+    Raises:
+        UserError: It is of another network, or makes no sense.
+    """
+    try:
+        return _of_model_type(config, path)
+    except (TypeError, ValueError, IndexError, KeyError, ArithmeticError) as error:
+        raise UserError(
+            f"{path}: its config.json makes no sense ({error!r}). Copy the folder again."
+        ) from error
+
+
+def _of_model_type(config: Mapping[str, Any], path: str | Path) -> Architecture | None:
+    """What a config of transformers says.
+
+    Raises:
+        UserError: It is of another network.
+    """
+    kind = config.get("model_type")
+    wanted = {"hidden_act": "gelu", "qkv_bias": True, "use_absolute_embeddings": False}
+    wrong = {key: config[key] for key, value in wanted.items() if config.get(key, value) != value}
+    if kind not in ("vit", "swin") or wrong:
+        raise UserError(
+            f"{path}: its config.json is of model_type '{kind}' {wrong or ''}. Only 'vit' and 'swin' with GELU, biases "
+            "of query, key and value and no absolute positions in a Swin can be read."
+        )
+    image = config.get("image_size", 224)
+    if kind == "vit":
+        width = config.get("hidden_size", 768)
+        return vit(
+            width,
+            config.get("num_hidden_layers", 12),
+            config.get("num_attention_heads", 12),
+            config.get("patch_size", 16),
+            image if isinstance(image, int) else (image[0], image[1]),
+            config.get("intermediate_size", 3072) / width,
+        )
+    return swin(
+        config.get("embed_dim", 96),
+        tuple(config.get("depths", (2, 2, 6, 2))),
+        tuple(config.get("num_heads", (3, 6, 12, 24))),
+        config.get("window_size", 7),
+        config.get("patch_size", 4),
+    )
+
+
+def _vit_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
+    """A standard ViT of a square grid with a [CLS] position (ViTDet keeps the position alone)."""
+    patch, positions = weights.get("patch_embed.proj.weight"), weights.get("pos_embed")
+    if patch is None or positions is None:
+        return None
+    depth = 1 + max((int(key.split(".")[1]) for key in weights if key.startswith("blocks.")), default=-1)
+    side = round((positions.shape[1] - 1) ** 0.5)
+    if side * side != positions.shape[1] - 1:
+        return None
+    return vit(patch.shape[0], depth, None, patch.shape[2], side * patch.shape[2])
+
+
+def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
+    """A Swin: width, depths, heads and window are all in its shapes.
+
+    Blocks come in pairs, and a published width has a published depth: another one may have been cut.
+    """
+    patch = weights.get("patch_embed.proj.weight")
+    blocks: dict[int, int] = {}
+    heads: dict[int, int] = {}
+    windows: dict[int, int] = {}
+    for key, value in weights.items():
+        if found := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", key):
+            stage = int(found[1])
+            blocks[stage] = max(blocks.get(stage, 0), int(found[2]) + 1)
+            if key.endswith("relative_position_bias_table"):
+                heads[stage] = value.shape[1]
+                windows[stage] = (round(value.shape[0] ** 0.5) + 1) // 2
+    if patch is None or not heads or set(heads) != set(range(len(blocks))):
+        return None
+    depths, width = tuple(blocks[stage] for stage in sorted(blocks)), patch.shape[0]
+    if any(depth % 2 for depth in depths) or (
+        width in {known for known, _ in SWINS} and (width, depths) not in SWINS
+    ):
+        return None
+    window, side = max(windows.values()), patch.shape[2] * 2 ** (len(depths) - 1)
+    built = swin(width, depths, tuple(heads[s] for s in sorted(heads)), window, patch.shape[2])
+    # where a map is smaller than the window, the window shrinks: the tables tell the image size
+    for pixels in (None, 224, 256, 384, 448, 512, side * window):
+        sized = built if pixels is None else built.changed(img_size=pixels)
+        stages = sized.model.layers
+        if all(window_side(stages[index].blocks[0].attn) == windows[index] for index in range(len(depths))):
+            return sized
+    return None
+
+
+def window_side(attention: Any) -> int:
+    """Window of a timm Swin's attention, from the size of its bias table."""
+    return (round(attention.relative_position_bias_table.shape[0] ** 0.5) + 1) // 2
+
+
+def literal_config(text: str) -> dict[str, Any]:
+    """The literal assignments of a config's text, the others left out: nothing of the file is executed."""
+    values: dict[str, Any] = {}
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return values
+    for statement in statements:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if isinstance(statement, ast.Assign) and isinstance(target, ast.Name):
+            try:
+                values[target.id] = _literal(statement.value)
+            except ValueError:
+                continue
+    return values
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of nested ``dict(...)``, lists, tuples and constants.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "dict"
+        and not node.args
+    ):
+        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.List):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_literal(item) for item in node.elts)
+    return ast.literal_eval(node)

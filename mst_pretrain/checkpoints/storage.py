@@ -1,0 +1,300 @@
+"""The one safe loader and the one atomic writer. Everything that touches a checkpoint goes through here."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import hashlib
+import importlib
+import json
+import os
+import pickle
+import platform
+import re
+import secrets
+import shlex
+import shutil
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+from ..runtime.errors import UserError
+
+LATEST = "latest.pth"
+INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
+STALE = 24 * 3600  # seconds without a write after which no writer of a temporary file can be alive
+PART = re.compile(r"-\d+-[0-9a-f]{8}\.part$")
+# All that torch.load and safetensors raised on 12,000 truncated and altered files of four formats
+READER_ERRORS = (
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    RuntimeError,
+)
+
+
+def _history_statistic(owner: type, name: str) -> Any:
+    """Stand in for ``getattr`` in MMEngine's pickled loss histories: their four statistics, nothing else."""
+    if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
+        raise pickle.UnpicklingError(f"refused getattr({owner!r}, {name!r})")
+    return getattr(owner, name)
+
+
+def _safe_globals() -> list[Any]:
+    """The allow-list: what checkpoints hold beside tensors and can do no harm.
+
+    MMEngine's: loss histories, which are numpy arrays with a name. DINO's, iBOT's, MAE's and timm's: their arguments.
+    Swin's and MoBY's: their configuration, a dictionary of yacs, which is neither needed nor run.
+    """
+    multiarray: Any = importlib.import_module("numpy._core.multiarray")
+    dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
+    numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
+    stand_ins = [(_history_statistic, "builtins.getattr"), (OrderedDict, "yacs.config.CfgNode")]
+    return [argparse.Namespace, HistoryBuffer, *stand_ins, *numpy_globals]
+
+
+def load_checkpoint(
+    path: str | Path, map_location: str | torch.device = "cpu", trusted: bool = False
+) -> dict[str, Any]:
+    """Read a ``.pth`` or ``.safetensors`` file without running code from it.
+
+    Args:
+        path: Local file. ``.safetensors`` yields ``{"state_dict": ..., "meta": its metadata}``.
+        map_location: Device of the tensors.
+        trusted: Unpickle anything, which can run code: only for a file whose author the user trusts.
+
+    Raises:
+        UserError: The file is missing, empty, truncated, no checkpoint, or holds objects other than weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "checkpoint not found"
+        raise UserError(f"{what}: {path}. Give the path of an existing .pth or .safetensors file.")
+    with open(path, "rb") as stream:
+        start = stream.read(16)
+    if not start:
+        raise UserError(f"{path} is empty: copy it again, or use the previous checkpoint of the run.")
+    if all(
+        32 <= byte < 127 or byte in b"\t\r\n" for byte in start
+    ):  # torch's and safetensors' files never are
+        raise UserError(
+            f"{path} is no checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
+            "name; download the file itself."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path, map_location)
+        with torch.serialization.safe_globals(_safe_globals()):
+            loaded = torch.load(path, map_location=map_location, weights_only=not trusted)
+    except ImportError as error:  # trusted, but made with a package that is not here
+        raise UserError(
+            f"{path} cannot be opened: {error}. Install the package it was made with, or ask for a .safetensors file."
+        ) from error
+    except READER_ERRORS as error:
+        if _is_about_the_machine(error):
+            raise
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(_refusal(path, found[1])) from error
+        said = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
+        reason = said.splitlines()[0] if said else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({reason}). It is probably truncated, or of another format than "
+            "its name says: copy it again, or use the previous checkpoint of the run."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise UserError(
+            f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Use a .pth file."
+        )
+    return loaded
+
+
+def _is_about_the_machine(error: Exception) -> bool:
+    """RuntimeErrors that say nothing of the file: no memory is left, here or on the GPU, or Python's stack is full."""
+    return isinstance(error, torch.OutOfMemoryError | RecursionError) or "allocate memory" in str(error)
+
+
+def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
+    """Tensors and metadata."""
+    with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+        return {
+            "state_dict": {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118, no mapping
+            "meta": file.metadata() or {},
+        }
+
+
+def _refusal(path: Path, what: str) -> str:
+    """Why a pickle with an object beyond the allow-list was not opened."""
+    return (
+        f"{path} holds more than weights (the object {what}) and was not opened further: loading it could run code, "
+        "and nothing was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the "
+        f"file, take its weights out: python tools/convert_checkpoint.py {shlex.quote(str(path))} NEW.safetensors "
+        "--trusted"
+    )
+
+
+WRAPPERS = ("state_dict", "model")  # dictionaries whose name says nothing
+
+
+def flat_tensors(loaded: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
+    """All tensors of a checkpoint by one name each, and the dictionaries that held them.
+
+    A dictionary's name comes before its keys (DINO's ``teacher.backbone....``), unless it is ``state_dict`` or
+    ``model`` [code: MMEngine, timm, MoBY, MAE]; of both in one file only the first goes without.
+    """
+    tensors: dict[str, Tensor] = {}
+    containers: set[str] = set()
+    for key, value in loaded.items():
+        if isinstance(value, Tensor):
+            tensors[str(key)] = value.detach()
+        elif isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values()):
+            bare = key in WRAPPERS and not containers & set(WRAPPERS)
+            containers.add(str(key))
+            before = "" if bare else f"{key}."
+            tensors |= {f"{before}{k}": v.detach() for k, v in value.items() if isinstance(v, Tensor)}
+    return tensors, containers
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside ``path`` that no other writer has, on any machine."""
+    return path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def remove_stale(part: Path, path: Path) -> None:
+    """Remove the temporary files and folders of ``path`` that nothing has written to for a day.
+
+    Both time stamps are the disk's own: machines that share it differ in clocks, and containers in process ids.
+
+    Args:
+        part: A temporary file that was made just now.
+        path: What it will replace.
+    """
+    now = part.stat().st_mtime
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):  # another writer may have removed it
+            if PART.search(left.name) and now - _last_written(left) > STALE:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _last_written(part: Path) -> float:
+    """Time stamp of a file, or of the newest entry of a folder."""
+    return max(entry.stat().st_mtime for entry in (part, *(part.rglob("*") if part.is_dir() else ())))
+
+
+@contextmanager
+def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary file in the folder of ``path`` that takes its place when the block ends without an error.
+
+    ``path`` is at every moment the whole old file, the whole new one, or not there; of several writers the last wins.
+
+    Args:
+        path: Its folder is made.
+        durable: Wait until the new file is on disk, and remove what killed writers left. One of thousands of small
+            files can do without: only a machine that crashes within the next seconds can lose it.
+
+    Raises:
+        UserError: The folder cannot be written or is full.
+    """
+    path = Path(path)
+    part = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(exist_ok=False)
+        if durable:
+            remove_stale(part, path)
+        yield part
+        if durable:
+            _to_disk(part)
+        os.replace(part, path)
+        if durable:
+            _to_disk(path.parent)  # the new name is on disk too
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}). Check that its folder exists, allows writing and "
+            "has space; what was there before is unchanged."
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()  # after an error
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def owned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values on the CPU, contiguous, none a view of more than itself or of another's memory."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for key, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() > tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        result[key] = tensor
+    return result
+
+
+def save_atomic(obj: Any, path: str | Path) -> None:
+    """Write with ``torch.save`` so that ``path`` is at every moment the old file or the whole new one."""
+    with replacing(path) as part, open(part, "wb") as stream:  # a name would end up inside the file
+        try:
+            torch.save(obj, stream)
+        except RuntimeError as error:  # torch's own word for a full disk
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def link_atomic(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source`` at once, a copy where there are no hard links."""
+    with replacing(target) as part:
+        part.unlink(missing_ok=True)
+        try:
+            os.link(source, part)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, part)
+
+
+def save_safetensors(
+    state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as ``.safetensors``, atomically; the same content gives the same bytes."""
+    content = memoryview(safetensors.torch.save(owned(state), metadata=metadata))
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(bytes(content[8 : 8 + length]))
+    if metadata:  # safetensors writes it in an order that changes from call to call
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as part, open(part, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(content[8 + length :])

@@ -1,0 +1,66 @@
+"""Arguments that the evaluations of a backbone share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ..method.backbones import Trunk
+from .features import check_size
+from .trunk import Origin, load_trunk
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object from the command line."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("a JSON object is expected, e.g. '{\"patch_size\": 8}'")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is expected, got '{text}'")
+    return int(text)
+
+
+def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which weights, which model."""
+    parser.add_argument(
+        "--checkpoint",
+        help="of tools/pretrain.sh, or timm's keys (.pth, .safetensors); 'none' or left out: random weights",
+    )
+    parser.add_argument(
+        "--prefix", help="what stands before the backbone's keys (default: found in the file)"
+    )
+    parser.add_argument("--model", help="timm name of the backbone (default: the checkpoint's)")
+    parser.add_argument("--model-args", type=json_object, default={}, help="JSON, e.g. '{\"patch_size\": 8}'")
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """The two labelled sets and how their images become tensors."""
+    parser.add_argument("train", help="labelled images, e.g. a folder with one folder per class")
+    parser.add_argument("val", help="the same classes, or some of them")
+    add_backbone_arguments(parser)
+    parser.add_argument("--resize", type=positive, default=256, help="short side")
+    parser.add_argument("--crop", type=positive, default=224, help="side of the centre crop")
+    parser.add_argument("--batch-size", type=positive, default=64, help="images per forward and process")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--out", help="write the result there as JSON")
+
+
+def trunk_of(args: argparse.Namespace) -> tuple[Trunk, Origin]:
+    """The backbone that the arguments name.
+
+    Raises:
+        UserError: See :func:`load_trunk` and :func:`check_size`.
+    """
+    trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
+    check_size(trunk, args.resize, args.crop)
+    return trunk, origin

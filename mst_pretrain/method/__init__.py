@@ -1,0 +1,1 @@
+"""The method as the paper has it; read mst.py first."""

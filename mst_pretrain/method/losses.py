@@ -1,0 +1,134 @@
+"""MST's two losses. They know no trainer, epoch or device: numbers in, tensors in, a scalar out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from ..runtime.errors import InvalidValue
+
+
+class SelfDistillationLoss(nn.Module):
+    """DINO's cross entropy between centred, sharpened teacher and student outputs [code: DINO].
+
+        q_v = softmax((t_v - c) / tau_t),  p_s = softmax(u_s / tau_s)
+        loss = mean over pairs (v, s), v != s, of  -sum_k q_v[k] log p_s[k],  mean over images
+
+    Student crops 0..V-1 are the teacher's own views in the same order; local crops follow.
+
+    Args:
+        prototypes: K.
+        student_temperature: tau_s > 0.
+        center_momentum: m of ``c <- m c + (1 - m) mean(t)``, in [0, 1].
+
+    Raises:
+        InvalidValue: A temperature is not positive or the momentum is out of range.
+    """
+
+    center: Tensor
+    pending_sum: Tensor
+    pending_count: Tensor
+
+    def __init__(
+        self, prototypes: int, student_temperature: float = 0.1, center_momentum: float = 0.9
+    ) -> None:
+        super().__init__()
+        if student_temperature <= 0:
+            raise InvalidValue(f"student_temperature must be positive, got {student_temperature}")
+        if not 0.0 <= center_momentum <= 1.0:
+            raise InvalidValue(f"center_momentum must be in [0, 1], got {center_momentum}")
+        self.student_temperature = student_temperature
+        self.center_momentum = center_momentum
+        self.register_buffer("center", torch.zeros(prototypes))
+        self.register_buffer("pending_sum", torch.zeros(prototypes), persistent=False)
+        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, teacher_temperature: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one batch, and what to watch.
+
+        Args:
+            student: [S, B, K] logits of all S crops, the V global views first.
+            teacher: [V, B, K] logits of the global views, no gradient.
+            teacher_temperature: tau_t > 0.
+
+        Returns:
+            Scalar float32 loss, and scalars ``teacher_entropy`` (nats, 0..ln K), ``kl`` and ``center_norm``.
+
+        Raises:
+            ValueError: Shapes do not fit, or there is no pair of different crops.
+        """
+        crops, views = student.shape[0], teacher.shape[0]
+        if student.shape[1:] != teacher.shape[1:] or crops < views or crops < 2:
+            raise ValueError(
+                f"expected student [S, B, K] and teacher [V, B, K] with S >= V and S >= 2, "
+                f"got {tuple(student.shape)} and {tuple(teacher.shape)}"
+            )
+        if teacher_temperature <= 0:
+            raise ValueError(f"teacher_temperature must be positive, got {teacher_temperature}")
+        with torch.autocast(student.device.type, enabled=False):
+            logits = (teacher.detach().float() - self.center) / teacher_temperature
+            log_targets = logits.log_softmax(-1)
+            targets = log_targets.exp()
+            total = student.new_zeros((), dtype=torch.float32)
+            for crop in range(crops):
+                log_probs = (student[crop].float() / self.student_temperature).log_softmax(-1)
+                for view in range(views):
+                    if view != crop:
+                        total = total - (targets[view] * log_probs).sum(-1).mean()
+            loss = total / (views * crops - views)
+            entropy = -(targets * log_targets).sum(-1).mean()
+        watched = {
+            "teacher_entropy": entropy,
+            "kl": loss.detach() - entropy,
+            "center_norm": self.center.norm(),
+        }
+        return loss, watched
+
+    @torch.no_grad()
+    def collect(self, teacher: Tensor) -> None:
+        """Add teacher logits [V, B, K] to what the next :meth:`update_center` averages."""
+        self.pending_sum += teacher.detach().float().sum((0, 1))
+        self.pending_count += teacher.shape[0] * teacher.shape[1]
+
+    @torch.no_grad()
+    def update_center(self) -> None:
+        """Move the centre once, over everything collected on all processes since the last call.
+
+        Raises:
+            RuntimeError: Nothing was collected.
+        """
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.pending_sum)
+            dist.all_reduce(self.pending_count)
+        if self.pending_count == 0:
+            raise RuntimeError("update_center() needs collect() first")
+        batch_center = self.pending_sum / self.pending_count
+        self.center.mul_(self.center_momentum).add_(batch_center, alpha=1 - self.center_momentum)
+        self.discard()
+
+    @torch.no_grad()
+    def discard(self) -> None:
+        """Forget what was collected since the last :meth:`update_center`, for a step that is left out."""
+        self.pending_sum.zero_()
+        self.pending_count.zero_()
+
+
+def restoration_loss(restored: Tensor, images: Tensor) -> Tensor:
+    """Mean absolute error to the augmented, normalised global view, over the whole image [summary; L1: ours].
+
+    Args:
+        restored: [B, 3, H, W].
+        images: [B, 3, H, W].
+
+    Raises:
+        ValueError: Shapes differ.
+    """
+    if restored.shape != images.shape:
+        raise ValueError(
+            f"restored image {tuple(restored.shape)} and target {tuple(images.shape)} differ in shape"
+        )
+    with torch.autocast(restored.device.type, enabled=False):
+        return (restored.float() - images.float()).abs().mean()

@@ -1,0 +1,256 @@
+"""Reading a config: overrides whose keys must exist, one data root for all paths, errors that name the key."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import dis
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.utils import import_modules_from_strings
+
+from ..cli import find_config
+from .errors import DEBUG, InvalidValue, UserError
+
+ADD = "+"
+BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
+BUILDERS = {
+    "from_cfg",
+    "build_from_cfg",
+    "build_dataloader",
+}  # MMEngine's: they call a class with a config's values
+CONSTRUCTORS = {"__init__", "__post_init__"}
+OWN = ("mst_pretrain", "mst_transfer")
+SEEDS = 2**32  # numpy's
+NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
+
+
+class ConfigOptions(DictAction):
+    """MMEngine's ``--cfg-options KEY=VALUE ...``, with a message where ``=`` is missing or a key is given twice."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        """Parse the pairs."""
+        bare = [value for value in values if "=" not in value]
+        if bare:
+            parser.error(f"--cfg-options takes KEY=VALUE pairs, got '{bare[0]}'")
+        keys = [value.partition("=")[0] for value in values]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:  # also what a shell makes of data_root=train-{0..9}.tar without quotes
+            parser.error(
+                f"--cfg-options has {twice[0]} {len(twice)} times. Give it once; put quotes around braces"
+            )
+        super().__call__(parser, namespace, values, option)
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """A pattern of shards such as ``{a,b}.tar`` stays text; MMEngine takes its comma for a list's."""
+        return val if "{" in val else DictAction._parse_iterable(val)
+
+
+def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Read a config and override keys of it; nothing it names is imported yet.
+
+    Args:
+        path: Config file; ``configs/...`` is found in the installation when it is not in this folder.
+        options: Dotted key to value. ``data_root`` moves every path; a leading ``+`` adds a key.
+
+    Raises:
+        UserError: The file is missing or not Python, or a key is not in it.
+    """
+    path = find_config(path)
+    try:
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"config {path} cannot be read: {error}. mst configs lists those that are installed."
+        ) from error
+    except SyntaxError as error:
+        raise UserError(f"config {path} is not valid Python: {error}. Correct that line.") from error
+    options = dict(options or {})
+    check_option_keys(cfg, options, path)
+    if "data_root" in options:
+        rebase_data_root(cfg, str(options.pop("data_root")))
+    cfg.merge_from_dict({key.removeprefix(ADD): value for key, value in options.items()})
+    return cfg
+
+
+def check_option_keys(cfg: Config, options: dict[str, Any], path: str | Path) -> None:
+    """Every key of ``--cfg-options`` must be in the config already, unless it is added with ``+``.
+
+    Raises:
+        UserError: It is not; the message has the nearest key that is.
+    """
+    for key in options:
+        if key.startswith(ADD) or _has_key(cfg, key):
+            continue
+        known = [known for known, _ in _walk(cfg._cfg_dict)]
+        parent = key.rpartition(".")[0]
+        siblings = [name for name in known if parent and name.startswith(f"{parent}.")]
+        close = difflib.get_close_matches(key, siblings, 1) or difflib.get_close_matches(key, known, 1)
+        nearest = f" Did you mean '{close[0]}'?" if close else ""
+        raise UserError(
+            f"{path} has no key '{key}' (--cfg-options).{nearest} To add a new key write {ADD}{key}=..."
+        )
+
+
+def rebase_data_root(cfg: Config, new: str) -> None:
+    """Replace the config's data root by ``new`` in every string that is it or starts below it, in place."""
+    old = str(cfg.data_root).rstrip("/")
+    new = new.rstrip("/") or "/"
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = moved(value[key])
+        elif isinstance(value, (list, tuple)):
+            return type(value)(moved(item) for item in value)
+        elif isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+            return new + value[len(old) :]
+        return value
+
+    moved(cfg._cfg_dict)
+
+
+def import_custom_modules(cfg: Config) -> None:
+    """Import the modules in which the config's types are registered.
+
+    Raises:
+        UserError: One of them, or something it needs, is not installed.
+    """
+    imports = cfg.get("custom_imports")
+    if not imports:
+        return
+    try:
+        import_modules_from_strings(imports["imports"])
+    except ImportError as error:
+        cause: BaseException = error
+        while cause.__context__ is not None:
+            cause = cause.__context__
+        raise UserError(
+            f"{cfg.filename} needs {', '.join(imports['imports'])}, which cannot be imported: {cause}. "
+            "Install what is missing: bash tools/setup_env.sh, or pip install 'mst-toolkit[transfer]'."
+        ) from error
+
+
+def check_seed(cfg: Config) -> None:
+    """The seed must be one that numpy takes.
+
+    Raises:
+        UserError: It is not.
+    """
+    seed = (cfg.get("randomness") or {}).get("seed")
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < SEEDS):
+        raise UserError(
+            f"{cfg.filename}: randomness.seed is {seed}. Give a whole number from 0 to {SEEDS - 1}."
+        )
+
+
+def explain(cfg: Config, error: Exception) -> UserError | None:
+    """Explain an error that the config causes: an unregistered type, or a key or value that a class does not take.
+
+    Returns:
+        None for every error that was not raised about an argument of the config; its traceback is needed.
+    """
+    message = str(error.args[0]) if error.args else ""
+    calls = _calls(error)
+    building = any(_name(call) in BUILDERS for call in calls)
+    if isinstance(error, KeyError):
+        return _unregistered(cfg, message) if building and _name(calls[-1]) in BUILDERS else None
+    if isinstance(error, TypeError):
+        return _unknown_argument(cfg, message) if building else None
+    if message and (isinstance(error, InvalidValue) or _refused_by_constructor(error, calls)):
+        return UserError(
+            f"{cfg.filename}: {message.rstrip('.')}. Correct that value. {DEBUG}=1 shows where it was refused."
+        )
+    return None
+
+
+def _calls(error: BaseException) -> list[TracebackType]:
+    """The traceback's entries, the outermost call first."""
+    calls, entry = [], error.__traceback__
+    while entry is not None:
+        calls.append(entry)
+        entry = entry.tb_next
+    return calls
+
+
+def _name(call: TracebackType) -> str:
+    return call.tb_frame.f_code.co_name
+
+
+def _refused_by_constructor(error: Exception, calls: list[TracebackType]) -> bool:
+    """A ``raise`` or ``assert`` in the constructor of another library's class that MMEngine builds from the config.
+
+    A library's subclass of ValueError is about files or text, an error of a function that the constructor calls may be
+    about anything, and our own classes raise :class:`InvalidValue`.
+    """
+    if type(error) not in (ValueError, AssertionError) or not calls:
+        return False
+    frame, instruction = calls[-1].tb_frame, calls[-1].tb_lasti
+    on_purpose = dis.opname[frame.f_code.co_code[instruction]] == "RAISE_VARARGS"
+    own = str(frame.f_globals.get("__name__")).partition(".")[0] in OWN
+    caller = next((_name(call) for call in reversed(calls) if _name(call) not in CONSTRUCTORS), "")
+    return on_purpose and not own and _name(calls[-1]) in CONSTRUCTORS and caller in BUILDERS
+
+
+def _unregistered(cfg: Config, message: str) -> UserError | None:
+    unknown = NOT_REGISTERED.match(message)
+    if unknown is None:
+        return None
+    places = [key for key, value in _walk(cfg._cfg_dict) if key.endswith("type") and value == unknown[1]]
+    if not places:
+        return None
+    return UserError(
+        f"{cfg.filename}: {places[0]}='{unknown[1]}' is not a registered type. Correct its spelling, "
+        "or add the module that defines it to custom_imports.imports."
+    )
+
+
+def _unknown_argument(cfg: Config, message: str) -> UserError | None:
+    bad = BAD_ARGUMENT.search(message)
+    if bad is None:
+        return None
+    owner, argument = bad[1] or bad[2], bad[3]
+    types = dict(_walk(cfg._cfg_dict))
+    places = [key for key in types if key.rpartition(".")[2] == argument]
+    exact = [key for key in places if types.get(f"{key.rpartition('.')[0]}.type") == owner]
+    untyped = [key for key in places if f"{key.rpartition('.')[0]}.type" not in types]
+    if not exact and not untyped:
+        return None
+    return UserError(
+        f"{cfg.filename}: {owner} does not take '{argument}', which the config sets at "
+        f"{(exact or untyped)[0]}. Remove the key or correct its spelling. {DEBUG}=1 shows who called it."
+    )
+
+
+def _has_key(cfg: Config, key: str) -> bool:
+    node: Any = cfg._cfg_dict
+    for part in key.split("."):
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return False
+    return True
+
+
+def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a config and its value."""
+    items = (
+        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    )
+    for key, value in items:
+        yield f"{prefix}{key}", value
+        yield from _walk(value, f"{prefix}{key}.")

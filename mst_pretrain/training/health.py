@@ -1,0 +1,264 @@
+"""Noticing a run that goes wrong: steps that are not finite, and collapse. Both are counted, named, and end the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor
+
+from ..checkpoints.storage import INITIAL, LATEST, link_atomic
+from ..runtime.errors import UserError
+from .hooks import unwrap
+
+SKIPPED = "skipped_steps.jsonl"
+BEFORE_COLLAPSE = "before_collapse_{}.pth"
+SHOWN = 4
+WATCHED = ("loss_ce", "teacher_entropy", "kl", "feature_std")
+
+
+@HOOKS.register_module()
+class HealthHook(Hook):
+    """Leaves out steps that are not finite and stops a run that collapsed. Thresholds are [ours].
+
+    A step whose gradients are not finite moves nothing: the optimizer wrapper skips it, the teacher and the centre
+    stay, and the buffers (batch norm statistics) are put back here. float16's loss scale overflows from time to
+    time; that is such a step too, with a finite loss. A collapsed run is not skipped through, because only further
+    steps can lead out of it: it is reported, and stopped if it lasts.
+
+    Args:
+        max_skipped: Stop after so many skipped steps in a row.
+        collapse_interval: Steps over which the watched values are averaged before they are judged; skipped steps do
+            not count.
+        collapse_patience: Stop when every average of so many iterations showed collapse; 0 only reports it.
+        uniform: Collapse to one answer for all images, centred away: loss and teacher entropy above this share of
+            ln K.
+        one_prototype: Collapse to one prototype: teacher entropy and KL below this share of ln K.
+        spread: Collapse of the features: standard deviation of the normalised features below this share of
+            1 / sqrt(D), the value of directions drawn at random.
+    """
+
+    priority = "ABOVE_NORMAL"  # after the teacher, before logs and checkpoints
+
+    def __init__(
+        self,
+        max_skipped: int = 20,
+        collapse_interval: int = 50,
+        collapse_patience: int = 5000,
+        uniform: float = 0.995,
+        one_prototype: float = 0.005,
+        spread: float = 0.02,
+    ) -> None:
+        self.max_skipped = max_skipped
+        self.collapse_interval, self.collapse_patience = collapse_interval, collapse_patience
+        self.uniform, self.one_prototype, self.spread = uniform, one_prototype, spread
+        self.buffers: list[Tensor] = []
+        self.skipped_in_a_row, self.skipped, self.collapsed_iters = 0, 0, 0
+        self.sums: dict[str, Tensor] = {}
+        self.summed = 0
+        self.kept = ""  # the healthy checkpoint of the present collapse
+        self.healthy = ""  # the last one when no collapse was seen
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """A collapse outlasts a restart."""
+        checkpoint["health"] = {"collapsed_iters": self.collapsed_iters, "kept": self.kept}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on counting: a collapsed checkpoint must not be kept in the healthy one's place."""
+        state = checkpoint.get("health", {}) if runner._resume else {}
+        self.collapsed_iters, self.kept = state.get("collapsed_iters", 0), state.get("kept", "")
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep the buffers a step may spoil."""
+        self.buffers = [buffer.clone() for buffer in unwrap(runner).buffers()]
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Judge this step.
+
+        Raises:
+            UserError: Too many steps in a row were skipped, or the run has collapsed for too long.
+        """
+        if runner.optim_wrapper.skipped:
+            self._report_skipped(runner, float(outputs["loss"].detach()))
+            return
+        self.skipped_in_a_row = 0
+        if runner.iter < _warmup(runner):
+            return
+        for name in WATCHED:
+            self.sums[name] = self.sums.get(name, 0) + outputs[name].detach().float()
+        self.summed += 1
+        if self.summed == self.collapse_interval:
+            self._judge_collapse(runner)
+
+    def _report_skipped(self, runner: Runner, loss: float) -> None:
+        """All processes come here together: they hold the same gradients."""
+        for buffer, kept in zip(unwrap(runner).buffers(), self.buffers, strict=True):
+            buffer.copy_(kept)
+        self.skipped_in_a_row += 1
+        self.skipped += 1
+        runner.message_hub.update_info("skipped_steps", self.skipped)
+        ranks = all_gather_object((loss, runner.train_loop.image_names()))
+        bad = [rank for rank, (value, _) in enumerate(ranks) if not math.isfinite(value)]
+        names = [name for rank in bad or range(len(ranks)) for name in ranks[rank][1]]
+        what = "the loss" if bad else "a gradient"
+        listing = Path(runner.work_dir, SKIPPED)
+        if is_main_process():
+            entry = {"step": runner.iter + 1, "losses": [repr(value) for value, _ in ranks], "images": names}
+            with open(listing, "a") as file:
+                file.write(json.dumps(entry) + "\n")
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        scaled = not bad and hasattr(runner.optim_wrapper, "loss_scaler")
+        runner.logger.warning(
+            f"Step {runner.iter + 1} skipped, {self.skipped_in_a_row} in a row, {self.skipped} in all: {what} is not "
+            f"finite{f' on rank {bad[0]}' if len(ranks) > 1 and bad else ''}. Weights, teacher and centre stay as "
+            f"they were. {'The loss scale is lowered. ' if scaled else ''}"
+            f"Images of the batch: {', '.join(names[:SHOWN])}{more} ({listing})"
+        )
+        if self.skipped_in_a_row >= self.max_skipped:
+            finite = runner.iter + 1 - self.skipped_in_a_row
+            suspect = ""
+            if Path(runner.message_hub.get_info("last_ckpt", "")).stem == f"iter_{finite}":
+                suspect = f"It is of step {finite}, which may have broken the weights: take an older one. "
+            raise UserError(
+                f"{self.skipped_in_a_row} steps in a row, up to step {runner.iter + 1}, were skipped: {what} is not "
+                f"finite. {_last_good(runner)} {suspect}Usual causes: a learning rate too high for this batch (lower "
+                "default_hooks.schedule.base_lr or lengthen its warmup_epochs), float16 overflow (use bfloat16: "
+                "optim_wrapper.type=MSTOptimWrapper, dtype=bfloat16), or broken images: their names are in "
+                f"{listing}. Then continue with --resume."
+            )
+
+    def _judge_collapse(self, runner: Runner) -> None:
+        model = unwrap(runner)
+        total = torch.stack([self.sums[name] for name in WATCHED])
+        all_reduce(total, op="mean")
+        self.sums, self.summed = {}, 0
+        mean = dict(zip(WATCHED, (total / self.collapse_interval).tolist(), strict=True))
+        signs = self.signs_of_collapse(
+            mean, len(model.distillation.center), model.student.backbone.num_features, model.lambda_ce
+        )
+        if not signs:
+            self.collapsed_iters, self.healthy = 0, runner.message_hub.get_info("last_ckpt", "")
+            return
+        if self.collapsed_iters == 0:
+            self._keep_last(runner)
+        self.collapsed_iters += self.collapse_interval
+        last = f"The last checkpoint before it stays: {self.kept}." if self.kept else _last_good(runner)
+        what = (
+            f"The run looks collapsed, for {self.collapsed_iters} iterations now: {'; '.join(signs)}. {last}"
+        )
+        runner.logger.warning(what)
+        if self.collapse_patience and self.collapsed_iters >= self.collapse_patience:
+            raise UserError(
+                f"{what} Usual causes: a teacher temperature too high or too low (0.04 to 0.07), a momentum too low "
+                "for a small batch (default_hooks.schedule.momentum), a learning rate too high, too few images per "
+                "step for the centre (model.distillation.center_momentum), masks too strong (model.masking). "
+                "Change one and start again, or --resume that checkpoint."
+            )
+
+    def _keep_last(self, runner: Runner) -> None:
+        """Later checkpoints will push the healthy one out, so it gets a second name. Where it is gone: the last."""
+        last = Path(self.healthy)
+        if not last.is_file():
+            last = Path(runner.message_hub.get_info("last_ckpt", ""))
+        kept = Path(runner.work_dir, BEFORE_COLLAPSE.format(last.stem))
+        self.kept = str(kept) if last.is_file() else ""
+        if self.kept and is_main_process():
+            link_atomic(last, kept)
+
+    def signs_of_collapse(
+        self, mean: dict[str, float], prototypes: int, width: int, lambda_ce: float = 1.0
+    ) -> list[str]:
+        """What says collapse in averages of the watched values; empty for a healthy run.
+
+        Args:
+            mean: Averages by the names in ``WATCHED``; ``loss_ce`` as logged, times ``lambda_ce``.
+            prototypes: K.
+            width: D of the global feature.
+            lambda_ce: Weight of the loss.
+        """
+        full = math.log(prototypes)
+        loss, entropy = mean["loss_ce"] / lambda_ce if lambda_ce else 0.0, mean["teacher_entropy"]
+        signs = []
+        if min(loss, entropy) > self.uniform * full:
+            signs.append(
+                f"loss_ce {loss:.3f} and teacher entropy {entropy:.3f} are not below ln K = {full:.3f}: every "
+                "prototype is as likely as any other, for every image"
+            )
+        if lambda_ce and max(entropy, mean["kl"]) < self.one_prototype * full:
+            signs.append(
+                f"teacher entropy {entropy:.4f} and KL {mean['kl']:.4f}: one prototype takes every image"
+            )
+        if mean["feature_std"] < self.spread / width**0.5:
+            signs.append(
+                f"feature standard deviation {mean['feature_std']:.5f}, directions at random have "
+                f"{1 / width**0.5:.5f}: all images have one feature"
+            )
+        return signs
+
+
+def _warmup(runner: Runner) -> int:
+    """Near ln K is where every run starts: nothing is judged before the learning rate has warmed up."""
+    schedules = [hook.lr_schedule.warmup for hook in runner.hooks if hasattr(hook, "lr_schedule")]
+    return max(schedules, default=0)
+
+
+@HOOKS.register_module()
+class HealthyCheckpointHook(CheckpointHook):
+    """MMEngine's, by iteration, and never of broken weights.
+
+    Once a step has broken the weights every later one is skipped: checkpoints of those would push out the good ones.
+    So one that is due at a skipped step waits for the next that is finite.
+    """
+
+    def __init__(self, *args: Any, by_epoch: bool = False, **kwargs: Any) -> None:
+        if by_epoch:
+            raise UserError(
+                "default_hooks.checkpoint.by_epoch is True. Pretraining counts iterations: leave it out."
+            )
+        super().__init__(*args, by_epoch=False, **kwargs)
+        self.waiting, self.skipped_in_a_row = False, 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Save what is due, or was due at steps skipped since; the end also after one skipped step.
+
+        Raises:
+            UserError: A weight is not finite, or the run ends on several skipped steps: nothing is written.
+        """
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if runner.optim_wrapper.skipped else 0
+        self.waiting |= self.every_n_train_iters(runner, self.interval, self.save_begin)
+        last = self.save_last and self.is_last_train_iter(runner)
+        if not last and (self.skipped_in_a_row or not self.waiting):
+            return
+        state = unwrap(runner).state_dict()
+        broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+        if broken or self.skipped_in_a_row > 1:
+            what = (
+                f"{broken[0]} is not finite"
+                if broken
+                else f"{self.skipped_in_a_row} skipped steps end the run"
+            )
+            raise UserError(
+                f"No checkpoint of step {runner.iter + 1} was written: {what}. {_last_good(runner)} Lower "
+                "default_hooks.schedule.base_lr, then continue with --resume."
+            )
+        runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
+        self._save_checkpoint(runner)
+        self.waiting = False
+
+
+def _last_good(runner: Runner) -> str:
+    latest = Path(runner.work_dir, LATEST)
+    if latest.exists():
+        return f"The last checkpoint stays: {latest}."
+    return f"No checkpoint was due yet; {Path(runner.work_dir, INITIAL)} has the weights before training."

@@ -1,0 +1,301 @@
+"""From a config and command-line arguments to a running training or test."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import numbers
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from ..runtime.config import ConfigOptions, check_seed, explain, import_custom_modules, load_config
+from ..runtime.errors import STOPPED, Stopped, UserError
+from .signals import STOP_SIGNALS, ignore_signals
+
+AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+OTHER_RANK_WAITS = 15.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that training and test share, named as mmdet names them."""
+    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<config name>)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=ConfigOptions,
+        default={},
+        metavar="KEY=VALUE",
+        help="override keys of the config, dotted; +KEY=VALUE adds a new one; data_root=DIR moves "
+        "every path below the old data root",
+    )
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="job launcher")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def prepare(cfg: Config, args: argparse.Namespace) -> None:
+    """Put the command line into the config, as mmdet's tools do.
+
+    Raises:
+        UserError: ``--amp`` without a GPU, ``--auto-scale-lr`` without a base batch, no ``--resume`` or
+            ``--init-from`` file.
+    """
+    default = Path("work_dirs", Path(args.config).stem)
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(default)
+    cfg.launcher = args.launcher
+    if getattr(args, "amp", False):
+        _use_amp(cfg, args.config)
+    if getattr(args, "auto_scale_lr", False):
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise UserError(
+                f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size. Pretraining configs "
+                "need none, their schedule scales the learning rate with the batch; elsewhere add it."
+            )
+        cfg.auto_scale_lr.enable = True
+    if getattr(args, "init_from", None):
+        _init_from(cfg, args)
+    if getattr(args, "resume", None):
+        _resume(cfg, args.resume)
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if (cfg.get(name) or {}).get("num_workers") == 0:
+            cfg[name].persistent_workers = False  # PyTorch refuses it without workers
+    _log_short_runs(cfg)
+    _set_up_devices(cfg)
+
+
+def _use_amp(cfg: Config, path: str) -> None:
+    if not torch.cuda.is_available():
+        raise UserError("--amp: mixed precision needs a GPU and none is visible. Leave --amp out on the CPU.")
+    kind = cfg.optim_wrapper.type
+    if kind not in AMP_WRAPPERS and kind not in AMP_WRAPPERS.values():
+        raise UserError(
+            f"--amp: {path} has optim_wrapper.type='{kind}', not one of {sorted(AMP_WRAPPERS)}. Use one."
+        )
+    cfg.optim_wrapper.type = AMP_WRAPPERS.get(kind, kind)
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def _init_from(cfg: Config, args: argparse.Namespace) -> None:
+    if "init_from" not in cfg.get("model", {}):
+        raise UserError(
+            f"--init-from: {args.config} is no pretraining config. Name the backbone's weights there with "
+            "--cfg-options model.backbone.init_cfg.checkpoint=FILE."
+        )
+    if not Path(args.init_from).is_file():
+        raise UserError(f"--init-from {args.init_from}: there is no such file. Give a timm or DINO backbone.")
+    cfg.model.init_from = args.init_from
+
+
+def _resume(cfg: Config, source: str) -> None:
+    """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
+    from ..checkpoints.storage import LATEST
+
+    path = Path(cfg.work_dir, LATEST) if source == "auto" else Path(source)
+    if not path.is_file():
+        if source != "auto":
+            raise UserError(
+                f"--resume {path}: there is no such file. Give a checkpoint of this config's run."
+            )
+        print(f"--resume: no {path} yet, starting from the beginning", flush=True)
+        return
+    cfg.resume, cfg.load_from = True, str(path)
+    # The resumed weights replace all others; the files of those may be gone.
+    model = cfg.get("model", {})
+    if "init_from" in model:
+        model["init_from"] = None
+    backbone = model.get("backbone")
+    if isinstance(backbone, dict) and "init_cfg" in backbone:
+        backbone["init_cfg"] = None
+
+
+def _log_short_runs(cfg: Config) -> None:
+    """A trial run of a few iterations prints every one of them."""
+    logger = cfg.get("default_hooks", {}).get("logger")
+    limit = cfg.get("train_cfg", {}).get("max_iters")
+    if limit is not None and not isinstance(limit, int):
+        raise UserError(f"{cfg.filename}: train_cfg.max_iters is '{limit}', not a whole number. Correct it.")
+    if logger and limit and limit < logger.get("interval", 10):
+        logger.interval = 1
+
+
+def _set_up_devices(cfg: Config) -> None:
+    """Without a GPU several processes talk through gloo and batch norm stays per process."""
+    if torch.cuda.is_available() or cfg.launcher == "none":
+        return
+    if cfg.launcher != "pytorch":
+        raise UserError(
+            f"--launcher {cfg.launcher} needs GPUs and none is visible. Use tools/dist_train.sh on CPUs."
+        )
+    if cfg.get("model", {}).get("head", {}).get("norm") == "syncbn":
+        raise UserError(
+            "model.head.norm='syncbn' needs GPUs and none is visible: PyTorch synchronises batch norm on GPUs only. "
+            "Train in one process, or set model.head.norm=bn (statistics per process)."
+        )
+    cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
+    cfg.sync_bn = None
+    cfg.model_wrapper_cfg = dict(
+        type="MMDistributedDataParallel",
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+
+
+def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
+    """Import what the config names, build its runner, and call ``task`` with it.
+
+    Raises:
+        UserError: Bad data, weights, or a config value that a class of the config does not take.
+    """
+    try:
+        import_custom_modules(cfg)
+        check_seed(cfg)
+        if cfg.launcher == "pytorch" and not torch.cuda.is_available():
+            torch.distributed.init_process_group("gloo")
+        from .loop import build_runner
+
+        result = task(build_runner(cfg))
+        _leave_together()
+        return result
+    except Stopped:
+        _leave_together()
+        raise
+    except UserError as error:
+        _let_first_rank_speak()
+        raise UserError(_without_worker_traceback(str(error))) from error
+    except (TypeError, KeyError, ValueError, AssertionError) as error:
+        explained = explain(cfg, error)
+        if explained is None:
+            raise
+        _let_first_rank_speak()
+        raise explained from error
+
+
+def _leave_together() -> None:
+    """Nobody ends before the first process has written its checkpoint, and no thread outlives the interpreter."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def check_pretraining(cfg: Config) -> None:
+    """Look for a pretraining config's images before anything is built; other configs pass.
+
+    Raises:
+        UserError: There are none.
+    """
+    dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
+    if dataset.get("type") == "UnlabelledImages":
+        from ..data.sources import check_source
+
+        check_source(dataset["data_root"])
+
+
+def on_first_rank(check: Callable[[], object]) -> None:
+    """Run ``check`` in the first of the processes only; the others wait for it when they meet."""
+    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
+        check()
+
+
+def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
+    """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
+    from ..checkpoints.storage import replacing
+
+    path = Path(work_dir, "test_metrics.json")
+    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
+    with replacing(path) as part:
+        part.write_text(json.dumps(plain, indent=2) + "\n")
+    titles = {
+        "coco/bbox_mAP": "bbox mAP",
+        "coco/segm_mAP": "segm mAP",
+        "mIoU": "mIoU",
+        "mAcc": "mAcc",
+        "aAcc": "aAcc",
+    }
+    shown = [
+        f"{title} {100 * plain[key] if key.startswith('coco/') else plain[key]:.2f}"
+        for key, title in titles.items()
+        if key in plain
+    ]
+    print(f"{', '.join(shown)} (per cent; all: {path})", flush=True)
+    return path
+
+
+def torchrun() -> None:
+    """``torchrun`` for the ``dist_*.sh`` scripts: ends with a failed process' code, no traceback.
+
+    SIGTERM and SIGUSR1 are handed on to the processes, which write a checkpoint together and end: torchrun itself
+    would not know SIGUSR1, and would kill them 30 seconds after SIGTERM.
+    """
+    from torch.distributed.elastic.multiprocessing import api
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    refuse = api._terminate_process_handler
+
+    def hand_on(number: int, frame: Any) -> None:
+        if number not in STOP_SIGNALS:
+            refuse(number, frame)
+        for process in _children():
+            os.kill(process, number)
+
+    vars(api)["_terminate_process_handler"] = hand_on  # what torchrun installs once its processes are there
+    for number in STOP_SIGNALS:
+        signal.signal(number, hand_on)
+    try:
+        main()
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        if code != STOPPED:
+            print(f"a process ended with code {code}; its message stands above", file=sys.stderr, flush=True)
+        sys.exit(code if code > 0 else 1)
+    finally:
+        ignore_signals()
+
+
+def _children() -> list[int]:
+    """Processes that this one has started."""
+    listings = Path("/proc/self/task").glob("*/children")
+    return [int(process) for listing in listings for process in listing.read_text().split()]
+
+
+def processors_per_task(argv: list[str] | None = None) -> int:
+    """Print the processors of one training process, for ``slurm_train.sh``: its data workers, itself, one to spare.
+
+    Args:
+        argv: The config and the arguments of tools/train.py.
+
+    Raises:
+        UserError: As :func:`load_config`.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("config")
+    add_arguments(parser)
+    args, _ = parser.parse_known_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    loader = cfg.get("train_dataloader") or {}
+    print((loader.get("num_workers") or 0) + 2, flush=True)
+    return 0
+
+
+def _let_first_rank_speak() -> None:
+    """The same error usually meets every process: the first prints it and ends the job."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(OTHER_RANK_WAITS)
+
+
+def _without_worker_traceback(message: str) -> str:
+    """PyTorch wraps an error of a data worker in that worker's traceback; keep the message itself."""
+    return (
+        message.rpartition("UserError: ")[2].strip()
+        if "Traceback (most recent call last)" in message
+        else message
+    )

@@ -1,0 +1,82 @@
+"""Everything that changes during training, as a pure function of the iteration [code: DINO]."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..runtime.errors import InvalidValue
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Linear warm-up from ``warmup_start`` to ``base``, then half a cosine to ``final``.
+
+    Args:
+        base: Value after the warm-up.
+        final: Value approached at the end; reached to within one step.
+        total: Iterations of the whole run.
+        warmup: Iterations of the warm-up; its last one already has the value ``base``.
+        warmup_start: Value of iteration 0 when there is a warm-up.
+
+    Raises:
+        InvalidValue: ``total`` or ``warmup`` is impossible.
+    """
+
+    base: float
+    final: float
+    total: int
+    warmup: int = 0
+    warmup_start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.total < 1 or not 0 <= self.warmup <= self.total:
+            raise InvalidValue(
+                f"a schedule needs 0 <= warmup <= total >= 1, got {self.warmup} and {self.total}"
+            )
+
+    def __call__(self, iteration: int) -> float:
+        """Value at an iteration, 0 <= iteration < total."""
+        if iteration < self.warmup:
+            return _linear(self.warmup_start, self.base, iteration, self.warmup)
+        progress = (iteration - self.warmup) / max(self.total - self.warmup, 1)
+        return self.final + 0.5 * (self.base - self.final) * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class WarmupThenConstant:
+    """Steps from ``start`` to ``final``, one an epoch, then constant: the teacher temperature [code: DINO].
+
+    Epoch e of the warm-up has element e of ``numpy.linspace(start, final, warmup)``: the first has ``start``, the last
+    ``final``, and a warm-up of one epoch is an epoch at ``start``.
+
+    Args:
+        start: Value of the first epoch when there is a warm-up.
+        final: Value of the last epoch of the warm-up and of all later ones.
+        warmup: Epochs of the warm-up.
+        per_epoch: Iterations of an epoch.
+
+    Raises:
+        InvalidValue: ``start`` or ``final`` is not positive.
+    """
+
+    start: float
+    final: float
+    warmup: int = 0
+    per_epoch: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.start > 0 and self.final > 0):
+            raise InvalidValue(f"teacher_temperature must be positive, got {self.start} to {self.final}")
+
+    def __call__(self, iteration: int) -> float:
+        """Value at an iteration >= 0."""
+        epoch = iteration // self.per_epoch
+        if epoch >= self.warmup:
+            return self.final
+        return _linear(self.start, self.final, epoch, self.warmup)
+
+
+def _linear(start: float, stop: float, index: int, count: int) -> float:
+    """Element ``index`` of ``numpy.linspace(start, stop, count)``."""
+    return start if count == 1 else start + (stop - start) * index / (count - 1)

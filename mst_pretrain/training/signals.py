@@ -1,0 +1,137 @@
+"""SIGTERM and SIGUSR1 stop a training after its step, with a checkpoint and an exit code of its own.
+
+Slurm sends SIGUSR1 (``--signal=USR1@120``) or SIGTERM before it ends a job, torchrun SIGTERM when it is stopped.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from ..runtime.errors import STOPPED
+
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+SAME_REQUEST = 2.0  # seconds: a batch system signals torchrun and its processes, torchrun signals those again
+
+
+class _Phase(Enum):
+    """What a signal finds: nothing to save yet, a step that it can wait for, or a run that is done."""
+
+    START, STEPS, DONE = range(3)
+
+
+class _Request:
+    """The signal that this process received, and when; where the run is."""
+
+    number = 0
+    at = 0.0
+    phase = _Phase.START
+
+
+def begin_steps() -> None:
+    """From now on a signal waits for the end of a step; before, there is nothing to save, and it ends the process."""
+    _Request.phase = _Phase.STEPS
+
+
+def handle_signals() -> None:
+    """For a tool that only trains: stop signals are handled from now to the very end of the process.
+
+    While Python takes itself down, which lasts a second or two, it restores the default of every handler but "ignore":
+    a signal would then turn a finished or properly stopped run into a killed one.
+    """
+    _install()
+    atexit.register(ignore_signals)
+
+
+def ignore_signals() -> None:
+    """For the very end of a process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _install() -> dict[int, Any]:
+    """Set our handlers; the ones of before. Python can do so in its main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, _remember) for number in STOP_SIGNALS}
+
+
+def stop_requested() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return _Request.number != 0
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """While the block runs, a stop signal is remembered; a second one ends the process at once. See begin_steps()."""
+    _Request.number, _Request.phase = 0, _Phase.START
+    before = _install()
+    try:
+        yield
+    finally:
+        _Request.phase = _Phase.DONE
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _remember(number: int, frame: Any) -> None:
+    now, name = time.monotonic(), signal.Signals(number).name
+    if _Request.phase is _Phase.DONE:
+        return
+    if _Request.phase is _Phase.START:
+        os.write(2, f"{name} before the first step: there is nothing to save.\n".encode())
+        os._exit(STOPPED)
+    if stop_requested():
+        if "TORCHELASTIC_RUN_ID" in os.environ and now - _Request.at < SAME_REQUEST:
+            return
+        os._exit(128 + number)
+    _Request.number, _Request.at = number, now
+    # not print: the signal may have come in the middle of one
+    os.write(2, f"{name}: stopping after this step. A second signal stops at once.\n".encode())
+
+
+class PatientDataLoader(DataLoader):
+    """A loader whose workers outlive the signals sent to their whole process group, but not their parent's.
+
+    A worker that died of them would take the training's last step with it. PyTorch ends its workers with SIGTERM too,
+    so each looks at who sent it: SIGTERM is blocked in all threads of a worker, from its birth, and one waits for it.
+    """
+
+    @classmethod
+    def of(cls, loader: DataLoader) -> DataLoader:
+        """Make PyTorch's loader one of these; not where the system cannot tell who sent a signal (macOS, Windows)."""
+        if type(loader) is DataLoader and hasattr(signal, "sigwaitinfo"):
+            loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
+            loader.__class__ = cls
+        return loader
+
+    def __iter__(self) -> Any:
+        """Start the workers, unless they persist."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if initialise is not None:
+        initialise(worker)
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)  # as PyTorch's own workers end when their parent tells them to

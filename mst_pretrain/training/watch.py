@@ -1,0 +1,232 @@
+"""After every step all processes look together at what one of them met: a signal to stop, broken images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..checkpoints.storage import LATEST, replacing
+from ..data.files import first_of
+from ..data.replacement import Fault
+from ..runtime.errors import Stopped, UserError
+from .agreement import Agreement
+from .signals import begin_steps, stop_requested
+
+BAD_IMAGES = "bad_images.txt"
+STOPPED = "stopped.pth"
+T = TypeVar("T")
+
+
+@HOOKS.register_module()
+class WatchHook(Hook):
+    """Shares what each process met: whether it was asked to stop, and which images were replaced.
+
+    Args:
+        max_bad_share: The run stops when more than this share of the images could not be used, 0 to 1.
+
+    Attributes:
+        stopping: Whether a process was asked to stop.
+        too_many: Whether more images than ``max_bad_share`` could not be used.
+
+    Raises:
+        UserError: ``max_bad_share`` is out of range.
+    """
+
+    priority = "ABOVE_NORMAL"  # before a checkpoint, which holds the list of images
+
+    def __init__(self, max_bad_share: float = 0.01) -> None:
+        if not 0 <= max_bad_share <= 1:
+            raise UserError(
+                f"default_hooks.watch.max_bad_share is {max_bad_share}. Give a share from 0 to 1."
+            )
+        self.max_bad_share = max_bad_share
+        self.bad: dict[int, Fault] = {}
+        self.untold: list[Fault] = []  # met by this process, not yet known to the others
+        self.stopping = self.too_many = False
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """A resumed run goes on counting."""
+        checkpoint["bad_images"] = [list(fault) for fault in self.bad.values()]
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Take over the list of a resumed run."""
+        if runner._resume:
+            self.bad = {fault[0]: Fault(*fault) for fault in checkpoint.get("bad_images", [])}
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the agreement of the processes; write the list as it was at the resumed step.
+
+        Raises:
+            UserError: Too many of the images listed there still cannot be used.
+        """
+        self.agree = Agreement(next(runner.model.parameters()).device)
+        dataset = runner.train_dataloader.dataset
+        if self.bad and hasattr(dataset, "is_usable"):
+            still = [{number: dataset.is_usable(number) for number in self.bad} if is_main_process() else {}]
+            broadcast_object_list(still)
+            self.bad = {number: fault for number, fault in self.bad.items() if not still[0][number]}
+        self._write(runner)
+        if len(self.bad) > self.max_bad_share * len(dataset):
+            raise UserError(self.refusal(runner))
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Share what happened in this step."""
+        faults, runner.faults = runner.faults, []
+        self.untold += faults
+        stop, bad = self.agree([float(stop_requested()), float(len(faults))])
+        if bad:
+            self._tell(runner)
+        self.stopping |= stop > 0
+
+    def _tell(self, runner: Runner) -> None:
+        """All processes come here together."""
+        told = [Fault(*fault) for faults in all_gather_object(self.untold) for fault in faults]
+        self.untold = []
+        new = {fault.number: fault for fault in told if fault.number not in self.bad}
+        if not new:
+            return
+        self.bad |= new
+        self._write(runner)
+        images = len(runner.train_dataloader.dataset)
+        self.too_many = len(self.bad) > self.max_bad_share * images
+        runner.logger.warning(
+            f"Step {runner.iter + 1}: {len(new)} images could not be used and were replaced by others: "
+            f"{first_of([fault.name for fault in new.values()])}. In all {len(self.bad)} of {images} images "
+            f"({len(self.bad) / images:.2%}); names and reasons: {Path(runner.work_dir, BAD_IMAGES)}"
+        )
+
+    def _write(self, runner: Runner) -> None:
+        listing = Path(runner.work_dir, BAD_IMAGES)
+        if is_main_process() and not self.bad:
+            listing.unlink(missing_ok=True)  # of an earlier run
+        elif is_main_process():
+            lines = [
+                f"{_in_one_line(fault.name)}\t{' '.join(fault.reason.split())}\n"
+                for fault in sorted(self.bad.values())
+            ]
+            with replacing(listing) as part:
+                part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+    def refusal(self, runner: Runner) -> str:
+        """Why a run with too many unusable images does not go on."""
+        images = len(runner.train_dataloader.dataset)
+        return (
+            f"{len(self.bad)} of {images} images cannot be used, more than a share of {self.max_bad_share:g}: "
+            f"{first_of([fault.name for fault in sorted(self.bad.values())])}. Names and reasons: "
+            f"{Path(runner.work_dir, BAD_IMAGES)}. Put whole images under these names, or allow more with "
+            "--cfg-options default_hooks.watch.max_bad_share=SHARE."
+        )
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """Ends a run that was asked to stop, or that has too many broken images, with a checkpoint."""
+
+    priority = "LOWEST"  # the step is whole: schedules have moved, a checkpoint that was due is written
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the hook that knows; from now on signals wait for a step."""
+        self.watch = next(hook for hook in runner.hooks if isinstance(hook, WatchHook))
+        self.saved_in_validation = False
+        begin_steps()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """End here if it must be, and if no accumulated micro-batch waits for its optimizer step.
+
+        Raises:
+            Stopped: A process was asked to stop; a checkpoint was written.
+            UserError: Too many images cannot be used; a checkpoint was written.
+        """
+        stopping = self.watch.stopping and runner.iter + 1 < runner.max_iters  # else the run is done anyway
+        if not (stopping or self.watch.too_many) or not _step_is_whole(runner):
+            return
+        due = getattr(runner.train_loop, "validates_after", None)
+        unvalidated = due is not None and due(runner.iter + 1)
+        written = save_stopped(runner, runner.iter + 1, unvalidated)
+        if self.watch.too_many:
+            raise UserError(f"{self.watch.refusal(runner)} {written}")
+        raise Stopped(f"stopped after step {runner.iter + 1}. {written}")
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """A validation may outlast the time that a batch system leaves: write a checkpoint at once.
+
+        Raises:
+            Stopped: There is one process; several end together after the next training step.
+        """
+        if not stop_requested() or self.saved_in_validation:
+            return
+        self.saved_in_validation = True
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            return  # it has exchanged the weights for the validation
+        written = save_stopped(runner, runner.iter, unvalidated=True) if is_main_process() else ""
+        if get_world_size() == 1:
+            raise Stopped(f"stopped in the validation after step {runner.iter}. {written}")
+
+
+def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
+    """Write ``stopped.pth`` unless this step's checkpoint is there.
+
+    Args:
+        runner: The runner.
+        iteration: Finished iterations.
+        unvalidated: The resumed run begins with a validation.
+
+    Returns:
+        A sentence that says what can be resumed.
+    """
+    latest = Path(runner.work_dir, LATEST)
+    if runner.saved_iter != iteration or unvalidated:
+        model = getattr(runner.model, "module", runner.model)
+        broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+        if broken:
+            return f"No checkpoint was written, {broken[0]} is not finite. What was written before stays: {latest}."
+        meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
+        runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
+    return f"Continue from {latest} with --resume."
+
+
+def rescued(runner: Any, batches: Iterable[T]) -> Iterator[T]:
+    """Pass batches on; where none can be read any more, the steps made so far are saved before the run ends.
+
+    Raises:
+        UserError: As the data set; the message also says what can be resumed.
+    """
+    # At once: a loader draws a random number here, before the first step sets its seed.
+    iterator = iter(batches)
+
+    def passed_on() -> Iterator[T]:
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except UserError as error:
+                if runner.iter == 0:
+                    raise
+                raise UserError(f"{error} {save_stopped(runner, runner.iter)}") from error
+            yield batch
+
+    return passed_on()
+
+
+def _in_one_line(name: str) -> str:
+    return name.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _step_is_whole(runner: Any) -> bool:
+    """Whether no accumulated micro-batch waits for its optimizer step."""
+    should_update = getattr(runner.optim_wrapper, "should_update", None)
+    return should_update is None or bool(should_update())

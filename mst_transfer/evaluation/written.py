@@ -1,0 +1,93 @@
+"""What a test leaves behind beside its metrics: one JSON report, the confusion matrix as picture and table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mst_pretrain.checkpoints.storage import file_sha256, replacing
+from mst_pretrain.evaluation.report import surroundings, write_json
+
+from .iou_metric import MSTIoUMetric
+from .segmentation_scores import SegmentationScores
+
+
+def write_report(
+    work_dir: str | Path, metrics: Sequence[Any], settings: dict[str, Any], speed: dict[str, Any]
+) -> list[Path]:
+    """Write ``test_report.json``, and ``confusion_matrix.png`` and ``.csv`` for label maps.
+
+    Args:
+        work_dir: Receives the files.
+        metrics: The evaluator's metrics after the evaluation.
+        settings: ``config``, ``checkpoint`` and whatever else the test was run with.
+        speed: :meth:`SpeedHook.summary`.
+
+    Returns:
+        The files.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    report = {
+        **settings,
+        "checkpoint_sha256": file_sha256(settings["checkpoint"]),
+        **surroundings(device),
+        "speed": speed,
+        "scores": [metric.report for metric in metrics if getattr(metric, "report", None)],
+    }
+    path = Path(work_dir, "test_report.json")
+    write_json(report, path)
+    files = [path]
+    for metric in metrics:
+        if isinstance(metric, MSTIoUMetric) and metric.scores is not None:
+            files += [Path(work_dir, "confusion_matrix.csv"), Path(work_dir, "confusion_matrix.png")]
+            write_confusion_csv(metric.scores, files[-2])
+            draw_confusion(metric.scores, files[-1])
+    return files
+
+
+def write_confusion_csv(scores: SegmentationScores, path: Path) -> None:
+    """Pixels; a row per true class, a column per predicted class."""
+    with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["truth \\ prediction", *scores.classes])
+        writer.writerows(
+            [name, *row] for name, row in zip(scores.classes, scores.matrix.tolist(), strict=True)
+        )
+
+
+def draw_confusion(scores: SegmentationScores, path: Path) -> None:
+    """A square per pair of classes: the share of the true class's pixels in per cent; grey without any."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    share = 100 * scores.shares
+    count = len(scores.classes)
+    side = 2.2 + 0.42 * count
+    figure = Figure(figsize=(side + 0.6, side), dpi=130, layout="constrained")
+    axis = figure.add_subplot()
+    axis.set_facecolor("0.85")
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    axis.set_xticks(range(count), scores.classes, rotation=90)
+    axis.set_yticks(range(count), scores.classes)
+    axis.set_xlabel("predicted class")
+    axis.set_ylabel("true class")
+    axis.set_title("Pixels of each true class, per cent")
+    for row, column in np.argwhere(np.nan_to_num(share) >= 0.5):
+        value = share[row, column]
+        axis.text(
+            column,
+            row,
+            f"{value:.0f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="w" if value > 55 else "k",
+        )
+    figure.colorbar(image, ax=axis, shrink=0.8)
+    with replacing(path) as part:
+        FigureCanvasAgg(figure).print_png(part)

@@ -1,0 +1,1 @@
+"""Fine-tuning that resumes exactly, and what is checked before it."""

@@ -1,0 +1,145 @@
+"""What must hold before a transfer training or test starts: data, weights, number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mst_pretrain.checkpoints.storage import load_checkpoint
+from mst_pretrain.data.files import first_of
+from mst_pretrain.runtime.config import import_custom_modules
+from mst_pretrain.runtime.errors import UserError
+
+from ..comparison.rows import INIT_CFG, problem_of
+from ..data import folders, layouts
+from ..evaluation.settings import check_metrics, classes_of, trained_classes
+
+Names = tuple[str, ...] | None
+
+
+def check_training(cfg: Config) -> None:
+    """Training and validation data, the pretrained weights, the classes.
+
+    Raises:
+        UserError: One of them is not as the config says; nothing has been written or trained yet.
+    """
+    import_custom_modules(cfg)
+    _check_pretrained(cfg)
+    for loader in ("train_dataloader", "val_dataloader"):
+        _check_data(cfg, loader)
+    if cfg.get("val_dataloader"):
+        trained, scored = (classes_of(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
+        where, remedy = f"{cfg.filename}: val_dataloader.dataset", "Give both the same metainfo.classes."
+        _check_names(where, scored, "train_dataloader.dataset", trained, remedy)
+    check_metrics(cfg, "val")
+
+
+def check_test(cfg: Config) -> None:
+    """Test data, and its classes against the model's and the checkpoint's.
+
+    Raises:
+        UserError: One of them is not as the config says.
+    """
+    import_custom_modules(cfg)
+    if not Path(cfg.load_from).is_file():
+        raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
+    _check_data(cfg, "test_dataloader")
+    trained, scored = trained_classes(load_checkpoint(cfg.load_from)), classes_of(cfg)
+    if trained is None and scored:
+        print(
+            f"warning: {cfg.load_from} does not say which classes it was trained with; taken for those of "
+            f"{cfg.filename}: {first_of(scored)}",
+            flush=True,
+        )
+    where = f"{cfg.filename}: test_dataloader.dataset"
+    remedy = "Set its metainfo.classes to the checkpoint's, or give a checkpoint of this config."
+    _check_names(where, scored, cfg.load_from, trained, remedy)
+
+
+def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: str) -> None:
+    """Label i has one name in training and wherever it is scored; nothing is said where a side has no names."""
+    if not names or not trained or names == trained:
+        return
+    place, (name, wanted) = next(
+        (place, pair) for place, pair in enumerate(zip_longest(names, trained)) if pair[0] != pair[1]
+    )
+    raise UserError(
+        f"{where} has other classes than {origin}, so results would be counted for wrong ones: label {place} is "
+        f"{_quoted(name)} and was trained as {_quoted(wanted)} ({len(names)} and {len(trained)} classes). {remedy}"
+    )
+
+
+def _quoted(name: str | None) -> str:
+    return "absent" if name is None else f"'{name}'"
+
+
+def _check_pretrained(cfg: Config) -> None:
+    init = cfg.model.backbone.get("init_cfg")
+    if not init or init.get("type") != "Pretrained":
+        return
+    path = Path(init["checkpoint"])
+    if message := problem_of(path):
+        another = (
+            "" if path.is_file() else f"; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE"
+        )
+        raise UserError(f"{message}{another}; or start from random weights: --init random")
+    if path.is_file():
+        return
+    config = f"configs/pretrain/{path.parent.name}.py"
+    raise UserError(
+        f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}; or name "
+        "another file: --cfg-options model.backbone.init_cfg.checkpoint=FILE; or start from random weights: "
+        "--cfg-options model.backbone.init_cfg=None"
+    )
+
+
+def _check_data(cfg: Config, loader: str) -> None:
+    dataset = cfg.get(loader) and cfg[loader].get("dataset")
+    if not dataset:
+        return
+    classes = classes_of(cfg, loader)
+    if dataset.type == "CocoDataset":
+        layouts.check_coco(
+            dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes, _needs_masks(cfg, loader)
+        )
+    elif dataset.type == "StreetSegmentation":
+        layouts.check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
+    elif dataset.type == "FolderSegmentation":
+        root, prefix = Path(dataset.get("data_root") or ""), dataset.data_prefix
+        folders.check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
+    if classes:
+        _check_classes(cfg, loader, len(classes))
+
+
+def _check_classes(cfg: Config, loader: str, count: int) -> None:
+    """Every head that has a number of classes has the data's."""
+    for key, value in _values(cfg.model, "num_classes", "model"):
+        if value != count:
+            raise UserError(
+                f"{cfg.filename}: {key}={value}, but the data set of {loader} has {count} classes. Set "
+                f"--cfg-options {key}={count}, or the data's classes in {loader}.dataset.metainfo.classes."
+            )
+
+
+def _needs_masks(cfg: Config, loader: str) -> bool:
+    """The data set's pipeline loads them, or the split's metric compares them."""
+    evaluators = cfg.get(loader.replace("_dataloader", "_evaluator"))
+    loads = any(value for _, value in _values(cfg[loader], "with_mask", loader))
+    return loads or any("segm" in value for _, value in _values(evaluators, "metric", "") if value)
+
+
+def _values(node: Any, wanted: str, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a key in nested dictionaries and lists, with its dotted path."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == wanted:
+                yield f"{prefix}.{key}", value
+            else:
+                yield from _values(value, wanted, f"{prefix}.{key}")
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _values(value, wanted, f"{prefix}.{index}")

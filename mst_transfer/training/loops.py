@@ -1,0 +1,162 @@
+"""Training loops of the detection and segmentation configs: a resumed run is the uninterrupted one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch.utils.data import DataLoader
+
+from mst_pretrain.runtime.errors import InvalidValue, UserError
+from mst_pretrain.training.randomness import seed_all
+from mst_pretrain.training.watch import rescued
+
+from .resume import numbered, start
+
+
+@LOOPS.register_module()
+class CappedEpochLoop(EpochBasedTrainLoop):
+    """MMEngine's epoch loop that continues inside an epoch, and can stop there: after ``max_iters`` iterations.
+
+    An epoch that is cut is not done: a checkpoint is written, the schedules by epoch do not move and nothing is
+    validated (tools/test.py measures what is wanted of a trial run). Resumed, it goes on with the batches that are
+    left.
+
+    Args:
+        runner: The runner.
+        dataloader: Training data.
+        max_epochs: Length of the schedule.
+        max_iters: Stop after so many iterations, or None for all epochs.
+        kwargs: ``val_begin``, ``val_interval``, ``dynamic_intervals`` as in MMEngine.
+
+    Raises:
+        InvalidValue: ``max_iters`` is not positive.
+        UserError: Resumed with epochs of another length.
+    """
+
+    dataloader: DataLoader
+
+    def __init__(
+        self, runner: Any, dataloader: Any, max_epochs: int, max_iters: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(runner, dataloader, max_epochs, **kwargs)
+        if max_iters is not None and max_iters < 1:
+            raise InvalidValue(f"max_iters must be positive or None, got {max_iters}")
+        self.dataloader = numbered(self.dataloader, runner.seed, get_rank())
+        self.full_iters = max_epochs * len(self.dataloader)
+        self._max_iters: int = min(self.full_iters, max_iters or self.full_iters)
+
+    def run(self) -> Any:
+        """Train from the current epoch to the last; what was stopped in a validation begins with it."""
+        self.runner.call_hook("before_train")
+        if self.runner.unvalidated and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            is_due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+            if self.runner.val_loop is not None and self._epoch >= self.val_begin and is_due:
+                self.runner.val_loop.run()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """One epoch or what is left of it, up to the last iteration."""
+        done = self._done()
+        if self._iter < self._max_iters or done == len(self.dataloader):  # else resumed where it had stopped
+            self.runner.call_hook("before_train_epoch")
+            self.runner.model.train()
+            start(self.dataloader, self._iter, skipped=done)
+            for index, (batch, faults) in enumerate(rescued(self.runner, self.dataloader), start=done):
+                self.runner.faults += faults
+                self.run_iter(index, batch)
+                if self._iter >= self._max_iters:
+                    break
+            if self._iter == (self._epoch + 1) * len(self.dataloader):
+                self.runner.call_hook("after_train_epoch")
+                self._epoch += 1
+            else:
+                self._save()
+        if self._max_iters <= self._iter < self.full_iters:
+            self.stop_training = True
+            self.val_begin = self._epoch + 1
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """One iteration, whose random numbers are its own."""
+        seed_all(self.runner.seed, get_rank(), self._iter, 0)
+        super().run_iter(idx, data_batch)
+
+    def _done(self) -> int:
+        """Finished iterations of the current epoch.
+
+        Raises:
+            UserError: The resumed iteration is in another epoch.
+        """
+        length = len(self.dataloader)
+        done = self._iter - self._epoch * length
+        if not 0 <= done <= length:
+            raise UserError(
+                f"cannot resume: the checkpoint is in epoch {self._epoch + 1} at iteration {self._iter}, and an epoch "
+                f"has {length} iterations here. Use the images, batch size and number of processes of the first run."
+            )
+        return done
+
+    def _save(self) -> None:
+        """The checkpoint of a cut epoch."""
+        if any(isinstance(hook, CheckpointHook) for hook in self.runner.hooks):
+            meta = {"epoch": self._epoch, "iter": self._iter}
+            self.runner.save_checkpoint(
+                self.runner.work_dir, f"iter_{self._iter}.pth", meta=meta, by_epoch=False
+            )
+
+
+@LOOPS.register_module()
+class ExactIterLoop(IterBasedTrainLoop):
+    """MMEngine's iteration loop that continues with the images that would have come next, augmented alike.
+
+    Args:
+        runner: The runner.
+        dataloader: Training data.
+        kwargs: ``max_iters``, ``val_begin``, ``val_interval``, ``dynamic_intervals`` as in MMEngine.
+    """
+
+    dataloader: DataLoader
+
+    def __init__(self, runner: Any, dataloader: Any, **kwargs: Any) -> None:
+        super().__init__(runner, dataloader, **kwargs)
+        del self.dataloader_iterator  # MMEngine 0.10 has started its workers
+        self.dataloader = numbered(self.dataloader, runner.seed, get_rank(), endless=True)
+
+    def run(self) -> Any:
+        """Train from the current iteration to the last; what was stopped in a validation begins with it."""
+        self.runner.call_hook("before_train")
+        if self.runner.unvalidated and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+        self.runner.call_hook("before_train_epoch")
+        if self._iter < self._max_iters:
+            start(self.dataloader, self._iter, skipped=self._iter)
+            batches = rescued(self.runner, self.dataloader)
+            while self._iter < self._max_iters and not self.stop_training:
+                self.runner.model.train()
+                batch, faults = next(batches)
+                self.runner.faults += faults
+                self.run_iter(batch)
+                self._decide_current_val_interval()
+                if self.validates_after(self._iter):
+                    self.runner.val_loop.run()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def validates_after(self, iteration: int) -> bool:
+        """Whether a validation follows so many finished iterations."""
+        is_due = iteration % self.val_interval == 0 or iteration == self._max_iters
+        return self.runner.val_loop is not None and iteration >= self.val_begin and is_due
+
+    def run_iter(self, data_batch: Any) -> None:
+        """One iteration, whose random numbers are its own."""
+        seed_all(self.runner.seed, get_rank(), self._iter, 0)
+        super().run_iter(data_batch)

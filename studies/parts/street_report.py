@@ -1,0 +1,286 @@
+"""The street-scene comparison: refuses runs that were not alike; mean, spread, classes, differences, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mst_pretrain.checkpoints.loading import load_state_dict
+from mst_pretrain.checkpoints.storage import INITIAL, LATEST, file_sha256, load_checkpoint
+from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import UserError
+from mst_transfer.comparison.optimizer import Table as OptimizerTable
+from mst_transfer.comparison.optimizer import table_differences
+from mst_transfer.comparison.record import OPTIMIZER, RESULTS
+from mst_transfer.comparison.report import SPREAD, as_json, draw, markdown
+from mst_transfer.comparison.table import TASKS, Cell, Table, column_of, mean_and_spread, read_record
+from mst_transfer.data.layouts import CITYSCAPES_CLASSES
+from mst_transfer.evaluation.segmentation_scores import SegmentationScores
+
+from .dense import load_frames, position_prior
+from .jobs import ROOT
+
+PRETRAIN, UPERNET = ROOT / "studies/configs/street_pretrain.py", ROOT / "studies/configs/street_upernet.py"
+PRIOR = "position prior"
+ANY_SIZE = (8, 8)  # the prior looks at no image
+SPLIT = "test_dataloader.dataset.data_prefix."
+BACKBONE = "teacher.backbone."
+Run = tuple[str, int]  # row and seed
+
+
+@dataclass
+class Results:
+    """Where everything is that one study has finished.
+
+    Attributes:
+        data: Folder in Cityscapes' layout.
+        rows: Of the tables, in this order; the first is the one that the others are compared with.
+        splits: Each fine-tuning was tested on, in a folder of that name.
+        fine_tuned: Work directories.
+        started_from: The checkpoint each fine-tuning should have started from.
+        pretrained: Work directories by arm and seed.
+    """
+
+    data: Path
+    rows: list[str]
+    splits: Sequence[str]
+    fine_tuned: dict[Run, Path]
+    started_from: dict[Run, Path]
+    pretrained: dict[Run, Path]
+
+
+def write_report(results: Results, out: Path, command: str) -> str:
+    """``report.md``, ``report.json`` and ``report.png`` in ``out``; returns the Markdown.
+
+    Raises:
+        UserError: Runs that differ in more than they should.
+    """
+    pretraining = check_pretraining(results.pretrained)
+    optimizer = check_optimizers(results.fine_tuned)
+    records = read_records(results)
+    tables = [table_of(results, records, split) for split in results.splits]
+    lengths = [
+        f"`{command}`",
+        f"Pretraining (studies/configs/street_pretrain.py, DINO and MST alike): {pretraining['steps']} steps of "
+        f"{pretraining['batch']} frames, {pretraining['images']:,} train frames seen. The random weights are those "
+        "that MST's pretraining began with; DINO's began with the same, tensor by tensor.",
+        f"Fine-tuning (studies/configs/street_upernet.py): {lengths_of(records)}.",
+        f"Optimisers: all {len(optimizer)} parameters have the same learning rate, weight decay and shape in all "
+        f"{len(results.fine_tuned)} fine-tunings, as each run recorded them ({OPTIMIZER}).",
+    ]
+    classes = {split: class_table(results, split) for split in results.splits}
+    gaps = {table.task.name: differences(table, results.rows) for table in tables}
+    lines = ["# Street scenes", "", *(f"{line}\n" for line in lengths), markdown(tables)]
+    for split, by_class in classes.items():
+        lines += [*class_markdown(by_class, f"IoU per class, CamVid {split}"), ""]
+    lines += difference_markdown(gaps)
+    lines += ["", "| pretraining | seed | checkpoint (sha256) | its start (sha256) |", "|---|---|---|---|"]
+    lines += [
+        f"| {run['arm']} | {run['seed']} | {run['sha256']} | {run['initial_sha256']} |"
+        for run in pretraining["runs"]
+    ]
+    text = "\n".join(lines) + "\n"
+    (out / "report.md").write_text(text, encoding="utf-8")
+    whole = {"command": command, "pretraining": pretraining, "optimizer": optimizer, "classes": classes}
+    report = json.dumps({**whole, "differences": gaps, **as_json(tables)})
+    write_json(json.loads(report.replace(f"{ROOT}/", "")), out / "report.json")  # paths of this machine
+    draw(tables, out / "report.png")
+    return text
+
+
+def check_pretraining(folders: dict[Run, Path]) -> dict[str, Any]:
+    """Length, batch and digests of the pretrainings.
+
+    Raises:
+        UserError: They differ in more than mask, decoder and seed, or two of one seed began with other backbones.
+    """
+    settings: dict[Run, Any] = {}
+    runs = []
+    for (arm, seed), folder in folders.items():
+        meta = load_checkpoint(folder / LATEST)["meta"]
+        cfg = Config.fromstring(meta["cfg"], ".py")
+        settings[arm, seed] = {"steps": meta["iter"], **alike(cfg)}
+        digests = {"sha256": file_sha256(folder / LATEST), "initial_sha256": file_sha256(folder / INITIAL)}
+        runs.append({"arm": arm, "seed": seed, **digests})
+    first, *others = folders
+    for run in others:
+        if settings[run] != settings[first]:
+            keys = [key for key, value in settings[first].items() if settings[run].get(key) != value]
+            raise UserError(
+                f"{folders[run]} and {folders[first]} are no comparison: they differ in {', '.join(keys)}. Move one "
+                "away and run it again."
+            )
+        same_seed = next(other for other in folders if other[1] == run[1])
+        one, two = (load_state_dict(folders[other] / INITIAL, BACKBONE) for other in (run, same_seed))
+        if set(one) != set(two) or not all(torch.equal(one[key], two[key]) for key in one):
+            raise UserError(f"{folders[run]} and {folders[same_seed]} began with different backbones.")
+    batch = settings[first]["train_dataloader"]["batch_size"]
+    steps = settings[first]["steps"]
+    return {"steps": steps, "batch": batch, "images": steps * batch, "runs": runs}
+
+
+def alike(cfg: Config) -> dict[str, Any]:
+    """The part of a pretraining's config that does not depend on the arm, the seed or the folder."""
+    content: dict[str, Any] = cfg._cfg_dict.to_dict()
+    content["model"] = {k: v for k, v in content["model"].items() if k not in ("masking", "decoder")}
+    content["randomness"] = {k: v for k, v in content["randomness"].items() if k != "seed"}
+    return {k: v for k, v in content.items() if k not in ("work_dir", "resume", "load_from")}
+
+
+def check_optimizers(folders: dict[Run, Path]) -> OptimizerTable:
+    """The optimiser's table that every fine-tuning has.
+
+    Raises:
+        UserError: Two differ; the message names the parameters.
+    """
+    tables = {run: json.loads((folder / OPTIMIZER).read_text()) for run, folder in folders.items()}
+    first, *others = tables
+    for run in others:
+        if lines := table_differences(tables[first], tables[run]):
+            shown = "; ".join(lines[:3]) + (f" and {len(lines) - 3} more" if len(lines) > 3 else "")
+            raise UserError(
+                f"{folders[first]} and {folders[run]} are no comparison, their optimisers differ: {shown}"
+            )
+    return tables[first]
+
+
+def read_records(results: Results) -> dict[tuple[Run, str], dict[str, Any]]:
+    """The record of every test, by run and split.
+
+    Raises:
+        UserError: A run did not start from its row's checkpoint, or two of a split differ in config, options or length.
+    """
+    records = {}
+    for run, folder in results.fine_tuned.items():
+        start = file_sha256(results.started_from[run])
+        for split in results.splits:
+            (path,) = (folder / split).glob(f"{RESULTS}/*.json")
+            record = read_record(path)
+            if record["run"]["init_sha256"] != start or record["run"]["seed"] != run[1]:
+                raise UserError(
+                    f"{folder} was not trained from {results.started_from[run]} with seed {run[1]}."
+                )
+            # The row's name instead of a path, which differs by design; the split is the table's: no option, no
+            # other data.
+            options = {k: v for k, v in record["options"].items() if not k.startswith(SPLIT)}
+            data = {**(record["run"].get("data") or {}), "test": record.get("data")}
+            trained = {**record["run"], "init": run[0], "data": data}
+            records[run, split] = {**record, "options": options, "run": trained}
+    for split in results.splits:
+        own_records = [record for (_, own), record in records.items() if own == split]
+        columns = {(column_of(record), str(record.get("data"))) for record in own_records}
+        if len(columns) > 1:
+            raise UserError(
+                "the fine-tunings are no comparison: "
+                + " | ".join(sorted(map(str, columns)))
+                + ". Move away "
+                "those of another config or other options, and run them again."
+            )
+    return records
+
+
+def lengths_of(records: dict[tuple[Run, str], dict[str, Any]]) -> str:
+    """Steps, batch, frames; the same in every record, which :func:`read_records` has made sure of."""
+    run = next(iter(records.values()))["run"]
+    steps, batch = run["iterations"], run["batch"]
+    return f"{steps} steps of {batch} frames, {steps * batch:,} train frames seen"
+
+
+def table_of(results: Results, records: dict[tuple[Run, str], dict[str, Any]], split: str) -> Table:
+    """mIoU, mAcc and aAcc on one split: a row per initialisation."""
+    own = {run: record for (run, tested), record in records.items() if tested == split}
+    column = column_of(next(iter(own.values())))
+    cells = {
+        (column, row): Cell([record for (name, _), record in sorted(own.items()) if name == row])
+        for row in results.rows
+    }
+    return Table(replace(TASKS[1], name=f"CamVid {split}, mIoU / mAcc / aAcc"), [column], results.rows, cells)
+
+
+def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """IoU in per cent by row and class, with the mean over classes, of the position prior and every initialisation."""
+    classes = load_config(UPERNET).classes
+    prior = prior_scores(results.data, split, classes)
+    rows = {PRIOR: [prior.as_dict()]}
+    for row in results.rows:
+        reports = [
+            json.loads((folder / split / "test_report.json").read_text())
+            for (name, _), folder in results.fine_tuned.items()
+            if name == row
+        ]
+        rows[row] = [report["scores"][0] for report in reports]
+    return {
+        row: {
+            name: summary([s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores])
+            for name in (*classes, "mean")
+        }
+        for row, scores in rows.items()
+        if scores
+    }
+
+
+def prior_scores(data: Path, split: str, classes: Sequence[str]) -> SegmentationScores:
+    """Of the class that is most frequent at each pixel in the train frames."""
+    ids = [CITYSCAPES_CLASSES.index(name) for name in classes]
+    train, tested = (load_frames(data, part, ANY_SIZE, ids)[0] for part in ("train", split))
+    confusion = position_prior(train, tested, len(classes)).sum(0)
+    return SegmentationScores(confusion.numpy(), tuple(classes))
+
+
+def summary(fractions: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and spread in per cent of the seeds in which a class has an IoU."""
+    values = [100 * value for value in fractions if value is not None]
+    mean, spread = mean_and_spread(values) if values else (None, None)
+    return {"mean": mean, "spread": spread, "values": values}
+
+
+def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> list[str]:
+    """A row per class, a column per initialisation."""
+    lines = [f"### {title}", "", f"Per cent, mean over seeds; ± is the {SPREAD}.", ""]
+    lines += ["| class | " + " | ".join(by_row) + " |", "|---" * (len(by_row) + 1) + "|"]
+    for name in next(iter(by_row.values())):
+        cells = [text_of(columns[name]["mean"], columns[name]["spread"]) for columns in by_row.values()]
+        lines.append(f"| {'**mean**' if name == 'mean' else name} | {' | '.join(cells)} |")
+    return lines
+
+
+def text_of(mean: float | None, spread: float | None) -> str:
+    """``43.7 ± 0.2``; empty where there is none."""
+    return "" if mean is None else f"{mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+
+
+def differences(table: Table, rows: Sequence[str]) -> list[dict[str, Any]]:
+    """mIoU of each row minus that of each earlier one, seed by seed."""
+    (column,) = table.columns
+    by_row = {
+        row: {run["run"]["seed"]: run["metrics"]["mIoU"] for run in table.cells[column, row].runs}
+        for row in rows
+    }
+    found = []
+    for place, one in enumerate(rows):
+        for other in rows[:place]:
+            seeds = sorted(set(by_row[one]) & set(by_row[other]))
+            if seeds:
+                values = {str(seed): by_row[one][seed] - by_row[other][seed] for seed in seeds}
+                mean, spread = mean_and_spread(list(values.values()))
+                found.append({"of": one, "minus": other, "by_seed": values, "mean": mean, "spread": spread})
+    return found
+
+
+def difference_markdown(gaps: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A line per pair of rows and split."""
+    lines = ["### Differences in mIoU, seed by seed", "", "| tested on | difference | by seed | mean |"]
+    lines.append("|---|---|---|---|")
+    for title, pairs in gaps.items():
+        for pair in pairs:
+            seeds = ", ".join(f"{seed}: {value:+.2f}" for seed, value in pair["by_seed"].items())
+            mean = text_of(pair["mean"], pair["spread"])
+            lines.append(f"| {title.partition(',')[0]} | {pair['of']} - {pair['minus']} | {seeds} | {mean} |")
+    return lines

@@ -1,0 +1,370 @@
+"""Checkpoints: what is refused and how it reads, what is loaded, what survives a crash."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mst_pretrain.checkpoints import storage as checkpoint_io
+from mst_pretrain.checkpoints.loading import load_backbone, load_state_dict
+from mst_pretrain.checkpoints.storage import STALE, load_checkpoint, save_atomic, save_safetensors
+from mst_pretrain.runtime.errors import UserError
+
+PREFIX = "teacher.backbone."
+
+
+def vit(img_size: int | tuple[int, int] = 32, embed_dim: int = 8, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = dict(patch_size=8, embed_dim=embed_dim, depth=1, num_heads=2, num_classes=0)
+    return timm.create_model("vit_tiny_patch16_224", img_size=img_size, **shape)
+
+
+def prefixed(module: nn.Module) -> dict[str, Any]:
+    """A pretraining checkpoint of one backbone, with what stands beside it."""
+    state = {f"{PREFIX}{key}": value for key, value in module.state_dict().items()}
+    return {"state_dict": {**state, "mask_token": torch.ones(8)}, "meta": {"iter": 3}}
+
+
+def same_weights(one: nn.Module, other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[key]) for key, value in one.state_dict().items())
+
+
+class Malicious:
+    """Pickles to a call of os.system."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A wrong path would end in a traceback of the unpickler."""
+    with pytest.raises(UserError, match=r"absent\.pth"):
+        load_checkpoint(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_truncated_file_is_named(tmp_path: Path, name: str, kept: float) -> None:
+    """A half-copied checkpoint would end in a traceback, or load as something else."""
+    path, state = tmp_path / name, {"w": torch.arange(5000.0)}
+    if path.suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_safetensors(state, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else int(kept)])
+    with pytest.raises(UserError, match=rf"{name}.*copy it again"):
+        load_checkpoint(path)
+
+
+def test_code_in_a_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
+    """Opening a stranger's checkpoint would run its code; the message would not say what was found."""
+    marker = tmp_path / "marker"
+    torch.save({"state_dict": {"w": torch.ones(2)}, "x": Malicious(marker)}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil\.pth.*(posix|nt|os)\.system.*safetensors"):
+        load_checkpoint(tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious(marker), protocol=2))
+    with pytest.raises(UserError, match=r"plain\.pth"):
+        load_checkpoint(tmp_path / "plain.pth")
+    assert not marker.exists()
+    torch.save({"share": Fraction(1, 2)}, tmp_path / "class.pth")
+    with pytest.raises(UserError, match=r"class\.pth.*the object fractions\.Fraction"):
+        load_checkpoint(tmp_path / "class.pth")
+
+
+class Getattr:
+    """Pickles to getattr(owner, name), which MMEngine's histories use and attacks too."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.call = (owner, name)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, str]]:
+        return getattr, self.call
+
+
+@pytest.mark.parametrize(("owner", "name"), [(HistoryBuffer, "__init__"), (np.ndarray, "tofile")])
+def test_getattr_reaches_four_statistics_only(tmp_path: Path, owner: Any, name: str) -> None:
+    """The door that MMEngine's histories need would stand open for any attribute of any allowed class."""
+    torch.save({"x": Getattr(owner, name)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_mmengine_checkpoint_loads_weights_only(tmp_path: Path) -> None:
+    """No run could be resumed: MMEngine keeps loss histories in its checkpoints."""
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    numbers = {"f8": np.float64(0.5), "i8": np.int64(3), "u4": np.arange(3, dtype=np.uint32)}
+    torch.save(
+        {"message_hub": {"log_scalars": {"train/loss": history}, "numbers": numbers}}, tmp_path / "a.pth"
+    )
+    loaded = load_checkpoint(tmp_path / "a.pth")["message_hub"]
+    scalars = loaded["log_scalars"]["train/loss"]
+    assert scalars.current() == 2.0 and scalars.mean() == 1.5 and scalars.statistics("max", 2) == 2.0
+    assert loaded["numbers"]["f8"] == 0.5 and loaded["numbers"]["u4"].tolist() == [0, 1, 2]
+
+
+def test_file_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:
+    """A saved tensor would be searched for keys."""
+    torch.save(torch.ones(3), tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth.*Tensor"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_prefix_is_chosen_and_removed(tmp_path: Path, wrapper: str | None) -> None:
+    """Weights of the student would be taken for the teacher's, or keep their prefix."""
+    state = {f"{PREFIX}w": torch.ones(2), "student.backbone.w": torch.zeros(2), "epoch": 3}
+    torch.save(state if wrapper is None else {wrapper: state}, tmp_path / "a.pth")
+    loaded = load_state_dict(tmp_path / "a.pth", PREFIX)
+    assert set(loaded) == {"w"} and torch.equal(loaded["w"], torch.ones(2))
+    with pytest.raises(UserError, match=r"a\.pth.*'backbone\.'.*student, teacher"):
+        load_state_dict(tmp_path / "a.pth", "backbone.")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_backbone_loads_every_weight(tmp_path: Path, suffix: str) -> None:
+    """A weight would keep its random value, or the report would count others."""
+    source, target, path = vit(seed=1), vit(seed=2), tmp_path / f"a{suffix}"
+    if suffix == ".pth":
+        save_atomic(prefixed(source), path)
+    else:
+        save_safetensors(prefixed(source)["state_dict"], path)
+    assert not same_weights(target, source.state_dict())
+    report = load_backbone(target, path, PREFIX)
+    assert same_weights(target, source.state_dict())
+    count = len(source.state_dict())
+    assert (report.matched, report.missing, report.unexpected, report.resized) == (count, [], [], [])
+    assert str(report) == f"all {count} keys matched"
+
+
+def test_partial_coverage_fails_and_changes_nothing(tmp_path: Path) -> None:
+    """A load of 2 of 211 weights would train from scratch and say nothing."""
+    source, target = vit(seed=1), vit(seed=2)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    for spoil in ("missing", "shape"):
+        checkpoint = prefixed(source)
+        if spoil == "missing":
+            del checkpoint["state_dict"][f"{PREFIX}norm.bias"]
+        else:
+            checkpoint["state_dict"][f"{PREFIX}norm.bias"] = torch.zeros(9)
+        torch.save(checkpoint, tmp_path / f"{spoil}.pth")
+        with pytest.raises(UserError, match=rf"{spoil}\.pth.*norm\.bias.*another architecture"):
+            load_backbone(target, tmp_path / f"{spoil}.pth", PREFIX)
+        assert same_weights(target, before)
+    torch.save(prefixed(vit(embed_dim=16)), tmp_path / "wide.pth")
+    with pytest.raises(UserError, match=r"wide\.pth.*of another shape"):
+        load_backbone(target, tmp_path / "wide.pth", PREFIX)
+    assert same_weights(target, before)
+
+
+def test_skipped_and_unknown_weights_are_reported(tmp_path: Path) -> None:
+    """A head that starts anew would be an error, or weights that nobody uses would go unnoticed."""
+    source, target = vit(seed=1), vit(seed=2)
+    target.head = nn.Linear(8, 3)
+    checkpoint = prefixed(source)
+    checkpoint["state_dict"][f"{PREFIX}extra.weight"] = torch.ones(1)
+    torch.save(checkpoint, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"head\.weight"):
+        load_backbone(target, tmp_path / "a.pth", PREFIX)
+    report = load_backbone(target, tmp_path / "a.pth", PREFIX, skip=[r"head\."])
+    assert report.unexpected == ["extra.weight"] and "not used: extra.weight" in str(report)
+
+
+@pytest.mark.parametrize(("img_size", "grid"), [((48, 32), (6, 4)), (16, (2, 2)), ((24, 40), (3, 5))])
+def test_position_embedding_is_resized_to_the_grid(
+    tmp_path: Path, img_size: int | tuple[int, int], grid: tuple[int, int]
+) -> None:
+    """Positions would be transposed, off by a fraction of a patch, or [CLS] resized with them."""
+    source, target = vit(32, seed=1), vit(img_size, seed=2)
+    torch.save(prefixed(source), tmp_path / "a.pth")
+    report = load_backbone(target, tmp_path / "a.pth", PREFIX)
+    old = source.pos_embed[:, 1:].view(1, 4, 4, 8).permute(0, 3, 1, 2)
+    new = F.interpolate(old, grid, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(target.pos_embed, torch.cat([source.pos_embed[:, :1], new], 1))
+    assert report.resized == ["pos_embed"] and "resized: pos_embed" in str(report)
+
+
+def test_half_precision_position_embedding_is_resized_in_float32(tmp_path: Path) -> None:
+    """Positions of a half-precision checkpoint would be interpolated in half precision."""
+    source, target, reference = vit(32, seed=1).half(), vit(48, seed=2), vit(48, seed=2)
+    torch.save(prefixed(source), tmp_path / "half.pth")
+    torch.save(prefixed(source.float()), tmp_path / "float.pth")
+    load_backbone(target, tmp_path / "half.pth", PREFIX)
+    load_backbone(reference, tmp_path / "float.pth", PREFIX)
+    torch.testing.assert_close(target.pos_embed, reference.pos_embed.half().float(), rtol=0, atol=0)
+
+
+class Half:
+    """A file that takes four bytes and then fails."""
+
+    def __init__(self, stream: Any, failure: BaseException) -> None:
+        self.stream, self.failure = stream, failure
+
+    def __enter__(self) -> Half:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.stream.close()
+
+    def write(self, content: Any) -> int:
+        self.stream.write(bytes(content)[:4])
+        raise self.failure
+
+
+WRITERS = ["save_atomic", "save_safetensors"]
+FAILURES = [
+    pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="interrupted"),
+    pytest.param(OSError(28, "No space left on device"), UserError, id="full disk"),
+]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(("failure", "raised"), FAILURES)
+def test_crash_while_writing_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str, failure: BaseException, raised: type
+) -> None:
+    """A run stopped while saving would have neither the old nor the new checkpoint, or half a file beside it."""
+    path = tmp_path / ("a.pth" if writer == "save_atomic" else "a.safetensors")
+    write = getattr(checkpoint_io, writer)
+    write({"w": torch.zeros(3)}, path)
+
+    def half_a_file(file: Any, mode: str = "r") -> Any:
+        return Half(open(file, mode), failure) if "w" in mode else open(file, mode)
+
+    monkeypatch.setattr(checkpoint_io, "open", half_a_file, raising=False)
+    with pytest.raises(raised) as stopped:
+        write({"w": torch.ones(3)}, path)
+    monkeypatch.undo()
+    assert raised is KeyboardInterrupt or "cannot be written" in str(stopped.value)
+    assert torch.equal(load_state_dict(path)["w"], torch.zeros(3))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    write({"w": torch.ones(3)}, path)
+    assert torch.equal(load_state_dict(path)["w"], torch.ones(3))
+
+
+def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    """A slow writer would go on writing into the file that a faster one has just finished."""
+    path = tmp_path / "a.pth"
+    with checkpoint_io.replacing(path) as slow:
+        stream = open(slow, "wb")  # noqa: SIM115
+        stream.write(b"slow")
+        with checkpoint_io.replacing(path) as fast:
+            fast.write_bytes(b"fast and whole")
+        stream.write(b" and late")
+        stream.flush()
+        assert path.read_bytes() == b"fast and whole"
+        stream.close()
+    assert path.read_bytes() == b"slow and late"
+
+
+def test_only_what_nobody_wrote_to_for_a_day_is_removed(tmp_path: Path) -> None:
+    """A disk would fill with halves of killed writers, or a living writer's file be deleted under its hands: one on
+    another machine, or in a container where its process id means somebody else."""
+    path, dead = tmp_path / "a.pth", subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    young, old = STALE - 60, STALE + 60
+    names = {
+        f"a.pth.{platform.node()}-{dead.pid}-0123abcd.part": (young, True),
+        f"a.pth.{platform.node()}-{dead.pid}-1123abcd.part": (old, False),
+        f"a.pth.{platform.node()}-{os.getpid()}-2123abcd.part": (old, False),
+        "a.pth.else-where.org-1-3123abcd.part": (young, True),
+        "a.pth.else-where.org-1-4123abcd.part": (old, False),
+        f"b.pth.{platform.node()}-{dead.pid}-5123abcd.part": (old, True),
+        "a.pth.part": (old, True),
+        "a.pth.mine-1.part": (old, True),
+    }
+    for name, (age, _) in names.items():
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (0, time.time() - age))
+    save_atomic({"w": torch.ones(1)}, path)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "a.pth",
+        *(name for name, (_, kept) in names.items() if kept),
+    }
+
+
+def test_age_is_told_by_the_disks_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose clock is a day ahead would delete what others are writing on the shared disk."""
+    living = tmp_path / "a.pth.elsewhere-1-0123abcd.part"
+    living.write_text("half")
+    monkeypatch.setattr(time, "time", lambda: os.stat(living).st_mtime + 2 * STALE)
+    save_atomic({"w": torch.ones(1)}, tmp_path / "a.pth")
+    assert living.read_text() == "half"
+
+
+def test_a_folder_is_as_old_as_its_newest_file(tmp_path: Path) -> None:
+    """A large model that is being written into a folder made yesterday would be deleted."""
+    for name, age in (("0123abcd", STALE + 60), ("1123abcd", 0)):
+        folder = tmp_path / f"model.elsewhere-1-{name}.part"
+        folder.mkdir()
+        (folder / "weights").write_text("half")
+        os.utime(folder / "weights", (0, time.time() - age))
+        os.utime(folder, (0, time.time() - STALE - 60))
+    with checkpoint_io.replacing(tmp_path / "model") as part:
+        part.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.elsewhere-1-1123abcd.part"]
+
+
+def test_only_durable_files_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every one of thousands of pictures would wait for the disk, or a checkpoint not."""
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+    for durable, expected in ((False, 0), (True, 2)):
+        waits.clear()
+        with checkpoint_io.replacing(tmp_path / "a", durable) as part:
+            part.write_text(str(durable))
+        assert (tmp_path / "a").read_text() == str(durable) and len(waits) == expected
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, writer: str) -> None:
+    """A typing error in a destination would end in a traceback after hours of training."""
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / ("a.pth" if writer == "save_atomic" else "a.safetensors")
+    with pytest.raises(UserError, match=r"file/a\.\w+ cannot be written \((Not a directory|File exists)"):
+        getattr(checkpoint_io, writer)({"w": torch.ones(3)}, path)
+
+
+def test_safetensors_are_the_same_bytes_and_everybodys(tmp_path: Path) -> None:
+    """Digests of one content would differ from call to call, or colleagues could not read the file."""
+    metadata = {name: name for name in "abcdefgh"}
+    for index in range(4):
+        save_safetensors(
+            {"w": torch.arange(5.0), "b": torch.ones(2).half()}, tmp_path / f"{index}.safetensors", metadata
+        )
+    written = {(tmp_path / f"{index}.safetensors").read_bytes() for index in range(4)}
+    assert len(written) == 1
+    loaded = load_checkpoint(tmp_path / "0.safetensors")
+    assert loaded["meta"] == metadata and loaded["state_dict"]["b"].dtype == torch.float16
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "0.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_atomic_writer_keeps_everything(tmp_path: Path) -> None:
+    """Folders would have to exist, or what is read would differ from what was written."""
+    path = tmp_path / "new/folder/a.pth"
+    save_atomic({"w": torch.arange(3), "meta": {"iter": 7, "name": "x"}}, path)
+    loaded = load_checkpoint(path)
+    assert loaded["w"].tolist() == [0, 1, 2] and loaded["meta"] == {"iter": 7, "name": "x"}
+    view = torch.arange(6.0).view(2, 3).T
+    save_safetensors({"w": view.requires_grad_()}, tmp_path / "other/b.safetensors", {"architecture": "vit"})
+    assert torch.equal(load_state_dict(tmp_path / "other/b.safetensors")["w"], view)

@@ -1,0 +1,169 @@
+"""Entries of a COCO JSON that training or its validation cannot use: refused before both, with number and example."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mst_pretrain.runtime.errors import UserError
+from mst_transfer.data import layouts
+from examples.quickstart import street
+from mst_transfer.data.coco_faults import coco_faults
+from mst_transfer.data.prepare import prepare
+
+Edit = Callable[[dict[str, Any]], Any]
+TRAIN, VAL = (f"annotations/instances_{split}2017.json" for split in ("train", "val"))
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    street.generate(tmp_path, seed=2, train=2, val=1, height=48, width=64)
+    return tmp_path / "coco"
+
+
+def edited(path: Path, edit: Edit) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return dict(content)
+
+
+def strings(content: dict[str, Any]) -> None:
+    """Image ids in quotes, as some exporters write them."""
+    for image in content["images"]:
+        image["id"] = str(image["id"])
+    for annotation in content["annotations"]:
+        annotation["image_id"] = str(annotation["image_id"])
+
+
+FAULTS: dict[str, tuple[Edit, str]] = {
+    "annotation id 0": (
+        lambda c: c["annotations"][0].update(id=0),
+        r"1 ids of 'annotations' .* whole numbers from 1: 0\. .*number the annotations 1, 2, 3",
+    ),
+    "annotation id twice": (
+        lambda c: [a.update(id=7) for a in c["annotations"][:3]],
+        r"1 ids of 'annotations' are used twice .*: 7\.",
+    ),
+    "image id twice": (
+        lambda c: c["images"].append(dict(c["images"][0])),
+        r"1 ids of 'images' are used twice .*number the images",
+    ),
+    "image ids in quotes": (strings, r"\d ids of 'images' .* whole numbers from 0: '\d"),
+    "no number in a box": (
+        lambda c: c["annotations"][1].update(bbox=[1.0, float("nan"), 5.0, 5.0]),
+        r"1 boxes are not .* finite .*: annotation \d+ -> bbox \[1\.0, nan, 5\.0, 5\.0\]\. Correct",
+    ),
+    "no area": (lambda c: c["annotations"][1].update(area=None), r"1 boxes are not .*with an area"),
+    "category name twice": (
+        lambda c: c["categories"][1].update(name=c["categories"][0]["name"]),
+        r"1 category names are used twice: 'person'\. Rename or merge",
+    ),
+    "no mask": (
+        lambda c: [a.pop("segmentation") for a in c["annotations"][:2]],
+        r"2 annotations have no mask .*: annotation \d+, annotation \d+\. Add the masks, .*train boxes only",
+    ),
+    "empty mask": (lambda c: c["annotations"][0].update(segmentation=[]), "1 annotations have no mask"),
+    "mask of two points": (
+        lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4]]),
+        "1 annotations have no mask",
+    ),
+}
+
+
+@pytest.mark.parametrize("split", [TRAIN, VAL])
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_training_cannot_use(coco: Path, name: str, split: str) -> None:
+    """prepare_data would find no problem, and training end in a traceback, or lose objects without a word."""
+    edit, message = FAULTS[name]
+    edited(coco / split, edit)
+    with pytest.raises(UserError, match=message) as error:
+        layouts.check_coco(coco, split, split[22:-5], masks=True)
+    assert str(error.value).startswith(f"{coco / split}: ")
+    findings, _ = prepare("coco", coco, any_count=True)
+    (problem,) = findings.problems
+    assert (problem.kind, problem.path) == ("entries", coco / split)
+    assert f"{problem.path}: {problem.what}" == str(error.value)
+
+
+def test_faults_of_several_kinds_are_all_named(coco: Path) -> None:
+    """A file would be mended and checked once for each of its faults."""
+
+    def edit(content: dict[str, Any]) -> None:
+        for name in ("no number in a box", "category name twice", "empty mask"):
+            FAULTS[name][0](content)
+
+    found = coco_faults(edited(coco / TRAIN, edit), masks=True)
+    assert [fault.split()[1] for fault in found] == ["category", "boxes", "annotations"]
+
+
+def test_boxes_without_masks_suffice_for_boxes(coco: Path) -> None:
+    """Data sets that only have boxes could not be prepared, or trained on with a config of boxes."""
+    for split in (TRAIN, VAL):
+        edited(coco / split, lambda content: [a.pop("segmentation") for a in content["annotations"]])
+    assert layouts.check_coco(coco, TRAIN, "train2017") == 2
+    findings, _ = prepare("coco", coco, any_count=True, boxes_only=True)
+    assert findings.problems == []
+
+
+def test_run_lengths_are_masks(coco: Path) -> None:
+    """COCO's crowds would be refused: their masks are run lengths, of lists or of text."""
+    rles = ({"size": [48, 64], "counts": [10, 20, 3042]}, {"size": [48, 64], "counts": "abc"})
+
+    def edit(content: dict[str, Any]) -> None:
+        for annotation, rle in zip(content["annotations"], rles, strict=False):
+            annotation.update(segmentation=rle, iscrowd=1)
+
+    assert coco_faults(edited(coco / TRAIN, edit), masks=True) == []
+
+
+def test_areas_of_zero_are_a_problem(coco: Path) -> None:
+    """mmdet drops an object of area 0: training would see fewer objects than the file has, and nobody know."""
+
+    def edit(content: dict[str, Any]) -> None:
+        first, second, third = content["annotations"][:3]
+        first["area"] = 0
+        second["area"] = -1.0
+        third["bbox"][3], third["area"] = 0.0, 0.0  # COCO has such boxes: left out, and no problem
+
+    content = edited(coco / TRAIN, edit)
+    findings, _ = prepare("coco", coco, any_count=True)
+    (problem,) = findings.problems
+    first, second = (annotation["id"] for annotation in content["annotations"][:2])
+    count = len(content["annotations"])
+    assert (problem.kind, problem.path) == ("no area", coco / TRAIN)
+    assert problem.what == f"2 of {count}: annotation {first}, annotation {second}"
+    assert any("1 boxes are smaller than a pixel" in note for note in findings.notes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"area": 0}, {"iscrowd": 1}, {"bbox": [3.0, 3.0, 0.5, 9.0]}],
+    ids=lambda change: next(iter(change)),
+)
+def test_nothing_left_to_train_on(coco: Path, change: dict[str, Any]) -> None:
+    """A run would train for days on no object and end with code 0 and mAP 0."""
+    edited(coco / TRAIN, lambda content: [a.update(change) for a in content["annotations"][1:]])
+    assert layouts.check_coco(coco, TRAIN, "train2017") == 2  # one object is left
+    content = edited(coco / TRAIN, lambda content: content["annotations"][0].update(change))
+    count = len(content["annotations"])
+    with pytest.raises(
+        UserError, match=rf"no object to train on .*of {count} annotations {count} are"
+    ) as error:
+        layouts.check_coco(coco, TRAIN, "train2017")
+    assert str(coco / TRAIN) in str(error.value) and "Write each object's 'area'" in str(error.value)
+
+
+def test_no_object_of_the_classes(coco: Path) -> None:
+    """Classes that occur nowhere in the file would be trained for days."""
+
+    def edit(content: dict[str, Any]) -> None:
+        content["categories"].append({"id": 99, "name": "tram"})
+
+    edited(coco / TRAIN, edit)
+    with pytest.raises(UserError, match=r"no object to train on .* 0 are of the classes trained"):
+        layouts.check_coco(coco, TRAIN, "train2017", ["tram"])

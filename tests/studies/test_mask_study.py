@@ -1,0 +1,183 @@
+"""The mask study: its arms, its dense probe, its statistics."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mst_pretrain.method.masking import make_mask
+from mst_pretrain.runtime.errors import UserError
+from studies.mask_study import COST, Study
+from studies.parts.arms import ALL, CPU, MASKS, Arm
+from studies.parts.cost import one_variant
+from studies.parts.dense import Frames, cell_shares, confusions, mean_iou, position_prior, probe
+from studies.parts.report import ReadOut, bootstrap_difference, write_report
+
+
+def test_the_expected_count_is_what_the_mask_hides() -> None:
+    """The table would print another number of hidden tokens than the arm hides."""
+    attention = torch.rand(2000, 8, 8, generator=torch.Generator().manual_seed(0))
+    for arm in ALL:
+        mask = make_mask(attention=attention, seeds=torch.arange(2000), **MASKS[arm.mask])
+        got = 0.0 if mask is None else mask.sum().item() / 2000
+        assert arm.hidden(64) == pytest.approx(got, rel=0.05), arm.name
+
+
+def test_arms_that_hide_too_little_are_no_comparison() -> None:
+    """An arm that hides one token would be reported as a masked arm, or DINO be left out."""
+    assert [arm.name for arm in ALL if not arm.comparable(64)] == [
+        "guided num 8 p 0.15",
+        "guided num 8 p 0.15, no decoder",
+    ]
+    assert all(arm.comparable(64) for arm in CPU)
+    assert Arm("none", False).name == "DINO" and len({arm.folder for arm in ALL}) == len(ALL) == 16
+
+
+def test_shares_and_confusions_count_pixels() -> None:
+    """Unlabelled pixels would count, or true and predicted class be swapped."""
+    labels = torch.tensor([[[0, 0, 1, 255], [0, 1, 1, 255]]])
+    shares = cell_shares(labels, (1, 2), 2)
+    assert shares.tolist() == [[[[0.75, 0.0]], [[0.25, 0.5]]]]
+    guess = torch.tensor([[[0, 1, 1, 0], [0, 0, 1, 1]]])
+    assert confusions(labels, guess, 2).tolist() == [[[2, 1], [1, 2]]]
+    assert mean_iou(torch.tensor([[2, 1], [1, 2]])).item() == pytest.approx(50.0)
+    assert mean_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])).item() == pytest.approx(
+        100 * (3 / 4 + 4 / 5) / 2
+    )
+
+
+def test_the_probe_learns_what_is_linear() -> None:
+    """The probe would not reach a map that its features hold, or beat the prior on noise."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (24, 4, 4), generator=generator)
+    enlarged = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    images = (enlarged.unsqueeze(1) * 80 + 20).expand(-1, 3, -1, -1).to(torch.uint8)
+    labels[:4, 0, 0] = 255
+    train, val = Frames(images[:16], labels[:16]), Frames(images[16:], labels[16:])
+
+    def seeing(pixels: Tensor) -> Tensor:
+        """One-hot of the brightness in each cell."""
+        mean = torch.nn.functional.adaptive_avg_pool2d(pixels[:, :1], 4)
+        return torch.cat([(mean < -1.0).float(), (mean > 0.5).float()], 1)
+
+    good = mean_iou(probe(seeing, train, val, 3, seed=0, epochs=60, lr=0.1).sum(0)).item()
+    blind = mean_iou(probe(lambda x: torch.ones(len(x), 2, 4, 4), train, val, 3, seed=0).sum(0)).item()
+    prior = mean_iou(position_prior(train, val, 3).sum(0)).item()
+    assert good > 99 and blind < 40 and prior < 60
+    confusion = position_prior(train, val, 3)
+    assert confusion.shape == (8, 3, 3) and (confusion.sum((1, 2)) == 16).all()
+
+
+def test_the_bootstrap_is_paired_and_signed() -> None:
+    """The interval would be of unpaired images, of the wrong sign, or miss a difference that is plain."""
+    generator = torch.Generator().manual_seed(0)
+    hard = torch.rand(1, 2000, generator=generator) < 0.3
+    better = hard | (torch.arange(2000) % 20 == 0)
+    difference, low, high = bootstrap_difference(better, hard)
+    assert difference == pytest.approx(100 * (better.double().mean() - hard.double().mean()).item())
+    assert 0 < low < difference < high and high - low < 2.5  # unpaired it would be about 5.7 wide
+    assert bootstrap_difference(hard, hard) == (0.0, 0.0, 0.0)
+    counts = torch.randint(1, 50, (2, 30, 3, 3), generator=generator)
+    improved = counts + 40 * torch.eye(3, dtype=torch.int64)
+    difference, low, high = bootstrap_difference(improved, counts)
+    expected = (mean_iou(improved.sum(1)) - mean_iou(counts.sum(1))).mean().item()
+    assert difference == pytest.approx(expected) and 0 < low < difference < high
+
+
+def test_the_report_says_when_a_run_was_too_short(tmp_path: Path) -> None:
+    """An arm below raw pixels would be compared, a missing seed counted, or a baseline be taken for an arm."""
+    generator = torch.Generator().manual_seed(1)
+
+    def runs(share: float, *seeds: int) -> dict[int, ReadOut]:
+        correct = [torch.rand(400, generator=generator) < share for _ in range(2)]
+        return {
+            seed: ReadOut(*correct, torch.randint(1, 9, (5, 3, 3), generator=generator)) for seed in seeds
+        }
+
+    arms = {
+        "DINO": runs(0.3, 1, 2),
+        "guided 25 %": runs(0.5, 1),
+        "short": runs(0.05, 1),
+        "empty": {},
+        "raw pixels": runs(0.1, 0),
+        "position prior": {0: ReadOut(None, None, torch.ones(5, 3, 3, dtype=torch.int64))},
+    }
+    hidden: dict[str, float] = {"DINO": 0, "guided 25 %": 16, "short": 8, "empty": 8}
+    text = write_report(
+        tmp_path, arms, hidden, {"guided 25 %": 15.9}, ["x (1.2 tokens)"], None, "5 epochs", "cmd"
+    )
+    whole = json.loads((tmp_path / "report.json").read_text())
+    assert whole["below_raw_pixels"] == ["short"]
+    assert {name: set(rows) for name, rows in whole["differences"].items()} == {
+        "DINO": {"guided 25 %"},
+        "guided 25 %": {"DINO"},
+    }
+    assert list(whole["scores"]["DINO"]) == ["1", "2"] and "empty" not in whole["scores"]
+    assert "| guided 25 % | 1 | 15.9 (expected 16.0) |" in text and "Not run: x (1.2 tokens)" in text
+    assert "short ends below raw pixels" in text and (tmp_path / "report.png").stat().st_size > 1000
+    expected = 100 * (arms["guided 25 %"][1].knn.double().mean() - arms["DINO"][1].knn.double().mean())  # type: ignore[union-attr]
+    assert whole["differences"]["DINO"]["guided 25 %"]["knn"][0] == pytest.approx(expected.item())
+
+
+def test_the_cost_of_a_step_is_measured() -> None:
+    """The step of the study's config would not run, or its time and memory not be printed."""
+    result = one_variant(Path(__file__).parents[2] / "studies/configs/mask_cpu.py", decoder=False, batch=2)
+    assert 0 < result["seconds"] < 60 and result["gib"] > 0
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Of the CPU preset, two runs at a time, with read-outs and cost left out."""
+    (tmp_path / COST).write_text("{}")
+    study = Study("cpu", tmp_path, tmp_path, [], jobs=2)
+    monkeypatch.setattr(study, "read_out", lambda arm, seed: None)
+    return study
+
+
+def test_runs_share_the_cores(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --jobs 2 one run would wait for the other, or a run be left out."""
+    both, ran = threading.Barrier(2), []
+
+    def pretrain(arm: Arm, seed: int, deadline: float) -> bool:
+        both.wait(timeout=20)
+        ran.append((seed, arm.name))
+        return True
+
+    monkeypatch.setattr(study, "pretrain", pretrain)
+    assert study.run(deadline=float("inf"))
+    assert sorted(ran) == sorted((seed, arm.name) for seed in (1, 2, 3) for arm in CPU)
+
+
+def test_the_deadline_stops_every_run(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that have not begun would begin after the time is up, or the study call itself done."""
+    ran = []
+
+    def pretrain(arm: Arm, seed: int, deadline: float) -> bool:
+        ran.append(arm)
+        return False
+
+    monkeypatch.setattr(study, "pretrain", pretrain)
+    assert not study.run(deadline=time.monotonic() - 1)
+    assert not ran
+
+
+def test_one_failure_ends_the_study(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of other runs would go by before a run's error is shown."""
+    ran = []
+
+    def pretrain(arm: Arm, seed: int, deadline: float) -> bool:
+        ran.append(arm)
+        if (seed, arm) != (1, study.arms[0]):
+            study.jobs.stopped.wait(20)
+        raise UserError("broken")
+
+    monkeypatch.setattr(study, "pretrain", pretrain)
+    with pytest.raises(UserError, match="broken"):
+        study.run(deadline=float("inf"))
+    assert len(ran) < 6

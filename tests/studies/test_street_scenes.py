@@ -1,0 +1,203 @@
+"""The street-scene comparison goes through, is not repeated, and refuses runs that were not alike."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from examples.quickstart import street
+from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.errors import UserError
+from mst_transfer.comparison.optimizer import optimizer_table, table_differences
+from mst_transfer.comparison.table import TASKS, Cell, Column, Table
+from mst_transfer.data.baselines import cityscapes_position_prior
+from studies import street_scenes
+from studies.parts.jobs import ROOT, Jobs
+from studies.parts.street_report import UPERNET, differences, prior_scores
+from studies.street_scenes import WEIGHTS, main
+
+SHORT = ["train_cfg.max_iters=2", "train_dataloader.batch_size=2"]
+
+
+def test_a_process_that_fails_or_takes_too_long(tmp_path: Path) -> None:
+    """A failed run would count as finished, or run on after the time is up."""
+    jobs, log = Jobs(), tmp_path / "log"
+    assert jobs.call(["-c", "print('said')"], log, float("inf")) and log.read_text() == "said\n"
+    with pytest.raises(UserError, match="ended with code 3"):
+        jobs.call(["-c", "raise SystemExit(3)"], log, float("inf"))
+    assert not jobs.call(["-c", "import time; time.sleep(60)"], log, deadline=0.0)
+
+
+def test_a_run_of_other_options_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial of two steps in the same folder would stand in the table as the whole length."""
+    monkeypatch.setattr(Jobs, "call", lambda *_: True)
+    jobs = Jobs()
+    assert jobs.once("train", ["--max", "2"], tmp_path, 0.0) and jobs.once(
+        "train", ["--max", "2"], tmp_path, 0.0
+    )
+    with pytest.raises(UserError, match=r"run of other options.*--out"):
+        jobs.once("train", ["--max", "9"], tmp_path, 0.0)
+
+
+def test_the_optimizers_table_tells_every_difference() -> None:
+    """Arms that train a parameter at another rate, decay or size, or not at all, would be called equal."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    names = [name for name, _ in model.named_parameters()]
+
+    def table(**changes: Any) -> dict[str, dict[str, Any]]:
+        """Of AdamW with the second layer's weight in a group of its own, the first's bias left out."""
+        groups = [{"params": [model[0].weight, model[1].bias]}, {"params": [model[1].weight], **changes}]
+        return optimizer_table(model, torch.optim.AdamW(groups, lr=0.5, weight_decay=0.25))
+
+    whole = table()
+    assert list(whole) == [name for name in names if name != "0.bias"]
+    assert whole["1.weight"] == {"lr": 0.5, "weight_decay": 0.25, "shape": [1, 2]}
+    assert table_differences(whole, table()) == []
+    assert table(lr=0.125, initial_lr=0.5) == whole  # warm-up has begun: the rate before it counts
+    assert table_differences(whole, table(lr=0.125)) == ["1.weight: lr 0.5 and 0.125"]
+    assert table_differences(table(weight_decay=0.0), whole) == ["1.weight: weight_decay 0.0 and 0.25"]
+    other = {name: {**row, "shape": [9]} for name, row in whole.items() if name == "0.weight"}
+    assert table_differences(whole, {**whole, **other}) == ["0.weight: shape [2, 3] and [9]"]
+    fewer = {name: row for name, row in whole.items() if name != "1.bias"}
+    assert table_differences(whole, fewer) == table_differences(fewer, whole)
+    assert table_differences(whole, fewer) == ["1.bias: only in one of the two"]
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """A seed that only one row has would count, or the sign be turned round."""
+    scores = {"random": {1: 20.0, 2: 30.0, 3: 90.0}, "DINO": {1: 21.0, 2: 33.0}}
+    cells = {
+        row: Cell([{"run": {"seed": s}, "metrics": {"mIoU": v}} for s, v in runs.items()])
+        for row, runs in scores.items()
+    }
+    column = Column("upernet")
+    table = Table(TASKS[1], [column], list(cells), {(column, row): cell for row, cell in cells.items()})
+    (pair,) = differences(table, ["random", "DINO"])
+    assert (pair["of"], pair["minus"], pair["by_seed"]) == ("DINO", "random", {"1": 1.0, "2": 3.0})
+    assert pair["mean"] == 2.0 and pair["spread"] == pytest.approx(2**0.5)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What was called, each in this process instead of one of its own."""
+    called: list[list[str]] = []
+
+    def call(self: Jobs, arguments: list[str], log: Path, deadline: float) -> bool:
+        called.append(arguments)
+        for registry in (MMLogger, MessageHub, DefaultScope):  # as a new process would have them
+            registry._instance_dict.clear()
+        runpy.run_path(str(ROOT / arguments[0]))["main"](arguments[1:])
+        return True
+
+    monkeypatch.setattr(street_scenes.Jobs, "call", call)
+    return called
+
+
+@pytest.fixture
+def real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Drawn scenes in the place of CamVid; its test frames are the val frames."""
+    street.generate(tmp_path / "drawn", seed=1, train=4, val=2, height=60, width=80)
+    root = tmp_path / "camvid-as-cityscapes"
+    shutil.copytree(tmp_path / "drawn/cityscapes", root)
+    for folder in ("leftImg8bit", "gtFine"):
+        shutil.copytree(root / folder / "val", root / folder / "test")
+    monkeypatch.setenv("MST_REAL_DATA", str(tmp_path))
+    return root
+
+
+def test_the_whole_comparison(
+    real_data: Path,
+    calls: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A stage would not run, or run twice, or from other weights; runs that were not alike would be compared."""
+    monkeypatch.setattr(street_scenes, "SEEDS", (2,))
+    monkeypatch.setattr(street_scenes, "SPLITS", ("test",))
+    out = tmp_path / "out"
+    whole = ["--out", str(out), "--cfg-options", *SHORT]
+    main(whole)
+    tools = [call[0] for call in calls]
+    assert tools == ["tools/train.py"] * 2 + ["tools/train.py", "tools/test.py"] * 3
+    report = json.loads((out / "report.json").read_text())
+    text = (out / "report.md").read_text()
+    assert (out / "report.png").stat().st_size > 1000
+    assert "nothing is left" in capsys.readouterr().out
+
+    seed_dirs = {row: out / f"upernet/{row.lower()}/seed2" for row in WEIGHTS}
+    starts = {
+        row: file_sha256(out / "pretrain" / arm.folder / "seed2" / checkpoint)
+        for row, (arm, checkpoint) in WEIGHTS.items()
+    }
+    assert len(set(starts.values())) == 3 and starts["MST"][:12] in text
+    (table,) = report["tables"]
+    assert table["task"].startswith("CamVid test") and "data_prefix" not in text
+    for row, entry in zip(WEIGHTS, table["rows"], strict=True):
+        (run,) = entry["cells"][0]["runs"]
+        assert entry["initialisation"] == row and run["run"]["init_sha256"] == starts[row]
+        measured = json.loads((seed_dirs[row] / "test/test_metrics.json").read_text())
+        (value,) = entry["cells"][0]["metrics"]["mIoU"]["values"]
+        assert value == measured["mIoU"]
+        assert report["classes"]["test"][row]["mean"]["mean"] == pytest.approx(value)
+    classes = load_config(UPERNET).classes
+    assert tuple(report["classes"]["test"]["random"]) == (*classes, "mean") and len(classes) == 11
+    assert report["classes"]["test"]["position prior"]["pole"] == {"mean": None, "spread": None, "values": []}
+    assert (report["pretraining"]["steps"], report["pretraining"]["images"]) == (2, 4)
+    assert report["optimizer"]["decode_head.conv_seg.weight"]["shape"] == [11, 64, 1, 1]
+    masks = [[word for word in call if "masking.mode" in word] for call in calls[:2]]
+    assert masks == [["+model.masking.mode=none"], ["+model.masking.mode=attention"]]
+
+    calls.clear()
+    shutil.rmtree(seed_dirs["DINO"] / "test")
+    main([*whole, "--minutes", "0"])
+    assert not calls and "time is up" in capsys.readouterr().out
+    main(whole)
+    assert [call[0] for call in calls] == ["tools/test.py"]
+
+    def refused(path: Path, content: bytes, message: str) -> None:
+        """The report is not written while a file holds something else."""
+        before = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            main([*whole, "--report"])
+        path.write_bytes(before)
+
+    path = seed_dirs["DINO"] / "optimizer.json"
+    table = json.loads(path.read_text())
+    rate = table["backbone.trunk.cls_token"]["lr"]
+    table["backbone.trunk.cls_token"]["lr"] = 2 * rate
+    refused(path, json.dumps(table).encode(), f"backbone.trunk.cls_token: lr {rate} and {2 * rate}")
+    (path,) = (seed_dirs["MST"] / "test/results").glob("*.json")
+    record = json.loads(path.read_text())
+    record["run"]["options"]["optim_wrapper.optimizer.lr"] = 0.1
+    refused(path, json.dumps(record).encode(), "optim_wrapper.optimizer.lr=0.1")
+    arm, checkpoint = WEIGHTS["MST"]
+    trained = out / "pretrain" / arm.folder / "seed2" / checkpoint
+    refused(trained, trained.with_name("initial.pth").read_bytes(), "differ in steps")
+    begun = trained.with_name("initial.pth")
+    refused(begun, trained.read_bytes(), "began with different backbones")
+    record["run"]["options"].pop("optim_wrapper.optimizer.lr")
+    record["run"]["init_sha256"] = starts["DINO"]
+    refused(path, json.dumps(record).encode(), "was not trained from")
+    main([*whole, "--report"])
+
+
+def test_the_position_prior_is_that_of_the_data(real_data: Path) -> None:
+    """The bar in the table would be another than the quickstart's, which counts on its own."""
+    classes = load_config(UPERNET).classes
+    scores = prior_scores(real_data, "val", classes)
+    assert scores.mean_iou is not None
+    assert 100 * scores.mean_iou == pytest.approx(cityscapes_position_prior(real_data, classes))
