@@ -4,9 +4,9 @@
 
 A toy pretraining and two toy fine-tunings (by epochs and by iterations) run undisturbed on one process. Then each is
 started again, killed with its workers at a random moment after a checkpoint and inside an epoch, and resumed twice from
-the same files: on one process, where every tensor must be equal, and on two with half the images each, where the sums
-of floating-point numbers have another order. One JSON line; exit code 1 where a tensor differs, by more than
-``TOLERANCE`` of its largest value on two processes.
+the same files: on one process, where every tensor must be equal, and on two with half the images each, where sums of
+floating-point numbers have another order: there the distance to the undisturbed weights must be below ``TOLERANCE``
+of the way from the checkpoint to them. One JSON line; exit code 1 where it is not so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.qa.stop_and_resume import begin, wait_for  # noqa: E402
 
 IMAGES, BATCH, STEPS, INTERVAL = 18, 4, 44, 10
 KILLED_AFTER = (11, 30)  # steps, the first and the last
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 PRETRAIN = """
 _base_ = {base!r}
 data_root = {images!r}
@@ -179,13 +179,15 @@ def finish(config: Path, work_dir: Path, processes: int, *arguments: str) -> Pat
     return work_dir / "latest.pth"
 
 
-def deviation(one: Path, other: Path) -> tuple[int, float]:
-    """Tensors of two checkpoints that differ, and the largest difference relative to its tensor's largest value."""
-    states: list[dict[str, Any]] = [load_checkpoint(path)["state_dict"] for path in (one, other)]
-    assert states[0].keys() == states[1].keys()
-    pairs = [(states[0][key].double(), states[1][key].double()) for key in states[0]]
-    largest = max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs if a.numel())
-    return sum(not torch.equal(a, b) for a, b in pairs), largest
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, with 64 bits per number."""
+    return {key: value.double() for key, value in load_checkpoint(path)["state_dict"].items()}
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Euclidean, of all numbers of two runs."""
+    assert one.keys() == other.keys()
+    return sum(float((one[key] - other[key]).square().sum()) for key in one) ** 0.5
 
 
 def main() -> int:
@@ -215,17 +217,17 @@ def main() -> int:
                     kill(process)
                     step = load_checkpoint(killed / "latest.pth")["meta"]["iter"]
                     shutil.copytree(killed, halves)
-                    differ, _ = deviation(whole, finish(config, killed, 1, "--resume"))
-                    _, largest = deviation(
-                        whole, finish(of_two, halves, 2, "--resume", str(halves / "latest.pth"))
-                    )
+                    before = weights_of(halves / "latest.pth")
+                    on_one = weights_of(finish(config, killed, 1, "--resume"))
+                    on_two = weights_of(finish(of_two, halves, 2, "--resume", str(halves / "latest.pth")))
+                    expected = weights_of(whole)
                     results.append(
                         {
                             "run": run,
                             "workers": workers,
                             "resumed_at": step,
-                            "differ": differ,
-                            "two_processes": largest,
+                            "differ": sum(not torch.equal(on_one[key], expected[key]) for key in expected),
+                            "two_processes": distance(on_two, expected) / distance(before, expected),
                         }
                     )
                     print(json.dumps(results[-1]), file=sys.stderr, flush=True)
