@@ -26,7 +26,7 @@ from mst_pretrain.checkpoints.storage import save_safetensors
 from mst_pretrain.evaluation.report import surroundings
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 STEP = re.compile(

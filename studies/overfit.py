@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "studies/configs/overfit_mask_rcnn_swin.py"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mst_pretrain.runtime.errors import UserError
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 _ITERATION = re.compile(r"(?:Iter|Epoch)\((?:train|val|test)\)(?: \[\d+\])?\s*\[\s*(\d+)/(\d+)\]")
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mst_pretrain.runtime.errors import UserError
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).parents[2]
 FINISHED = "finished"  # beside what a call that ended well has written

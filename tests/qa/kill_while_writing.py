@@ -37,7 +37,7 @@ from torch import Tensor
 
 from mst_pretrain.checkpoints.storage import STALE, save_atomic, save_safetensors
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 Writer = Callable[[Mapping[str, Tensor], Path], None]

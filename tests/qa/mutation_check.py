@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
