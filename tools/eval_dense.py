@@ -11,17 +11,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from timm.models.swin_transformer import SwinTransformer
 
 from mst_pretrain.evaluation.arguments import add_backbone_arguments
 from mst_pretrain.evaluation.features import block_widths
-from mst_pretrain.evaluation.ranks import speaks
-from mst_pretrain.evaluation.report import publish, surroundings
+from mst_pretrain.evaluation.ranks import publish, speaks
 from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
 
@@ -98,11 +97,8 @@ def main(argv: list[str] | None = None) -> None:
 
     def train_and_test(runner: Any) -> tuple[dict[str, float], dict[str, Any]]:
         runner.train()
-        metrics = runner.test()
-        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-        return metrics, surroundings(
-            device
-        )  # run() ends the process group, and with it the number of processes
+        # run() ends the process group, and with it the number of processes
+        return runner.test(), environment_info()
 
     metrics, where = run(cfg, train_and_test)
     if speaks():

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mst_pretrain.data.files import check_image_folder
-from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data import baselines, layouts
 

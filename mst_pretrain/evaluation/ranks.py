@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from mmengine.dist import get_rank as rank
@@ -15,6 +17,7 @@ from mmengine.dist import get_world_size as world_size
 from torch import Tensor
 from torch import distributed as dist
 
+from ..runtime.atomic import write_json
 from ..runtime.errors import UserError, run_cli
 from ..training.launch import OTHER_RANK_WAITS
 
@@ -85,6 +88,15 @@ def counted(items: Iterable[T], total: int, what: str, every: float = 5.0, say: 
             left = round((now - begin) / done * (total - done))
             print(f"{what}: {done}/{total}, {left // 60}:{left % 60:02d} left", file=sys.stderr, flush=True)
             last = now
+
+
+def publish(result: dict[str, Any], out: str | Path | None) -> None:
+    """Write ``result`` to ``out``, whole or not at all, and print it as one line, in the first process only."""
+    if rank() > 0:
+        return
+    if out is not None:
+        write_json(result, out)
+    print(json.dumps(result), flush=True)
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import numbers
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from ..runtime.atomic import write_json
 from ..runtime.config import ConfigOptions, check_seed, explain, import_custom_modules, load_config
 from ..runtime.errors import STOPPED, Stopped, UserError
 from .signals import STOP_SIGNALS, ignore_signals
@@ -207,12 +207,9 @@ def on_first_rank(check: Callable[[], object]) -> None:
 
 def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
     """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
-    from ..checkpoints.storage import replacing
-
     path = Path(work_dir, "test_metrics.json")
     plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
-    with replacing(path) as part:
-        part.write_text(json.dumps(plain, indent=2) + "\n")
+    write_json(plain, path)
     titles = {
         "coco/bbox_mAP": "bbox mAP",
         "coco/segm_mAP": "segm mAP",

@@ -13,13 +13,12 @@ import numbers
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mst_pretrain.checkpoints.storage import file_sha256
-from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.runtime.atomic import file_sha256, write_json
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.training.loop import step_batch
 
 from .identity import (
@@ -84,7 +83,7 @@ class RunRecord(Hook):
             "batch": batch,
             "iterations": getattr(loop, "full_iters", loop.max_iters),
             "data": {"train": data_of(loop.dataloader.dataset), "test": tested_data_of(runner.cfg)},
-            **surroundings(_device()),
+            **environment_info(),
         }
 
 
@@ -126,14 +125,10 @@ class ResultRecord(Hook):
             "options": telling_options(self.options, runner.cfg),
             "data": data_of(runner.test_loop.dataloader.dataset),
             "metrics": {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, numbers.Real)},
-            **surroundings(_device()),
+            **environment_info(),
         }
         settings = json.dumps([record[key] for key in ("config_sha256", "options", "data")], sort_keys=True)
         name = (
             f"{digest[:12]}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}{'_tta' if self.tta else ''}"
         )
         write_json(record, Path(runner.work_dir, RESULTS, f"{name}.json"))
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.checkpoints.storage import replacing
-from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.runtime.atomic import replacing, write_json
 
 from .table import Cell, Table, Task, mean_and_spread
 

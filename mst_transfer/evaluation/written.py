@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mst_pretrain.checkpoints.storage import file_sha256, replacing
-from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.runtime.atomic import file_sha256, replacing, write_json
+from mst_pretrain.runtime.environment import environment_info
 
 from .iou_metric import MSTIoUMetric
 from .segmentation_scores import SegmentationScores
@@ -31,11 +30,10 @@ def write_report(
     Returns:
         The files.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     report = {
         **settings,
         "checkpoint_sha256": file_sha256(settings["checkpoint"]),
-        **surroundings(device),
+        **environment_info(),
         "speed": speed,
         "scores": [metric.report for metric in metrics if getattr(metric, "report", None)],
     }

@@ -9,9 +9,9 @@ from typing import Any
 
 import mmcv
 
-from mst_pretrain.checkpoints.storage import file_sha256
 from mst_pretrain.data.files import list_images
-from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.runtime.atomic import file_sha256, write_json
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.progress import Progress
 
@@ -95,7 +95,7 @@ class PredictionFiles:
         index = {
             **settings,
             "checkpoint_sha256": file_sha256(settings["checkpoint"]),
-            **surroundings(self.predictor.device),
+            **environment_info(self.predictor.device),
             kind: [{"id": i, "name": name} for i, name in zip(self.ids, self.predictor.classes, strict=True)],
             "images": done,
             "failed": failed,

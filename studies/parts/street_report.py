@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 
 from mst_pretrain.checkpoints.loading import load_state_dict
-from mst_pretrain.checkpoints.storage import INITIAL, LATEST, file_sha256, load_checkpoint
-from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.checkpoints.storage import INITIAL, LATEST, load_checkpoint
+from mst_pretrain.runtime.atomic import file_sha256, write_json
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.comparison.optimizer import Table as OptimizerTable

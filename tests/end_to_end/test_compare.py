@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.errors import run_cli
 
 ROOT = Path(__file__).parents[2]

@@ -35,7 +35,8 @@ import timm
 import torch
 from torch import Tensor
 
-from mst_pretrain.checkpoints.storage import STALE, save_atomic, save_safetensors
+from mst_pretrain.checkpoints.storage import save_atomic, save_safetensors
+from mst_pretrain.runtime.atomic import STALE
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_toolkit.resources import child_environment
 

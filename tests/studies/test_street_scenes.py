@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from examples.quickstart import street
-from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.comparison.optimizer import optimizer_table, table_differences

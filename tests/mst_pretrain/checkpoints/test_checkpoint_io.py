@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from mst_pretrain.checkpoints import storage as checkpoint_io
 from mst_pretrain.checkpoints.loading import load_backbone, load_state_dict
-from mst_pretrain.checkpoints.storage import STALE, load_checkpoint, save_atomic, save_safetensors
+from mst_pretrain.checkpoints.storage import load_checkpoint, save_atomic, save_safetensors
+from mst_pretrain.runtime.atomic import STALE
 from mst_pretrain.runtime.errors import UserError
 
 PREFIX = "teacher.backbone."

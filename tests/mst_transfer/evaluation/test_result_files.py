@@ -15,7 +15,7 @@ import pytest
 from mmengine.config import Config
 
 from examples.quickstart import sheet
-from mst_pretrain.evaluation import ranks, report
+from mst_pretrain.runtime import environment
 from mst_pretrain.training import launch
 from mst_transfer.comparison import report as comparison
 from mst_transfer.evaluation import SegmentationScores
@@ -115,8 +115,7 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
     origin = type("Origin", (), {"model": "m", "as_dict": lambda self: {"model": "m"}})()
     text = "train_cfg = dict(max_iters=1)\ntrain_dataloader = dict(batch_size=2)\ndata_root = ''\n"
     (tmp_path / "probe.py").write_text(f"{text}optim_wrapper = dict(optimizer=dict(lr=0.1))\n")
-    monkeypatch.setattr(report, "world_size", lambda: processes[0])
-    monkeypatch.setattr(ranks, "world_size", lambda: processes[0])
+    monkeypatch.setattr(environment, "get_world_size", lambda: processes[0])
     monkeypatch.setattr(probe, "run", run)
     monkeypatch.setattr(probe, "load_trunk", lambda *_: (None, origin))
     for name in ("put_backbone", "put_classes", "on_first_rank"):
