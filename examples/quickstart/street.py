@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_api
 
+from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.progress import Progress
 
 from .street_things import THINGS, render
 
@@ -68,13 +69,11 @@ def generate(
     for split in SPLITS:
         for folder in _folders(part, split):
             folder.mkdir(parents=True)
-    (part / "coco" / "annotations").mkdir()
     jobs = [(part, plan, split, i) for split in SPLITS for i in range(getattr(plan, split))]
     records = _draw_all(jobs)
     for split, scenes in (("train", records[:train]), ("val", records[train:])):
-        text = json.dumps(_coco_json(scenes))
-        (part / "coco" / "annotations" / f"instances_{split}2017.json").write_text(text)
-    (part / MARKER).write_text(json.dumps(marker))
+        write_json(_coco_json(scenes), part / f"coco/annotations/instances_{split}2017.json", indent=None)
+    write_json(marker, part / MARKER)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
 
@@ -96,20 +95,15 @@ def _folders(root: Path, split: str) -> tuple[Path, Path, Path]:
 
 
 def _draw_all(jobs: list[tuple[Path, Plan, str, int]]) -> list[dict[str, Any]]:
-    """Every scene in order, on all cores, with a progress line and the time left."""
+    """Every scene in order, on all cores, with progress."""
     workers = min(os.cpu_count() or 1, len(jobs))
     method = (
         "fork" if sys.platform == "linux" else None
     )  # children draw only; importing all again would cost more
-    start, records = time.monotonic(), []
     ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     with multiprocessing.get_context(method).Pool(workers, signal.signal, ignore) as pool:
-        for done, record in enumerate(pool.imap(draw_scene, jobs, chunksize=4), start=1):
-            records.append(record)
-            if done % max(1, len(jobs) // 10) == 0 or done == len(jobs):
-                left = (time.monotonic() - start) / done * (len(jobs) - done)
-                print(f"street scenes: {done}/{len(jobs)}, {left:.0f} s left", flush=True)
-    return records
+        scenes = pool.imap(draw_scene, jobs, chunksize=4)
+        return list(Progress("drawing street scenes", len(jobs)).over(scenes))
 
 
 def draw_scene(job: tuple[Path, Plan, str, int]) -> dict[str, Any]:

@@ -74,10 +74,10 @@ class PredictionFiles:
         """
         numbers = image_ids([path for path, _ in images], self.content, str(self.annotations))
         stems = Counter(name.with_suffix("") for _, name in images)
-        progress = Progress("predicting", len(images))
         done: list[dict[str, Any]] = []
         failed: list[dict[str, str]] = []
-        for (path, name), number in zip(images, numbers, strict=True):
+        progress = Progress("predicting", len(images))
+        for (path, name), number in progress.over(zip(images, numbers, strict=True)):
             output = name.with_suffix("") if stems[name.with_suffix("")] == 1 else name
             try:
                 done.append(
@@ -86,7 +86,6 @@ class PredictionFiles:
             except UserError as error:
                 failed.append({"file_name": name.as_posix(), "reason": str(error)})
                 print(f"left out: {error}", flush=True)
-            progress.step(1)
         if not done:
             raise UserError(f"not one of {len(images)} images could be predicted; the reasons stand above.")
         for iou_type, entries in self.results.items() if self.predictor.detects else ():

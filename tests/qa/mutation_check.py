@@ -196,7 +196,7 @@ checkpoints/loading.py checkpoints/test_checkpoint_io.py::test_position_embeddin
 - weight = _resize_position_embedding(module, weight, antialias)
 + weight = value
 
-checkpoints/storage.py checkpoints/test_checkpoint_io.py::test_crash_while_writing_leaves_the_old_file
+runtime/atomic.py checkpoints/test_checkpoint_io.py::test_crash_while_writing_leaves_the_old_file
 - part = temporary_name(path)
 + part = path
 
