@@ -76,6 +76,7 @@ def generate(
     write_json(marker, part / MARKER)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+    print(f"street scenes: {train} for training and {val} for validation drawn into {out}", flush=True)
 
 
 def _code_version() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import numbers
 import os
 import signal
 import sys
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from ..runtime.atomic import write_json
 from ..runtime.config import ConfigOptions, check_seed, explain, import_custom_modules, load_config
 from ..runtime.errors import STOPPED, Stopped, UserError
 from .signals import STOP_SIGNALS, ignore_signals
@@ -203,27 +201,6 @@ def on_first_rank(check: Callable[[], object]) -> None:
     """Run ``check`` in the first of the processes only; the others wait for it when they meet."""
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
         check()
-
-
-def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
-    """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
-    path = Path(work_dir, "test_metrics.json")
-    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
-    write_json(plain, path)
-    titles = {
-        "coco/bbox_mAP": "bbox mAP",
-        "coco/segm_mAP": "segm mAP",
-        "mIoU": "mIoU",
-        "mAcc": "mAcc",
-        "aAcc": "aAcc",
-    }
-    shown = [
-        f"{title} {100 * plain[key] if key.startswith('coco/') else plain[key]:.2f}"
-        for key, title in titles.items()
-        if key in plain
-    ]
-    print(f"{', '.join(shown)} (per cent; all: {path})", flush=True)
-    return path
 
 
 def torchrun() -> None:

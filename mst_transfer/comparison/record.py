@@ -1,6 +1,6 @@
 """What a training and a test leave for the comparison: row, config, seed, options, data; which checkpoint scored what.
 
-A training writes ``run.json`` and ``optimizer.json`` into its work directory; a test writes
+A training writes ``run.json`` into its work directory; a test writes
 ``results/CHECKPOINT_SETTINGS.json`` into its own, with ``run.json`` of the checkpoint's folder in it. SETTINGS is a
 digest of the test's config, options and data: a test overwrites only one of the same file with the same settings.
 """
@@ -30,13 +30,12 @@ from .identity import (
     telling_options,
     tested_data_of,
 )
-from .optimizer import optimizer_table
 
-OPTIMIZER, RESULTS = "optimizer.json", "results"
+RESULTS = "results"
 
 
 class RunRecord(Hook):
-    """Writes ``run.json`` and ``optimizer.json`` when training starts; a resumed run keeps what it began with.
+    """Writes ``run.json`` when training starts; a resumed run keeps what it began with.
 
     Args:
         config: Config file.
@@ -58,10 +57,6 @@ class RunRecord(Hook):
         path, record = Path(runner.work_dir, RUN), self.record(runner)
         if runner._resume:
             record = check_continues(runner._load_from or path, record)
-        model = getattr(runner.model, "module", runner.model)
-        write_json(
-            optimizer_table(model, runner.optim_wrapper.optimizer), path.with_name(OPTIMIZER), indent=None
-        )
         write_json(record, path)
 
     def record(self, runner: Runner) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from mmengine.config import Config
 
 from examples.quickstart import sheet
 from mst_pretrain.runtime import environment
-from mst_pretrain.training import launch
-from mst_transfer.comparison import report as comparison
+from mst_transfer.comparison import table as comparison
 from mst_transfer.evaluation import SegmentationScores
-from mst_transfer.evaluation.written import draw_confusion, write_confusion_csv
+from mst_transfer.evaluation.report import draw_confusion, write_confusion_csv, write_metrics
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,12 +48,11 @@ def picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {
-    "test_metrics.json": lambda folder, _: launch.write_metrics({"mIoU": 50.0}, folder),
+    "test_metrics.json": lambda folder, _: write_metrics({"mIoU": 50.0}, folder),
     "confusion_matrix.csv": lambda folder, _: write_confusion_csv(scores(), folder / "confusion_matrix.csv"),
     "confusion_matrix.png": lambda folder, _: draw_confusion(scores(), folder / "confusion_matrix.png"),
     "comparison.md": lambda folder, _: comparison.write([], ["a: not tested"], folder),
     "comparison.json": lambda folder, _: comparison.write([], ["a: not tested"], folder),
-    "comparison.png": lambda folder, _: comparison.write([], ["a: not tested"], folder),
     "quickstart.png": picture,
     "features.npz": lambda folder, _: arrays(folder / "features.npz"),
 }
@@ -85,6 +83,16 @@ def test_a_killed_writer_leaves_the_old_file(
     assert min(len(target.read_bytes()), len(replaced[0])) > len(b"old and whole")
     if not name.endswith(("png", "npz")):
         assert target.read_bytes() == replaced[0]
+
+
+def test_metrics_are_printed_in_per_cent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mAP is a fraction and mIoU a percentage in the frameworks: one of them would be printed wrong by 100."""
+    path = write_metrics({"coco/bbox_mAP": 0.125, "coco/segm_mAP": 0.1}, tmp_path)
+    assert json.loads(path.read_text()) == {"coco/bbox_mAP": 0.125, "coco/segm_mAP": 0.1}
+    write_metrics({"mIoU": 41.5, "mAcc": 50.0, "aAcc": 80.25}, tmp_path)
+    detection, segmentation = capsys.readouterr().out.splitlines()
+    assert detection.startswith("bbox mAP 12.50, segm mAP 10.00")
+    assert segmentation.startswith("mIoU 41.50, mAcc 50.00, aAcc 80.25")
 
 
 def test_arrays_are_numpys(tmp_path: Path) -> None:
