@@ -33,7 +33,7 @@ MARKER = "street.json"  # written last: its presence means complete
 
 
 @dataclass(frozen=True)
-class Plan:
+class SceneSet:
     """What determines every byte of the data set, apart from the drawing code."""
 
     seed: int
@@ -54,7 +54,7 @@ def generate(
     Raises:
         UserError: Impossible sizes, or ``out`` holds something that is not ours to replace.
     """
-    out, plan = Path(out), Plan(seed, train, val, height, width)
+    out, plan = Path(out), SceneSet(seed, train, val, height, width)
     if min(train, val) < 1 or min(height, width) < 32 or seed < 0:
         raise UserError(f"Street scenes need train and val >= 1, sides >= 32 and seed >= 0, not {plan}.")
     marker = asdict(plan) | {"code": _code_version()}
@@ -95,7 +95,7 @@ def _folders(root: Path, split: str) -> tuple[Path, Path, Path]:
     )
 
 
-def _draw_all(jobs: list[tuple[Path, Plan, str, int]]) -> list[dict[str, Any]]:
+def _draw_all(jobs: list[tuple[Path, SceneSet, str, int]]) -> list[dict[str, Any]]:
     """Every scene in order, on all cores, with progress."""
     workers = min(os.cpu_count() or 1, len(jobs))
     method = (
@@ -107,7 +107,7 @@ def _draw_all(jobs: list[tuple[Path, Plan, str, int]]) -> list[dict[str, Any]]:
         return list(Progress("drawing street scenes", len(jobs)).over(scenes))
 
 
-def draw_scene(job: tuple[Path, Plan, str, int]) -> dict[str, Any]:
+def draw_scene(job: tuple[Path, SceneSet, str, int]) -> dict[str, Any]:
     """Draw scene ``index`` of a split and write its four files (image twice, two label maps).
 
     Returns:

@@ -86,8 +86,7 @@ class Table:
             metrics = [run["metrics"] for run in self.runs.get((column, row), [])]
             values = [self.task.scale * scores[metric] for scores in metrics if metric in scores]
             if values:
-                mean, spread = mean_and_spread(values)
-                found[title] = {"mean": mean, "spread": spread, "n": len(values), "values": values}
+                found[title] = over_seeds(values)
         return found
 
     def text(self, column: Column, row: str) -> str:
@@ -101,14 +100,18 @@ class Table:
         return " / ".join(parts) + (f" (n={len(runs)})" if len(runs) > 1 else "")
 
 
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """``mean``, ``spread`` (the sample standard deviation, of two or more), ``n`` and the values; None of no values."""
+    mean = statistics.fmean(values) if values else None
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": mean, "spread": spread, "n": len(values), "values": list(values)}
+
+
 def with_spread(score: dict[str, Any]) -> str:
-    """``43.70 ± 0.21``, or the mean alone."""
+    """``43.70 ± 0.21`` of what :func:`over_seeds` gives, the mean of one value, or nothing."""
+    if score["mean"] is None:
+        return ""
     return f"{score['mean']:.2f}" + ("" if score["spread"] is None else f" ± {score['spread']:.2f}")
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and the sample standard deviation (n - 1) of two or more."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def collect(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -24,7 +24,7 @@ from mst_transfer.comparison.table import (
     as_json,
     column_of,
     markdown,
-    mean_and_spread,
+    over_seeds,
     read_record,
     with_spread,
 )
@@ -204,7 +204,7 @@ def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, A
         rows[row] = [report["scores"][0] for report in reports]
     return {
         row: {
-            name: summary([s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores])
+            name: in_per_cent([s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores])
             for name in (*classes, "mean")
         }
         for row, scores in rows.items()
@@ -220,11 +220,9 @@ def prior_scores(data: Path, split: str, classes: Sequence[str]) -> Segmentation
     return SegmentationScores(confusion.numpy(), tuple(classes))
 
 
-def summary(fractions: Sequence[float | None]) -> dict[str, Any]:
+def in_per_cent(fractions: Sequence[float | None]) -> dict[str, Any]:
     """Mean and spread in per cent of the seeds in which a class has an IoU."""
-    values = [100 * value for value in fractions if value is not None]
-    mean, spread = mean_and_spread(values) if values else (None, None)
-    return {"mean": mean, "spread": spread, "values": values}
+    return over_seeds([100 * value for value in fractions if value is not None])
 
 
 def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> list[str]:
@@ -232,7 +230,7 @@ def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> 
     lines = [f"### {title}", "", f"Per cent, mean over seeds; ± is the {SPREAD}.", ""]
     lines += ["| class | " + " | ".join(by_row) + " |", "|---" * (len(by_row) + 1) + "|"]
     for name in next(iter(by_row.values())):
-        cells = [with_spread(columns[name]) if columns[name]["values"] else "" for columns in by_row.values()]
+        cells = [with_spread(columns[name]) for columns in by_row.values()]
         lines.append(f"| {'**mean**' if name == 'mean' else name} | {' | '.join(cells)} |")
     return lines
 
@@ -250,8 +248,9 @@ def differences(table: Table, rows: Sequence[str]) -> list[dict[str, Any]]:
             seeds = sorted(set(by_row[one]) & set(by_row[other]))
             if seeds:
                 values = {str(seed): by_row[one][seed] - by_row[other][seed] for seed in seeds}
-                mean, spread = mean_and_spread(list(values.values()))
-                found.append({"of": one, "minus": other, "by_seed": values, "mean": mean, "spread": spread})
+                found.append(
+                    {"of": one, "minus": other, "by_seed": values, **over_seeds(list(values.values()))}
+                )
     return found
 
 

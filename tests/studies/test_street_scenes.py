@@ -125,7 +125,8 @@ def test_the_whole_comparison(
         assert report["classes"]["test"][row]["mean"]["mean"] == pytest.approx(value)
     classes = load_config(UPERNET).classes
     assert tuple(report["classes"]["test"]["random"]) == (*classes, "mean") and len(classes) == 11
-    assert report["classes"]["test"]["position prior"]["pole"] == {"mean": None, "spread": None, "values": []}
+    nothing = {"mean": None, "spread": None, "n": 0, "values": []}
+    assert report["classes"]["test"]["position prior"]["pole"] == nothing
     assert (report["pretraining"]["steps"], report["pretraining"]["images"]) == (2, 4)
     masks = [[word for word in call if "masking.mode" in word] for call in calls[:2]]
     assert masks == [["+model.masking.mode=none"], ["+model.masking.mode=attention"]]
