@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import numbers
 import os
 import signal
 import sys
@@ -203,30 +201,6 @@ def on_first_rank(check: Callable[[], object]) -> None:
     """Run ``check`` in the first of the processes only; the others wait for it when they meet."""
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
         check()
-
-
-def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
-    """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
-    from ..checkpoints.storage import replacing
-
-    path = Path(work_dir, "test_metrics.json")
-    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
-    with replacing(path) as part:
-        part.write_text(json.dumps(plain, indent=2) + "\n")
-    titles = {
-        "coco/bbox_mAP": "bbox mAP",
-        "coco/segm_mAP": "segm mAP",
-        "mIoU": "mIoU",
-        "mAcc": "mAcc",
-        "aAcc": "aAcc",
-    }
-    shown = [
-        f"{title} {100 * plain[key] if key.startswith('coco/') else plain[key]:.2f}"
-        for key, title in titles.items()
-        if key in plain
-    ]
-    print(f"{', '.join(shown)} (per cent; all: {path})", flush=True)
-    return path
 
 
 def torchrun() -> None:

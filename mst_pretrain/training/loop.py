@@ -16,10 +16,11 @@ from mmengine.utils import apply_to
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import load_model
-from ..checkpoints.storage import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
+from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.checking import check_once
 from ..data.replacement import Fault, decode
 from ..data.sources import FileSource
+from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
 from .hooks import ExactResumeHook
 from .randomness import seed_all

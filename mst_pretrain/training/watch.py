@@ -12,9 +12,10 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..checkpoints.storage import LATEST, replacing
+from ..checkpoints.storage import LATEST
 from ..data.files import first_of
 from ..data.replacement import Fault
+from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
 from .signals import begin_steps, stop_requested

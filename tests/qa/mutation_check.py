@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).parents[2]
 COPIED = (
@@ -196,7 +196,7 @@ checkpoints/loading.py checkpoints/test_checkpoint_io.py::test_position_embeddin
 - weight = _resize_position_embedding(module, weight, antialias)
 + weight = value
 
-checkpoints/storage.py checkpoints/test_checkpoint_io.py::test_crash_while_writing_leaves_the_old_file
+runtime/atomic.py checkpoints/test_checkpoint_io.py::test_crash_while_writing_leaves_the_old_file
 - part = temporary_name(path)
 + part = path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -264,16 +263,6 @@ def test_missing_extra_is_named(config: Path) -> None:
     cfg = load_config(config, {"+custom_imports": {"imports": ["a_module_that_is_not_there"]}})
     with pytest.raises(UserError, match=r"a_module_that_is_not_there.*setup_env\.sh"):
         launch.run(cfg, lambda runner: None)
-
-
-def test_metrics_are_printed_in_per_cent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """mAP is a fraction and mIoU a percentage in the frameworks: one of them would be printed wrong by 100."""
-    path = launch.write_metrics({"coco/bbox_mAP": 0.125, "coco/segm_mAP": 0.1}, tmp_path)
-    assert json.loads(path.read_text()) == {"coco/bbox_mAP": 0.125, "coco/segm_mAP": 0.1}
-    launch.write_metrics({"mIoU": 41.5, "mAcc": 50.0, "aAcc": 80.25}, tmp_path)
-    detection, segmentation = capsys.readouterr().out.splitlines()
-    assert detection.startswith("bbox mAP 12.50, segm mAP 10.00")
-    assert segmentation.startswith("mIoU 41.50, mAcc 50.00, aAcc 80.25")
 
 
 def test_values_that_cannot_work_are_named(config: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.comparison.identity import check_continues, data_of, telling_options
