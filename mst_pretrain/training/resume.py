@@ -89,10 +89,7 @@ def check_continues(checkpoint: str, before: dict[str, Any], now: dict[str, Any]
         UserError: Images per step, the training data, or a key of the config that changes the result are different.
     """
     if before.get("batch") and "batch" in now and before["batch"] != now["batch"]:
-        raise UserError(
-            f"cannot resume {checkpoint}: it was trained with {before['batch']} images per step, this run has "
-            f"{_batch_of(now)}, and every schedule counts steps. {_ways_to(before['batch'], now)}"
-        )
+        raise UserError(_batch_refusal(checkpoint, before["batch"], now))
     lines = list(changes(_compared(before["config"]), _compared(now["config"]))) if "config" in before else []
     one, other = before.get("data"), now.get("data")
     if (
@@ -157,14 +154,8 @@ def _data(data: dict[str, Any]) -> str:
     return f"{data['images']} images" + (f" {data['sha256'][:SHOWN]}" if data["sha256"] else "")
 
 
-def _batch_of(now: dict[str, Any]) -> str:
-    processes, size = get_world_size(), now["per_process"]
-    accumulated = now["batch"] // (processes * size)
-    return f"{now['batch']} = {processes} (processes) x {size} (batch_size) x {accumulated} (accumulated)"
-
-
-def _ways_to(batch: int, now: dict[str, Any]) -> str:
-    """What to type so that a step has this many images."""
+def _batch_refusal(checkpoint: str, batch: int, now: dict[str, Any]) -> str:
+    """What is different, and what to type so that a step has ``batch`` images again."""
     processes, size = get_world_size(), now["per_process"]
     accumulated = now["batch"] // (processes * size)
     ways = {
@@ -174,4 +165,8 @@ def _ways_to(batch: int, now: dict[str, Any]) -> str:
     if "accumulate" in (now["config"].get("train_cfg") or {}):
         ways["train_cfg.accumulate="] = processes * size
     found = [f"{what}{batch // others}" for what, others in ways.items() if batch % others == 0]
-    return f"Give {' or '.join(found) or f'a number of processes that divides {batch // accumulated}'}."
+    return (
+        f"cannot resume {checkpoint}: it was trained with {batch} images per step, this run has {now['batch']} = "
+        f"{processes} (processes) x {size} (batch_size) x {accumulated} (accumulated), and every schedule counts "
+        f"steps. Give {' or '.join(found) or f'a number of processes that divides {batch // accumulated}'}."
+    )

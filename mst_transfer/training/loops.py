@@ -13,7 +13,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from mst_pretrain.runtime.errors import InvalidValue, UserError
+from mst_pretrain.runtime.errors import InvalidValue
 from mst_pretrain.training.randomness import seed_all
 from mst_pretrain.training.runner import step_batch
 from mst_pretrain.training.watch import rescued
@@ -54,7 +54,7 @@ class ExactLoop(BaseLoop):
     def batches_from(self, epoch: int, skipped: int) -> Iterator[Any]:
         """The batches of the next iterations, in groups as those of the run's first start."""
         self.batches.group = (self.runner.resumed or {}).get("per_process", self.per_process)
-        self.dataloader.dataset.run_seed = self.runner.seed  # type: ignore[attr-defined]
+        vars(self.dataloader.dataset)["run_seed"] = self.runner.seed
         self.batches.start(self._iter, epoch, skipped)
         return rescued(self.runner, self.dataloader)
 
@@ -81,7 +81,6 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
 
     Raises:
         InvalidValue: ``max_iters`` is not positive.
-        UserError: Resumed with epochs of another length.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """One epoch or what is left of it, up to the last iteration."""
-        done = self._done()
+        done = self._iter - self._epoch * len(self.dataloader)
         if self._iter < self._max_iters or done == len(self.dataloader):  # else resumed where it had stopped
             self.runner.call_hook("before_train_epoch")
             self.runner.model.train()
@@ -124,21 +123,6 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
         if self._max_iters <= self._iter < self.full_iters:
             self.stop_training = True
             self.val_begin = self._epoch + 1
-
-    def _done(self) -> int:
-        """Finished iterations of the current epoch.
-
-        Raises:
-            UserError: The resumed iteration is in another epoch.
-        """
-        length = len(self.dataloader)
-        done = self._iter - self._epoch * length
-        if not 0 <= done <= length:
-            raise UserError(
-                f"cannot resume: the checkpoint is in epoch {self._epoch + 1} at iteration {self._iter}, and an epoch "
-                f"has {length} iterations here. Use the images, batch size and number of processes of the first run."
-            )
-        return done
 
     def _save(self) -> None:
         """The checkpoint of a cut epoch."""
@@ -184,6 +168,6 @@ class ExactIterLoop(ExactLoop, IterBasedTrainLoop):
         return self.runner.model
 
     def validates_after(self, iteration: int) -> bool:
-        """Whether a validation follows so many finished iterations."""
+        """Whether a validation follows this many finished iterations."""
         is_due = iteration % self.val_interval == 0 or iteration == self._max_iters
         return self.runner.val_loop is not None and iteration >= self.val_begin and is_due

@@ -81,9 +81,8 @@ class StepBatches(Sampler):
         self.iteration, self.epoch, self.skipped = iteration, epoch, skipped
 
     def __iter__(self) -> Iterator[list[Place]]:
-        for iteration, step in zip(
-            count(self.iteration), islice(self._steps(), self.skipped, None), strict=False
-        ):
+        numbers = count(self.iteration)
+        for iteration, step in zip(numbers, islice(self._steps(), self.skipped, None), strict=False):
             share = -(-len(step) // self.processes)
             samples = islice(cycle(step), share * self.processes)
             places = [Place(iteration, place, sample) for place, sample in enumerate(samples)]
@@ -118,8 +117,7 @@ class SeededSamples:
         dataset: With random augmentation; a sample is a dictionary.
 
     Attributes:
-        run_seed: The run's seed, known once a checkpoint is loaded. It is the wrapper's own; all other attributes are
-            the data set's.
+        run_seed: The run's seed, known once a checkpoint is loaded; in ``vars``, as all others are the data set's.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -141,9 +139,7 @@ class SeededSamples:
     def _read(self, place: Place, sample: int) -> Any:
         paths = files_of(self.dataset, sample)
         read_again(lambda: check_files(paths))
-        seed_all(
-            self.run_seed, 0, place.iteration, 1 + place.place
-        )  # a training step's numbers end behind iteration
+        seed_all(self.run_seed, 0, place.iteration, 1 + place.place)  # the last is 0 in a training step
         try:
             return self.dataset[sample]
         except Exception:
@@ -162,10 +158,7 @@ class SeededSamples:
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "run_seed":
-            vars(self)[name] = value
-        else:
-            setattr(self.dataset, name, value)  # a hook that changes the pipeline means the data set's
+        setattr(self.dataset, name, value)  # a hook that changes the pipeline means the data set's
 
 
 def files_of(dataset: Any, sample: int) -> list[Path]:
@@ -201,7 +194,7 @@ def check_files(paths: Sequence[Path], whole: bool = False) -> None:
 
 
 def numbered(loader: DataLoader, batches: StepBatches) -> DataLoader:
-    """The same loader with ``batches`` of :class:`SeededSamples`, whose ``run_seed`` is still to be set."""
+    """The same loader with ``batches`` of :class:`SeededSamples`, whose ``run_seed`` is to be set."""
     return type(loader)(
         SeededSamples(loader.dataset),  # type: ignore[arg-type]
         batch_sampler=batches,
