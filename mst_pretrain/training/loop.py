@@ -144,8 +144,6 @@ class PretrainLoop(BaseLoop):
         source = getattr(self.dataloader.dataset, "source", None)
         if isinstance(source, FileSource) and is_main_process():
             source.paths.save(Path(self.runner.work_dir, IMAGES))
-        if getattr(self.dataloader.dataset, "seed", 0) is None:
-            self.dataloader.dataset.seed = self.sampler.seed
         if self._iter < self._max_iters:
             self.sampler.position = self._iter * self.global_batch
             batches = rescued(self.runner, self.dataloader)

@@ -60,9 +60,17 @@ class MSTRunner(Runner):
             return super().train()
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """MMEngine's, whose workers outlive the signals that their whole process group receives."""
-        return PatientDataLoader.of(Runner.build_dataloader(*args, **kwargs))
+    def build_dataloader(
+        dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """MMEngine's, whose workers outlive the signals that their whole process group receives.
+
+        A data set whose ``seed`` is None gets the run's.
+        """
+        dataset = dataloader["dataset"] if isinstance(dataloader, dict) else None
+        if isinstance(dataset, dict) and dataset.get("seed", 0) is None:
+            dataloader = {**dataloader, "dataset": {**dataset, "seed": seed}}
+        return PatientDataLoader.of(Runner.build_dataloader(dataloader, seed, diff_rank_seed))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment.
@@ -113,16 +121,17 @@ class MSTRunner(Runner):
         return checkpoint
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
-        """As MMEngine's; a seed that the first run drew becomes the sampler's too.
+        """As MMEngine's; a seed that the first run drew becomes the sampler's and the data set's too.
 
         Raises:
             UserError: The optimizer's parameters are not the checkpoint's.
         """
-        sampler, drawn = self.train_dataloader.batch_sampler.sampler, self.seed
+        loader, drawn = self.train_dataloader, self.seed
         try:
             super().resume(*args, **kwargs)
-            if getattr(sampler, "seed", None) == drawn:
-                sampler.seed = self.seed
+            for part in (loader.batch_sampler.sampler, loader.dataset):
+                if getattr(part, "seed", None) == drawn:
+                    part.seed = self.seed
         except ValueError as error:
             raise UserError(
                 f"cannot resume: {error}. Use the config of the first run; another one may freeze other parameters."
