@@ -58,10 +58,10 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
                 "need none, their schedule scales the learning rate with the batch; elsewhere add it."
             )
         cfg.auto_scale_lr.enable = True
-    if getattr(args, "init_from", None):
-        _init_from(cfg, args)
     if getattr(args, "resume", None):
         _resume(cfg, args.resume)
+    if getattr(args, "init_from", None):
+        _init_from(cfg, args)
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         if (cfg.get(name) or {}).get("num_workers") == 0:
             cfg[name].persistent_workers = False  # PyTorch refuses it without workers
@@ -87,7 +87,7 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
             f"--init-from: {args.config} is no pretraining config. Name the backbone's weights there with "
             "--cfg-options model.backbone.init_cfg.checkpoint=FILE."
         )
-    if not Path(args.init_from).is_file():
+    if not cfg.get("resume") and not Path(args.init_from).is_file():  # resumed weights replace it
         raise UserError(f"--init-from {args.init_from}: there is no such file. Give a timm or DINO backbone.")
     cfg.model.init_from = args.init_from
 
@@ -105,13 +105,6 @@ def _resume(cfg: Config, source: str) -> None:
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
         return
     cfg.resume, cfg.load_from = True, str(path)
-    # The resumed weights replace all others; the files of those may be gone.
-    model = cfg.get("model", {})
-    if "init_from" in model:
-        model["init_from"] = None
-    backbone = model.get("backbone")
-    if isinstance(backbone, dict) and "init_cfg" in backbone:
-        backbone["init_cfg"] = None
 
 
 def _log_short_runs(cfg: Config) -> None:
@@ -158,7 +151,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         check_seed(cfg)
         if cfg.launcher == "pytorch" and not torch.cuda.is_available():
             torch.distributed.init_process_group("gloo")
-        from .loop import build_runner
+        from .runner import build_runner
 
         result = task(build_runner(cfg))
         _leave_together()

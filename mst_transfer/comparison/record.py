@@ -19,14 +19,17 @@ from mmengine.runner import Runner
 
 from mst_pretrain.runtime.atomic import file_sha256, write_json
 from mst_pretrain.runtime.environment import environment_info
-from mst_pretrain.training.loop import step_batch
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.training.resume import refuse
+from mst_pretrain.training.runner import step_batch
 
 from .identity import (
     RUN,
-    check_continues,
     config_sha256,
     data_of,
+    differences,
     run_beside,
+    starting_point,
     telling_options,
     tested_data_of,
 )
@@ -39,25 +42,37 @@ class RunRecord(Hook):
 
     Args:
         config: Config file.
-        start: :func:`.identity.starting_point`.
         options: ``--cfg-options`` and switches such as ``amp``.
     """
 
-    def __init__(self, config: str | Path, start: dict[str, Any], options: dict[str, Any]) -> None:
-        self.config, self.start, self.options = str(config), start, options
+    def __init__(self, config: str | Path, options: dict[str, Any]) -> None:
+        self.config, self.options = str(config), options
 
     def before_train(self, runner: Runner) -> None:
         """Write it, in the first process.
 
         Raises:
-            UserError: The resumed checkpoint is of another run.
+            UserError: A checkpoint of version 0.1, which does not hold its config, is resumed without its ``run.json``
+                or by another run.
         """
         if not is_main_process():
             return
         path, record = Path(runner.work_dir, RUN), self.record(runner)
-        if runner._resume:
-            record = check_continues(runner._load_from or path, record)
+        if runner.resumed is not None:
+            record = self.continued(runner._load_from or str(path), runner.resumed, record)
         write_json(record, path)
+
+    def continued(self, checkpoint: str, resumed: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+        """The record of the first run; where only the checkpoint was kept, that of the present one is the same."""
+        before = run_beside(checkpoint)
+        if "config" not in resumed:
+            if before is None:
+                raise UserError(
+                    f"--resume {checkpoint}: neither the checkpoint nor a {RUN} beside it tells what it was started "
+                    f"from. Put its {RUN} back, or start a new run with another --work-dir and without --resume."
+                )
+            refuse(checkpoint, differences(before, now))
+        return before or now
 
     def record(self, runner: Runner) -> dict[str, Any]:
         """All that tells this training from another."""
@@ -72,7 +87,7 @@ class RunRecord(Hook):
         return {
             "config": self.config,
             "config_sha256": config_sha256(self.config),
-            **self.start,
+            **starting_point(runner.cfg),
             "seed": runner.seed,
             "options": options,
             "batch": batch,

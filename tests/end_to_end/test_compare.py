@@ -90,10 +90,10 @@ def test_a_run_is_one_run_and_a_test_one_test(
     run = json.loads((folder / "run.json").read_text())
     assert {key: value["images"] for key, value in run["data"].items()} == {"train": 2, "test": 2}
     for arguments, message in (
-        ([*train, "--resume", "--cfg-options", data, *short[1:]], "max_iters is 1 there, not set here"),
+        ([*train, "--resume", "--cfg-options", data, *short[1:]], "train_cfg.max_iters: 1 -> "),
         (
             [CONFIG, "--resume", str(folder / "latest.pth"), "--cfg-options", data, *short],
-            "the row is random there, quickstart_out/pretrain/latest.pth here",
+            "model.backbone.init_cfg: None -> {'type': 'Pretrained', 'checkpoint': 'quickstart_out/pretrain/",
         ),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -14,6 +14,7 @@ from mmengine.registry import Registry
 from mst_pretrain.runtime.config import check_option_keys, explain, load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training import launch
+from mst_pretrain.training.resume import without_weights
 
 CONFIG = """
 data_root = "data/coco/"
@@ -120,9 +121,7 @@ def test_resume_finds_the_newest_checkpoint(config: Path, tmp_path: Path) -> Non
     assert not cfg.get("resume")  # nothing there yet: from the beginning, as mmdet does
     (tmp_path / "latest.pth").write_bytes(b"")
     launch.prepare(cfg, arguments(config, work_dir=str(tmp_path), resume="auto"))
-    assert (
-        cfg.resume and cfg.load_from == str(tmp_path / "latest.pth") and cfg.model.backbone.init_cfg is None
-    )
+    assert cfg.resume and cfg.load_from == str(tmp_path / "latest.pth")
     with pytest.raises(UserError, match=r"gone\.pth"):
         launch.prepare(cfg, arguments(config, resume="gone.pth"))
 
@@ -179,7 +178,12 @@ def test_init_from(config: Path, tmp_path: Path) -> None:
     (tmp_path / "latest.pth").touch()
     cfg = load_config(config, options)
     launch.prepare(cfg, arguments(config, init_from=str(file), work_dir=str(tmp_path), resume="auto"))
-    assert cfg.model.init_from is None and cfg.resume
+    assert cfg.model.init_from == str(file) and cfg.resume
+    file.unlink()
+    launch.prepare(cfg, arguments(config, init_from=str(file), work_dir=str(tmp_path), resume="auto"))
+    model = {"init_from": "a.pth", "backbone": {"depth": 12, "init_cfg": {"checkpoint": "b.pth"}}}
+    assert without_weights(model) == {"init_from": None, "backbone": {"depth": 12, "init_cfg": None}}
+    assert model["init_from"] == "a.pth"  # the config of the first run is compared
 
 
 @pytest.mark.parametrize(("limit", "interval"), [(2, 1), (50, 50), (None, 50)])
@@ -252,7 +256,7 @@ def test_worker_error_is_shown_without_its_traceback(config: Path) -> None:
 
     cfg = Config({"launcher": "none", "runner_type": "Runner"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mst_pretrain.training.loop.build_runner", lambda cfg: None)
+        patch.setattr("mst_pretrain.training.runner.build_runner", lambda cfg: None)
         with pytest.raises(UserError) as caught:
             launch.run(cfg, fail)
     assert str(caught.value) == "a.jpg is truncated. Copy it again."
