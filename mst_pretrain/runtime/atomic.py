@@ -102,7 +102,7 @@ def _to_disk(path: Path) -> None:
 
 
 def link_atomic(source: Path, target: Path) -> None:
-    """Make ``target`` the same file as ``source`` at once, a copy where there are no hard links."""
+    """Make ``target`` the same file as ``source`` in one step; without hard links, a copy of it."""
     with replacing(target) as part:
         part.unlink(missing_ok=True)
         try:

@@ -46,8 +46,8 @@ class PretrainLoop(BaseLoop):
         dataloader: Its sampler must be a :class:`ResumableSampler`.
         max_epochs: Length of every schedule. An epoch is ``floor(images / global batch)`` iterations; 0 leaves the
             initial weights as the checkpoint. The sampler drops no image: an epoch's last batch is filled from the
-            next one, so the run ends ``max_epochs * (images mod global batch)`` images before so many full passes.
-        max_iters: Stop after so many iterations although the schedules span ``max_epochs``; without
+            next one, so the run ends ``max_epochs * (images mod global batch)`` images before that many full passes.
+        max_iters: Stop after this many iterations although the schedules span ``max_epochs``; without
             ``max_epochs`` it is the length of the schedules too.
         accumulate: Micro-batches per iteration.
 

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 
+from ..runtime.config import rebase_data_root
 from ..runtime.errors import UserError
 
 RUN = "run"  # the entry of a checkpoint's meta
@@ -22,9 +23,9 @@ UNSEEN = (  # keys inside these parts that change where a run reads, waits, stop
     *("train_cfg.val_*", "train_cfg.dynamic_intervals"),
     *(f"default_hooks.{hook}*" for hook in ("logger", "timer", "first_steps", "checkpoint", "visualization")),
 )
-ONCE_RESUMED = (  # and what the checkpoint replaces, or what is compared by its digest or its product
+ONCE_RESUMED = (  # and what the checkpoint replaces, or what is compared by its product
     *("train_dataloader.batch_size", "train_cfg.accumulate", "model.init_from"),
-    *("*.ann_file", "*.data_prefix", "train_dataloader.dataset.check"),
+    "train_dataloader.dataset.check",
     *(f"default_hooks.{hook}" for hook in ("watch", "health", "exact_resume")),
 )
 SHOWN = 8  # digits of a digest
@@ -144,6 +145,11 @@ def changes(
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """The parts that a step depends on; paths below the config's data root as if it had always lain in one place."""
+    if "data_root" in config:
+        moved = Config(config)
+        rebase_data_root(moved, "data")
+        config = moved._cfg_dict.to_dict()
     found = {name: config[name] for name in COMPARED if name in config}
     if stops_early(found.get("train_cfg")):
         found["train_cfg"] = {key: value for key, value in found["train_cfg"].items() if key != "max_iters"}

@@ -33,7 +33,7 @@ class MSTRunner(Runner):
         saved_iter: Finished iterations of the newest checkpoint of this run.
         unvalidated: Whether the resumed checkpoint was written in the middle of a validation.
         given: The config, as :func:`plain` has it.
-        resumed: What the resumed checkpoint tells of its first run, see :func:`recorded`; None in a run of its own.
+        resumed: What the resumed checkpoint tells of its first run, see :func:`recorded`; else None.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -61,7 +61,7 @@ class Table:
         task: What was measured.
         columns: Experiments.
         rows: Initialisations.
-        runs: Records by column and row, one per seed; nothing where nobody has run it.
+        runs: Records by column and row, one per seed; no entry where there was no run.
     """
 
     task: ComparedTask
@@ -90,7 +90,7 @@ class Table:
         return found
 
     def text(self, column: Column, row: str) -> str:
-        """``43.70 ± 0.21 / 39.80 ± 0.10 (n=3)``; empty where nobody has run it."""
+        """``43.70 ± 0.21 / 39.80 ± 0.10 (n=3)``; empty where there was no run."""
         scores, runs = self.scores(column, row), self.runs.get((column, row), [])
         if not runs:
             return ""
@@ -211,7 +211,12 @@ def markdown(tables: Sequence[Table], left_out: Sequence[str] = ()) -> str:
     """All tables, and what was left out of them."""
     lines: list[str] = []
     for table in tables:
-        lines += [f"### {table.task.name}", "", f"Per cent; ± is the {SPREAD}. Empty: nobody has run it.", ""]
+        lines += [
+            f"### {table.task.name}",
+            "",
+            f"Per cent; ± is the {SPREAD}. An empty cell has not been run.",
+            "",
+        ]
         lines.append("| initialisation | " + " | ".join(map(table.title, table.columns)) + " |")
         lines.append("|---" * (len(table.columns) + 1) + "|")
         for row in table.rows:
@@ -224,7 +229,7 @@ def markdown(tables: Sequence[Table], left_out: Sequence[str] = ()) -> str:
 
 
 def as_json(tables: Sequence[Table], left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """The same with every record; a cell that nobody has run is null."""
+    """The same with every record; a cell without a run is null."""
 
     def cell(table: Table, column: Column, row: str) -> dict[str, Any] | None:
         runs = table.runs.get((column, row))

@@ -1,7 +1,7 @@
 """Configs, checkpoints and records that commit 28ae785 wrote, before the packages got rooms, still work.
 
 ``former/`` holds two toy runs of six steps: the checkpoints after the third, and the mean and root mean square of every
-weight after the last.
+weight after the last. In the checkpoints only the folder in ``last_ckpt`` was replaced.
 """
 
 from __future__ import annotations

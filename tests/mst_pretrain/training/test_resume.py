@@ -14,12 +14,18 @@ CONFIG: dict[str, Any] = {
     "train_dataloader": {
         "batch_size": 4,
         "num_workers": 2,
-        "dataset": {"data_root": "a", "ann_file": "a/b", "pipeline": [{"prob": 0.5}]},
+        "dataset": {
+            "data_root": "a",
+            "ann_file": "a/b",
+            "data_prefix": {"img_path": "images", "seg_map_path": "labels"},
+            "pipeline": [{"prob": 0.5}],
+        },
     },
     "train_cfg": {"type": "CappedEpochLoop", "max_epochs": 3, "max_iters": None, "val_interval": 1},
     "optim_wrapper": {"optimizer": {"lr": 0.1}, "accumulative_counts": 2},
     "default_hooks": {"checkpoint": {"interval": 1}, "watch": {"max_bad_share": 0.1}},
     "randomness": {"seed": 0},
+    "data_root": "a",
     "work_dir": "x",
     "env_cfg": {},
 }
@@ -53,6 +59,7 @@ def test_what_changes_no_result_is_ignored() -> None:
         "train_dataloader.num_workers": 0,
         "train_dataloader.dataset.data_root": "elsewhere",
         "train_dataloader.dataset.ann_file": "elsewhere/b",
+        "data_root": "elsewhere",
         "train_cfg.max_iters": 5,
         "train_cfg.val_interval": 2,
         "default_hooks.checkpoint": {"interval": 9},
@@ -81,6 +88,14 @@ def test_what_changes_no_result_is_ignored() -> None:
         (
             {"model.backbone.init_cfg": {"checkpoint": "b"}},
             ["model.backbone.init_cfg: None -> {'checkpoint': 'b'}"],
+        ),
+        (
+            {"train_dataloader.dataset.data_prefix.seg_map_path": "other_labels"},
+            ["train_dataloader.dataset.data_prefix.seg_map_path: labels -> other_labels"],
+        ),
+        (
+            {"train_dataloader.dataset.ann_file": "a/c"},
+            ["train_dataloader.dataset.ann_file: data/b -> data/c"],
         ),
         ({"train_cfg.max_epochs": 4}, ["train_cfg.max_epochs: 3 -> 4"]),
         ({"optim_wrapper.accumulative_counts": 1}, ["optim_wrapper.accumulative_counts: 2 -> 1"]),
