@@ -27,7 +27,7 @@ from mmengine.runner import Runner
 import mst_pretrain  # noqa: F401
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_pretrain.training.loop import build_runner
+from mst_pretrain.training.runner import build_runner
 
 ROOT = Path(__file__).resolve().parent.parent
 PRETRAIN = {

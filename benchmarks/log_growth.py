@@ -26,7 +26,7 @@ from PIL import Image
 
 import mst_pretrain
 from mst_pretrain.runtime.config import load_config
-from mst_pretrain.training.loop import build_runner
+from mst_pretrain.training.runner import build_runner
 
 ROOT = Path(mst_pretrain.__file__).parents[1]  # of the version that is measured
 TOY = dict(name="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)

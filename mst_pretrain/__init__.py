@@ -2,7 +2,7 @@
 
 from .data import datasets, photometric, sampler
 from .method import mst
-from .training import averages, first_steps, health, hooks, loop, optim, watch
+from .training import averages, first_steps, health, hooks, loop, optim, runner, watch
 
 __all__ = [
     "averages",
@@ -14,6 +14,7 @@ __all__ = [
     "mst",
     "optim",
     "photometric",
+    "runner",
     "sampler",
     "watch",
 ]

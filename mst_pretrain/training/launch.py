@@ -160,7 +160,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         check_seed(cfg)
         if cfg.launcher == "pytorch" and not torch.cuda.is_available():
             torch.distributed.init_process_group("gloo")
-        from .loop import build_runner
+        from .runner import build_runner
 
         result = task(build_runner(cfg))
         _leave_together()

@@ -1,166 +1,28 @@
-"""MMEngine's Runner with safe checkpoints, and the pretraining loop: iterations, resumable to the bit."""
+"""The pretraining loop: iterations, resumable to the bit."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size, is_main_process
-from mmengine.registry import LOOPS, RUNNERS
+from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, Runner
 from mmengine.utils import apply_to
-from torch.utils.data import DataLoader
 
-from ..checkpoints.loading import load_model
-from ..checkpoints.storage import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
+from ..checkpoints.storage import INITIAL
 from ..data.checking import check_once
-from ..data.replacement import Fault, decode
+from ..data.replacement import decode
 from ..data.sources import FileSource
 from ..runtime.errors import UserError
-from .hooks import ExactResumeHook
 from .randomness import seed_all
-from .signals import PatientDataLoader, stop_signals
+from .runner import MSTRunner, point_latest
 from .watch import rescued
 
-RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
-EXACT = ("sampler",)  # and ours
-IMAGES = "images.npz"  # the names of the run's files
-
-
-@RUNNERS.register_module()
-class MSTRunner(Runner):
-    """Loads weights only, fails on a partial load, writes atomically, and keeps ``latest.pth`` current.
-
-    Attributes:
-        faults: Images that this process replaced in the present step; the loop puts them there.
-        saved_iter: Finished iterations of the newest checkpoint of this run.
-        unvalidated: Whether the resumed checkpoint was written in the middle of a validation.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.faults: list[Fault] = []
-        self.saved_iter = -1
-        self.unvalidated = False
-        super().__init__(*args, **kwargs)
-
-    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        """MMEngine's, with averages instead of histories, and a watch on signals and broken images."""
-        ours = {"runtime_info": "LogAveragesHook", "watch": "WatchHook", "stop": "StopHook"}
-        default = {name: {"type": hook} for name, hook in ours.items()}
-        super().register_default_hooks({**default, **(hooks or {})})
-
-    def train(self) -> torch.nn.Module:
-        """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed."""
-        with stop_signals():
-            return super().train()
-
-    @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """MMEngine's, whose workers outlive the signals that their whole process group receives."""
-        return PatientDataLoader.of(Runner.build_dataloader(*args, **kwargs))
-
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment.
-
-        Only the first process writes, and it needs no other one: a hook may call this there alone. The initial
-        weights do not become the latest: an earlier run's result may still be there.
-        """
-        self.saved_iter = (kwargs.get("meta") or {}).get("iter", -1)
-        if is_main_process():  # the others have nothing to write
-            whole = Path(out_dir, filename)
-            with replacing(whole) as part:
-                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
-            if filename != INITIAL:  # a new run must not replace an old one's result before it has one
-                point_latest(whole)
-
-    def load_checkpoint(
-        self,
-        filename: str,
-        map_location: str | Callable | torch.device = "cpu",
-        strict: bool = True,
-        revise_keys: list[tuple[str, str]] | None = None,
-    ) -> dict[str, Any]:
-        """Read with ``weights_only=True`` and require every weight.
-
-        Raises:
-            UserError: The file cannot be read, or its weights are not this model's.
-        """
-        # Histories stay on the CPU; the weights go to the model's device when copied in.
-        checkpoint = load_checkpoint(filename)
-        wanted = RESUMED + EXACT if any(isinstance(hook, ExactResumeHook) for hook in self.hooks) else RESUMED
-        missing = [part for part in wanted if self._resume and part not in checkpoint]
-        if missing:
-            raise UserError(
-                f"{filename} cannot be resumed: it has no {', '.join(missing)}. To start a new run from its weights "
-                "use --init-from (pretraining) or load_from (fine-tuning)."
-            )
-        self.unvalidated = self._resume and checkpoint["meta"].get("unvalidated", False)
-        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model: Any = getattr(self.model, "module", self.model)
-        load_model(model, checkpoint, filename, strict)
-        self._has_loaded = True
-        self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
-        return checkpoint
-
-    def resume(self, *args: Any, **kwargs: Any) -> None:
-        """As MMEngine's.
-
-        Raises:
-            UserError: The optimizer's parameters are not the checkpoint's.
-        """
-        try:
-            super().resume(*args, **kwargs)
-        except ValueError as error:
-            raise UserError(
-                f"cannot resume: {error}. Use the config of the first run; another one may freeze other parameters."
-            ) from error
-
-    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
-        """Scale the learning rate linearly with the images of one optimizer step.
-
-        MMEngine's own leaves out accumulated micro-batches. Where the scaling is off and the batch is another than
-        the learning rate is for, a warning says so.
-        """
-        base = (auto_scale_lr or {}).get("base_batch_size")
-        if base is None:
-            return
-        batch = step_batch(self, optim_wrapper)
-        if not (auto_scale_lr or {}).get("enable"):
-            if batch != base:
-                self.logger.warning(
-                    f"{batch} images per optimizer step, and the config's learning rate is for {base}. It is used as "
-                    "it stands; --auto-scale-lr scales it linearly."
-                )
-            return
-        logged = getattr(
-            optim_wrapper, "base_param_settings", None
-        )  # MMEngine's log prints its rate as base_lr
-        for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
-            group["lr"] *= batch / base
-        self.logger.info(
-            f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."
-        )
-
-
-def step_batch(runner: Runner, optim_wrapper: Any) -> int:
-    """Images of one optimizer step, over all processes and accumulated micro-batches."""
-    loader = runner._train_dataloader
-    batch = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
-    return int(batch) * get_world_size() * int(getattr(optim_wrapper, "_accumulative_counts", 1))
-
-
-def point_latest(whole: Path) -> None:
-    """Make ``latest.pth`` beside a checkpoint the same file, at once."""
-    link_atomic(whole, whole.with_name(LATEST))
-
-
-def build_runner(cfg: Config) -> Runner:
-    """The runner of a config, ``MSTRunner`` unless it names another."""
-    return RUNNERS.get(cfg.get("runner_type", "MSTRunner")).from_cfg(cfg)
+IMAGES = "images.npz"  # the file in which a run keeps the list of its images
 
 
 def with_names(dataloader: Any, runner: Runner) -> Any:

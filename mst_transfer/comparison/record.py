@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 
 from mst_pretrain.checkpoints.storage import file_sha256
 from mst_pretrain.evaluation.report import surroundings, write_json
-from mst_pretrain.training.loop import step_batch
+from mst_pretrain.training.runner import step_batch
 
 from .identity import (
     RUN,

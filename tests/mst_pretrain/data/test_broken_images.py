@@ -17,7 +17,7 @@ import mst_pretrain  # noqa: F401  registers the model, the data and the loop
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.replacement import Fault, candidates, decode, first_usable, read_again
-from mst_pretrain.training.loop import MSTRunner, build_runner
+from mst_pretrain.training.runner import MSTRunner, build_runner
 from mst_pretrain.runtime.errors import UnusableImage, UserError
 
 MakeConfig = Callable[..., Config]

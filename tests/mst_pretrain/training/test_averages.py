@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
-from mst_pretrain.training.loop import MSTRunner, build_runner
+from mst_pretrain.training.runner import MSTRunner, build_runner
 
 MakeConfig = Callable[..., Config]
 LONG = 400_000

@@ -19,8 +19,8 @@ from mst_pretrain.checkpoints.loading import load_state_dict
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.hooks import ScheduleHook
-from mst_pretrain.training.loop import MSTRunner, build_runner
 from mst_pretrain.training.optim import MSTOptimWrapper
+from mst_pretrain.training.runner import MSTRunner, build_runner
 
 MakeConfig = Callable[..., Config]
 SGD = {"optim_wrapper__optimizer": {"type": "SGD", "lr": 1.0, "momentum": 0.9}}

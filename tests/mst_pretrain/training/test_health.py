@@ -19,8 +19,8 @@ from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.health import WATCHED, HealthHook
-from mst_pretrain.training.loop import build_runner
 from mst_pretrain.training.optim import MSTOptimWrapper
+from mst_pretrain.training.runner import build_runner
 
 MakeConfig = Callable[..., Config]
 EVERY_STEP = {"default_hooks__checkpoint__interval": 1, "default_hooks__checkpoint__max_keep_ckpts": -1}

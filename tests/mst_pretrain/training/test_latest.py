@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mst_pretrain.training.loop import point_latest
+from mst_pretrain.training.runner import point_latest
 
 
 def test_latest_is_the_same_file_and_replaces_an_older_one(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_worker_error_is_shown_without_its_traceback(config: Path) -> None:
 
     cfg = Config({"launcher": "none", "runner_type": "Runner"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mst_pretrain.training.loop.build_runner", lambda cfg: None)
+        patch.setattr("mst_pretrain.training.runner.build_runner", lambda cfg: None)
         with pytest.raises(UserError) as caught:
             launch.run(cfg, fail)
     assert str(caught.value) == "a.jpg is truncated. Copy it again."

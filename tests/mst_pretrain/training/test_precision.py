@@ -14,8 +14,8 @@ from torch import nn
 
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training import launch, optim
-from mst_pretrain.training.loop import build_runner
 from mst_pretrain.training.optim import MSTAmpOptimWrapper, MSTOptimWrapper, MSTOptimWrapperConstructor
+from mst_pretrain.training.runner import build_runner
 
 GPU = torch.device("cuda", 0)
 

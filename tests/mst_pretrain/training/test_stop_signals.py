@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import Stopped
-from mst_pretrain.training.loop import MSTRunner, build_runner
+from mst_pretrain.training.runner import MSTRunner, build_runner
 
 MakeConfig = Callable[..., Config]
 ROOT = Path(__file__).parents[3]

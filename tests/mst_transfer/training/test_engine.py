@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
-from mst_pretrain.training.loop import MSTRunner
+from mst_pretrain.training.runner import MSTRunner
 from mst_transfer.training.loops import CappedEpochLoop
 from mst_transfer.training.resume import NumberedBatches, Place, SeededSamples, numbered, start
 

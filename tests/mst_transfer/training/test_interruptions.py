@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import mst_transfer.training.loops  # noqa: F401  registers the loops
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import Stopped, UserError
-from mst_pretrain.training.loop import MSTRunner
+from mst_pretrain.training.runner import MSTRunner
 
 IMAGES = 6
 

@@ -10,8 +10,8 @@ import pytest
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mst_pretrain.training import loop as engine
-from mst_pretrain.training.loop import MSTRunner
+from mst_pretrain.training import runner as engine
+from mst_pretrain.training.runner import MSTRunner
 
 
 class Parts(nn.Module):
