@@ -29,7 +29,7 @@ class UnlabelledImages(Dataset):
     Args:
         data_root: A folder, text list, shards, URLs or a Hugging Face data set: see :func:`open_source`.
         crops: Arguments of :class:`MultiCrop`.
-        seed: Seed of all augmentation; None waits for the loop, which gives it the run's own.
+        seed: Seed of all augmentation. In a config, None is the run's: ``MSTRunner.build_dataloader`` puts it there.
         check: The loop looks at every image first (:func:`check_once`), so that a truncated one stops the run before
             its first step; a data set known to be whole can skip it.
         names: Of a run that is resumed: its list of files, see :func:`open_again`. The loop gives it.
@@ -56,7 +56,7 @@ class UnlabelledImages(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         if self.seed is None:
-            raise ValueError("UnlabelledImages with seed=None gets its seed from PretrainLoop; give it one")
+            raise ValueError("UnlabelledImages has seed=None, which only MSTRunner replaces by the run's; give it one")
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
         wanted = candidates(self.seed, epoch, index, len(self))

@@ -137,7 +137,7 @@ class ExactResumeHook(Hook):
         checkpoint["images"] = runner.train_loop.images_digest
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the sampler's position.
+        """Restore the sampler's position and seed, which is also that of images without a seed of their own.
 
         Raises:
             UserError: The images or the images per step are different from the checkpoint's.
@@ -165,3 +165,5 @@ class ExactResumeHook(Hook):
                 f"cannot resume: {error}. Point data_root at the images of the first run; put back what was removed, "
                 "or another image under its name."
             ) from error
+        if runner.cfg.train_dataloader.dataset.get("seed", 0) is None:  # it has the run's, which has changed
+            runner.train_dataloader.dataset.seed = runner.train_loop.sampler.seed

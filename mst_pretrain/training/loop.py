@@ -139,8 +139,6 @@ class PretrainLoop(BaseLoop):
             self.images_digest = source.paths.digest()
             if is_main_process():
                 source.paths.save(Path(self.runner.work_dir, IMAGES))
-        if getattr(self.dataloader.dataset, "seed", 0) is None:
-            self.dataloader.dataset.seed = self.sampler.seed  # saved and resumed with the sampler
         if self._iter < self._max_iters:
             batches = rescued(self.runner, self.dataloader)
             while self._iter < self._max_iters:

@@ -52,9 +52,17 @@ class MSTRunner(Runner):
             return super().train()
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """MMEngine's, whose workers outlive the signals that their whole process group receives."""
-        return PatientDataLoader.of(Runner.build_dataloader(*args, **kwargs))
+    def build_dataloader(
+        dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """MMEngine's, whose workers outlive the signals that their whole process group receives.
+
+        A data set whose ``seed`` is None gets the run's.
+        """
+        dataset = dataloader["dataset"] if isinstance(dataloader, dict) else None
+        if isinstance(dataset, dict) and dataset.get("seed", 0) is None:
+            dataloader = {**dataloader, "dataset": {**dataset, "seed": seed}}
+        return PatientDataLoader.of(Runner.build_dataloader(dataloader, seed, diff_rank_seed))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment.

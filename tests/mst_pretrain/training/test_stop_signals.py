@@ -136,7 +136,6 @@ def test_data_workers_outlive_a_signal_to_their_group_but_not_their_parent(toy_c
     """Slurm and torchrun signal the workers too: the last step would wait for a batch that never comes."""
     cfg = toy_config(train_dataloader__num_workers=1, train_dataloader__persistent_workers=True)
     loader: DataLoader = build_runner(cfg).build_dataloader(cfg.train_dataloader, seed=0)
-    loader.dataset.seed = 0  # type: ignore[attr-defined]
     batches: Any = iter(loader)
     next(batches)
     worker = batches._workers[0]
