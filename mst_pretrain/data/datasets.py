@@ -56,7 +56,9 @@ class UnlabelledImages(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         if self.seed is None:
-            raise ValueError("UnlabelledImages has seed=None, which only MSTRunner replaces by the run's; give it one")
+            raise ValueError(
+                "UnlabelledImages has seed=None, which only MSTRunner replaces by the run's; give it one"
+            )
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
         wanted = candidates(self.seed, epoch, index, len(self))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..checkpoints.loading import backbone_prefix, load_backbone, read_tensors, refuse_leftovers
 from ..data.multicrop import MultiCrop
 from ..runtime.errors import InvalidValue, UserError
-from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
+from .backbones import Features, build_trunk, choose_attention, embed_width, forward_trunk, output_stride
 from .decoder import ImageDecoder
 from .head import ProjectionHead
 from .losses import SelfDistillationLoss, restoration_loss
@@ -145,6 +145,7 @@ class MST(BaseModel):
         """MMEngine's entry: ``mode='loss'`` only; use the exported backbone for features."""
         if mode != "loss":
             raise ValueError(f"MST.forward knows mode='loss' only, got '{mode}'")
+        choose_attention(self, global_views.device)
         return self.loss(global_views, local_views, seeds)
 
     def loss(self, global_views: Tensor, local_views: Tensor, seeds: Tensor) -> dict[str, Tensor]:

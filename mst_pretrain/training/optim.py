@@ -13,7 +13,6 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
-from ..method.backbones import attend_by_formula
 from ..runtime.errors import InvalidValue, UserError
 
 
@@ -190,11 +189,8 @@ class MSTOptimWrapperConstructor:
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """The optimizer wrapper of a model, maybe wrapped for distribution; see also ``attend_by_formula``."""
+        """The optimizer wrapper of a model, maybe wrapped for distribution."""
         model = getattr(model, "module", model)
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        if on_cpu and self.wrapper_cfg.get("dtype") == "bfloat16":
-            attend_by_formula(model)
         decayed, plain = split_parameters(model)
         groups = [
             {"params": decayed, "decays": True},
