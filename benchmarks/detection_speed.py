@@ -32,8 +32,8 @@ from torch import nn
 
 import mst_transfer  # noqa: F401  registers the backbones
 from mst_pretrain.checkpoints.dialects import MM_SWIN
-from mst_pretrain.evaluation.report import surroundings
 from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     for amp in (False,) if args.cpu else (False, True):
         result["amp" if amp else "float32"] = measure(amp, batch, device, args.rounds, args.steps)
     result["largest Swin deviation"] = swin_deviation(device, args.size)
-    print(json.dumps({**result, **surroundings(torch.device(device))}))
+    print(json.dumps({**result, **environment_info(torch.device(device))}))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 
 from mst_pretrain.checkpoints.storage import save_safetensors
-from mst_pretrain.evaluation.report import surroundings
 from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 STEP = re.compile(
@@ -98,14 +97,13 @@ def measure(config: Path, args: argparse.Namespace, weights: dict[str, Path], wo
     done = subprocess.run(command, env=child_environment(ROOT), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{config} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "config": config.stem,
         "amp": args.amp,
         "weights": args.init or "random, from a file",
         "options": args.cfg_options,
         **read_log(done.stdout + done.stderr),
-        **surroundings(device),
+        **environment_info(),
     }
 
 

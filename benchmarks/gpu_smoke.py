@@ -26,6 +26,7 @@ from mmengine.runner import Runner
 
 import mst_pretrain  # noqa: F401
 from mst_pretrain.data.datasets import UnlabelledImages
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.training.runner import build_runner
 
@@ -196,8 +197,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         street.generate(work / "scenes", seed=0, train=64, val=4)
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        print(json.dumps({"device": device, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}))
+        print(json.dumps(environment_info()))
         for name, case in cases(work, args.rehearse).items():
             if any(text in name for text in args.only):
                 start = time.perf_counter()

@@ -19,35 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
+from .resources import resources
 
-INSTALLED = Path(__file__).resolve().parent  # where setup.py puts configs and tools in a wheel
-CLONE = INSTALLED.parent
 ONLY_IN_A_CLONE = ("setup_env", "run_tests", "launch_env")
-
-
-def resources() -> Path:
-    """The folder that holds ``configs`` and ``tools``: the clone, or the installed wheel's.
-
-    Raises:
-        UserError: Neither is there.
-    """
-    for folder in (INSTALLED, CLONE):
-        if (folder / "configs/_base_").is_dir() and (folder / "tools").is_dir():
-            return folder
-    from mst_pretrain.runtime.errors import UserError  # imports torch, which only a message may wait for
-
-    raise UserError(
-        f"configs and tools were not installed beside {INSTALLED}. Install the wheel of this repository "
-        "(pip install mst-toolkit), or pip install -e in a clone."
-    )
-
-
-def find_config(path: str | Path) -> Path:
-    """A config by its path; one that starts with ``configs/`` and is not there comes from the installation."""
-    path = Path(path)
-    if not path.exists() and path.parts[:1] == ("configs",) and (resources() / path).is_file():
-        return resources() / path
-    return path
 
 
 def tools() -> dict[str, Path]:
@@ -116,20 +90,6 @@ def console() -> None:
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
-
-
-def child_environment(root: Path, **values: str) -> dict[str, str]:
-    """This process's environment for a child that imports the packages of ``root``; the user's PYTHONPATH stays.
-
-    Its folders become absolute: the child may run in another folder.
-
-    Args:
-        root: A folder with the packages, first of the child's PYTHONPATH.
-        values: Variables to set.
-    """
-    given = os.environ.get("PYTHONPATH")
-    paths = [str(root), *(map(os.path.abspath, given.split(os.pathsep)) if given else ())]
-    return {**os.environ, **values, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 if __name__ == "__main__":

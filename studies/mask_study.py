@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from mst_pretrain.checkpoints.storage import INITIAL, LATEST, load_checkpoint, save_atomic
+from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError, run_cli
 
@@ -75,8 +76,7 @@ class Study:
                 f"{MIN_HIDDEN}: no comparison"
             )
         if not (self.out / COST).exists():
-            self.out.mkdir(parents=True, exist_ok=True)
-            (self.out / COST).write_text(json.dumps(measure(self.config), indent=2) + "\n")
+            write_json(measure(self.config), self.out / COST)
         plan = [(seed, arm) for seed in SEEDS for arm in self.arms]
 
         def step(place: int, seed: int, arm: Arm) -> bool:

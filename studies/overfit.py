@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "studies/configs/overfit_mask_rcnn_swin.py"
@@ -53,8 +54,7 @@ def make_subset(source: Path, target: Path, photos: int = PHOTOS) -> list[dict[s
     subset = {**content, "images": images, "annotations": kept}
     for split in ("train2017", "val2017"):
         (target / split).mkdir(parents=True, exist_ok=True)
-        (target / "annotations").mkdir(exist_ok=True)
-        (target / f"annotations/instances_{split}.json").write_text(json.dumps(subset))
+        write_json(subset, target / f"annotations/instances_{split}.json", indent=None)
         for image in images:
             shutil.copyfile(source / "train2017" / image["file_name"], target / split / image["file_name"])
     return [

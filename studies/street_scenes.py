@@ -8,7 +8,7 @@ random weights that MST began with, from DINO's and from MST's; nothing but the 
 the val and on the test frames.
 
 Resumable: run the same command again until it says that nothing is left; ``--report`` only writes the tables of what is
-there: OUT/report.md, .json and .png. A comparison whose runs were not alike is refused.
+there: OUT/report.md and OUT/report.json. A comparison whose runs were not alike is refused.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class StreetScenes:
         return True
 
     def report(self, command: str) -> str:
-        """Write ``report.md``, ``report.json`` and ``report.png`` of what is there; the Markdown.
+        """Write ``report.md`` and ``report.json`` of what is there; the Markdown.
 
         Raises:
             UserError: The runs are no comparison.

@@ -8,7 +8,6 @@ from pathlib import Path
 from mst_pretrain.runtime.config import ConfigOptions, load_config
 from mst_pretrain.runtime.errors import UserError, run_cli
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 WORK_DIRS = "work_dirs"
 
 
@@ -16,17 +15,14 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, run if asked to, collect, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", help=f"where to look for results (default: {WORK_DIRS})")
-    parser.add_argument(
-        "--configs",
-        nargs="+",
-        metavar="CONFIG",
-        help="columns (default: all full-size configs; with --run: needed)",
-    )
+    parser.add_argument("--configs", nargs="+", metavar="CONFIG", help="with --run: what to train")
     parser.add_argument(
         "--rows", nargs="+", metavar="ROW", help="with --run: initialisations, see --init of train.py"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="with --run")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write comparison.md, .json and .png there")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write comparison.md and comparison.json there"
+    )
     parser.add_argument("--run", action="store_true", help="first train and test what has no result yet")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands of --run")
     parser.add_argument("--gpus", type=int, default=1, help="with --run: processes per training")
@@ -41,17 +37,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
-    from mst_transfer.comparison import report, table
+    from mst_transfer.comparison import table
 
     if args.run or args.dry_run:
         run_missing(args)
-    configs = args.configs or sorted([*CONFIGS.glob("coco/*_mst*.py"), *CONFIGS.glob("cityscapes/*_mst*.py")])
     folders = args.folders or ([WORK_DIRS] if Path(WORK_DIRS).is_dir() else [])
     records, left_out = table.collect(folders)
-    tables = table.build(records, configs)
-    print(report.markdown(tables, left_out))
+    tables = table.build(records)
+    print(table.markdown(tables, left_out))
     if args.out:
-        print("written: " + ", ".join(map(str, report.write(tables, left_out, args.out))))
+        print("written: " + ", ".join(map(str, table.write(tables, left_out, args.out))))
 
 
 def run_missing(args: argparse.Namespace) -> None:

@@ -7,21 +7,19 @@ checkpoint and the classes from the data (Cityscapes' classes that occur in its 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from timm.models.swin_transformer import SwinTransformer
 
 from mst_pretrain.evaluation.arguments import add_backbone_arguments
 from mst_pretrain.evaluation.features import block_widths
-from mst_pretrain.evaluation.ranks import speaks
-from mst_pretrain.evaluation.report import publish, surroundings
+from mst_pretrain.evaluation.ranks import publish, world_size
 from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
 
@@ -96,16 +94,9 @@ def main(argv: list[str] | None = None) -> None:
     put_classes(cfg, classes)
     on_first_rank(lambda: check_training(cfg))
 
-    def train_and_test(runner: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    def train_and_test(runner: Any) -> None:
         runner.train()
         metrics = runner.test()
-        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-        return metrics, surroundings(
-            device
-        )  # run() ends the process group, and with it the number of processes
-
-    metrics, where = run(cfg, train_and_test)
-    if speaks():
         publish(
             {
                 "protocol": "dense-probe",
@@ -115,14 +106,16 @@ def main(argv: list[str] | None = None) -> None:
                 "data": args.root,
                 "classes": list(classes),
                 "iterations": cfg.train_cfg.max_iters,
-                "batch": cfg.train_dataloader.batch_size * int(os.environ.get("WORLD_SIZE", "1")),
+                "batch": cfg.train_dataloader.batch_size * world_size(),
                 "lr": cfg.optim_wrapper.optimizer.lr,
                 "seed": args.seed,
                 **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
-                **where,
+                **environment_info(),
             },
             args.out,
         )
+
+    run(cfg, train_and_test)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mst_pretrain.checkpoints.storage import replacing
 from mst_pretrain.evaluation.arguments import add_image_arguments, positive, trunk_of
 from mst_pretrain.evaluation.features import extract_features
 from mst_pretrain.evaluation.knn import accuracy, knn_predict
 from mst_pretrain.evaluation.labelled import open_train_val
-from mst_pretrain.evaluation.ranks import gather_rows, rank, run_tool, share, start
-from mst_pretrain.evaluation.report import publish, surroundings
+from mst_pretrain.evaluation.ranks import gather_rows, publish, rank, run_tool, share, start
+from mst_pretrain.runtime.atomic import replacing
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
 
 NEIGHBOURS = (10, 20, 100, 200)  # [code: DINO]
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
             "train_images": len(train.labels),
             "val_images": len(val.labels),
             **{f"knn_{k}": round(accuracy(classes, val.labels), 3) for k, classes in whole.items()},
-            **surroundings(device),
+            **environment_info(),
         },
         args.out,
     )

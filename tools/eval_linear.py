@@ -21,9 +21,9 @@ from mst_pretrain.evaluation.heads import HeadBank
 from mst_pretrain.evaluation.knn import accuracy
 from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_train_val
 from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, Part, extract
-from mst_pretrain.evaluation.ranks import run_tool, start
-from mst_pretrain.evaluation.report import publish, surroundings
+from mst_pretrain.evaluation.ranks import publish, run_tool, start
 from mst_pretrain.method.backbones import Trunk
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
 
 # ours: DINOv2's style, per 256 images
@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
         best, chosen = choose(bank, rows, train.labels[held].to(device), settings.rates)
     rows = extract(trunk, val.source, settings, device, "val features").to(device)
     correct = accuracy(bank.predict(rows, best), val.labels)
-    publish({**protocol, **chosen, "linear": round(correct, 3), **surroundings(device)}, args.out)
+    publish({**protocol, **chosen, "linear": round(correct, 3), **environment_info()}, args.out)
 
 
 if __name__ == "__main__":

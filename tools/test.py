@@ -10,7 +10,7 @@ from mmengine.hooks import LoggerHook
 
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run, write_metrics
+from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> None:
 
     from mst_transfer.comparison.record import ResultRecord
     from mst_transfer.evaluation.output import fresh_folder
+    from mst_transfer.evaluation.report import write_metrics, write_report
     from mst_transfer.evaluation.settings import check_metrics, use_our_metrics
     from mst_transfer.evaluation.speed import SpeedHook, speed_line
     from mst_transfer.evaluation.tta import TTAHook, use_tta
-    from mst_transfer.evaluation.written import write_report
     from mst_transfer.training.checks import check_test
 
     on_first_rank(lambda: check_test(cfg))

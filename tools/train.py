@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -50,7 +49,9 @@ def main(argv: list[str] | None = None) -> None:
         train = fine_tuning(cfg, args)
     else:
         if args.init:
-            raise UserError(f"--init: {args.config} is no fine-tuning config. Pretraining has --init-from.")
+            raise UserError(
+                f"--init: {args.config} is not a fine-tuning config. Pretraining has --init-from."
+            )
         prepare(cfg, args)
         on_first_rank(lambda: check_pretraining(cfg))
         train = methodcaller("train")
@@ -59,12 +60,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any]:
     """Put the row into the config and check everything; what is to be done with the config's runner."""
-    from mst_transfer.comparison.identity import (
-        check_continues,
-        config_sha256,
-        starting_point,
-        telling_options,
-    )
     from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
     from mst_transfer.training.checks import check_training
@@ -76,21 +71,12 @@ def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any
                 f"--init {args.init} and --cfg-options {twice[0]} both name the weights. Give one."
             )
         use_row(cfg, args.init)
-    start = starting_point(cfg)
     prepare(cfg, args)
     options = {**args.cfg_options, **({"amp": True} if args.amp else {})}
-    if args.resume and cfg.get("resume"):  # images and images per step are compared once they are known
-        now = {
-            **start,
-            "config_sha256": config_sha256(args.config),
-            "seed": cfg.get("randomness", {}).get("seed"),
-            "options": telling_options(options, cfg),
-        }
-        on_first_rank(partial(check_continues, cfg.load_from, now))
     on_first_rank(lambda: check_training(cfg))
 
     def train(runner: Runner) -> None:
-        runner.register_hook(RunRecord(args.config, start, options))
+        runner.register_hook(RunRecord(args.config, options))
         runner.train()
 
     return train

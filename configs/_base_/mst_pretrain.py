@@ -86,7 +86,6 @@ default_hooks = dict(
     ),
     teacher=dict(type="TeacherHook"),
     health=dict(type="HealthHook", max_skipped=20, collapse_patience=5000),  # [ours]
-    exact_resume=dict(type="ExactResumeHook"),
     first_steps=dict(type="FirstStepsHook"),
     watch=dict(type="WatchHook", max_bad_share=0.01),  # [ours], of broken images
     timer=dict(type="IterTimerHook"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any
 from mmengine.config import Config
 
 from mst_pretrain.data.files import check_image_folder
-from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data import baselines, layouts
+from mst_transfer.evaluation.output import writable_folder
 
 from . import street
-from .tasks import Plan, Task, clock
+from .tasks import Plan, ToolCall, clock
 
 ARMS = {"random": "initial.pth", "mst": "latest.pth"}
 # Seconds of each stage on two cores without a GPU, for the time left only.
@@ -128,14 +128,7 @@ class Quickstart:
             raise UserError(f"--pretrain-epochs {epochs}: give 0 or more.")
         if self.max_iters is not None and self.max_iters < 1:
             raise UserError(f"--max-iters {self.max_iters}: give 1 or more, or leave it out.")
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.out):
-                pass
-        except OSError as error:
-            raise UserError(
-                f"--out {self.out} cannot be written ({error.strerror}). Give another folder."
-            ) from error
+        writable_folder(self.out)
 
     def prepare_data(self) -> Data:
         """Draw the street scenes unless all three kinds are the user's own; check everything before any work."""
@@ -177,7 +170,8 @@ class Quickstart:
         cfg.train_cfg.max_iters = self.max_iters
         config = self._dump(cfg, "pretrain", self.out / "pretrain")
         plan.run(
-            "MST pretraining", [Task("mst", ["tools/train.py", str(config)], self.out / "logs/pretrain.log")]
+            "MST pretraining",
+            [ToolCall("mst", ["tools/train.py", str(config)], self.out / "logs/pretrain.log")],
         )
 
     def train_and_test(
@@ -197,7 +191,7 @@ class Quickstart:
                 cfg.test_dataloader = _on_training_photos(cfg)
                 cfg.test_evaluator.ann_file = str(data.coco / "annotations/instances_train2017.json")
                 self._dump(cfg, f"{name}_train_{arm}", self.out / arm / f"{name}_train")
-            tasks.append(Task(arm, ["tools/train.py", str(config)], self.out / f"logs/{name}_{arm}.log"))
+            tasks.append(ToolCall(arm, ["tools/train.py", str(config)], self.out / f"logs/{name}_{arm}.log"))
         plan.run(stage, tasks)
         self.test(plan, f"{stage}, test", name, results, metrics)
 
@@ -207,7 +201,7 @@ class Quickstart:
         """tools/test.py on both arms; the wanted metrics go into ``results`` in per cent."""
         trained = name.removesuffix("_train")
         tasks = [
-            Task(
+            ToolCall(
                 arm,
                 [
                     "tools/test.py",
@@ -227,8 +221,8 @@ class Quickstart:
                 )  # mmdet's AP is a fraction, mmseg's IoU per cent
                 results[arm][title] = round(scale * measured[key], 4)
 
-    def _tool(self, arm: str, tool: str, *arguments: Path) -> Task:
-        return Task(arm, [f"tools/{tool}", *map(str, arguments)], self.out / f"logs/{tool}_{arm}.log")
+    def _tool(self, arm: str, tool: str, *arguments: Path) -> ToolCall:
+        return ToolCall(arm, [f"tools/{tool}", *map(str, arguments)], self.out / f"logs/{tool}_{arm}.log")
 
     def _weights(self, arm: str) -> Path:
         return self.out / "pretrain" / ARMS[arm]

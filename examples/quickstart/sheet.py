@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from mst_pretrain.checkpoints.loading import load_backbone
-from mst_pretrain.checkpoints.storage import replacing
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.method.backbones import output_stride
+from mst_pretrain.runtime.atomic import replacing
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

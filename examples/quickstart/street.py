@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_api
 
+from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.progress import Progress
 
 from .street_things import THINGS, render
 
@@ -32,7 +33,7 @@ MARKER = "street.json"  # written last: its presence means complete
 
 
 @dataclass(frozen=True)
-class Plan:
+class SceneSet:
     """What determines every byte of the data set, apart from the drawing code."""
 
     seed: int
@@ -53,7 +54,7 @@ def generate(
     Raises:
         UserError: Impossible sizes, or ``out`` holds something that is not ours to replace.
     """
-    out, plan = Path(out), Plan(seed, train, val, height, width)
+    out, plan = Path(out), SceneSet(seed, train, val, height, width)
     if min(train, val) < 1 or min(height, width) < 32 or seed < 0:
         raise UserError(f"Street scenes need train and val >= 1, sides >= 32 and seed >= 0, not {plan}.")
     marker = asdict(plan) | {"code": _code_version()}
@@ -68,15 +69,14 @@ def generate(
     for split in SPLITS:
         for folder in _folders(part, split):
             folder.mkdir(parents=True)
-    (part / "coco" / "annotations").mkdir()
     jobs = [(part, plan, split, i) for split in SPLITS for i in range(getattr(plan, split))]
     records = _draw_all(jobs)
     for split, scenes in (("train", records[:train]), ("val", records[train:])):
-        text = json.dumps(_coco_json(scenes))
-        (part / "coco" / "annotations" / f"instances_{split}2017.json").write_text(text)
-    (part / MARKER).write_text(json.dumps(marker))
+        write_json(_coco_json(scenes), part / f"coco/annotations/instances_{split}2017.json", indent=None)
+    write_json(marker, part / MARKER)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+    print(f"street scenes: {train} for training and {val} for validation drawn into {out}", flush=True)
 
 
 def _code_version() -> str:
@@ -95,24 +95,19 @@ def _folders(root: Path, split: str) -> tuple[Path, Path, Path]:
     )
 
 
-def _draw_all(jobs: list[tuple[Path, Plan, str, int]]) -> list[dict[str, Any]]:
-    """Every scene in order, on all cores, with a progress line and the time left."""
+def _draw_all(jobs: list[tuple[Path, SceneSet, str, int]]) -> list[dict[str, Any]]:
+    """Every scene in order, on all cores, with progress."""
     workers = min(os.cpu_count() or 1, len(jobs))
     method = (
         "fork" if sys.platform == "linux" else None
     )  # children draw only; importing all again would cost more
-    start, records = time.monotonic(), []
     ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     with multiprocessing.get_context(method).Pool(workers, signal.signal, ignore) as pool:
-        for done, record in enumerate(pool.imap(draw_scene, jobs, chunksize=4), start=1):
-            records.append(record)
-            if done % max(1, len(jobs) // 10) == 0 or done == len(jobs):
-                left = (time.monotonic() - start) / done * (len(jobs) - done)
-                print(f"street scenes: {done}/{len(jobs)}, {left:.0f} s left", flush=True)
-    return records
+        scenes = pool.imap(draw_scene, jobs, chunksize=4)
+        return list(Progress("drawing street scenes", len(jobs)).over(scenes))
 
 
-def draw_scene(job: tuple[Path, Plan, str, int]) -> dict[str, Any]:
+def draw_scene(job: tuple[Path, SceneSet, str, int]) -> dict[str, Any]:
     """Draw scene ``index`` of a split and write its four files (image twice, two label maps).
 
     Returns:

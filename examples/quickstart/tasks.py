@@ -7,18 +7,18 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mst_pretrain.runtime.errors import UserError
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 _ITERATION = re.compile(r"(?:Iter|Epoch)\((?:train|val|test)\)(?: \[\d+\])?\s*\[\s*(\d+)/(\d+)\]")
 
 
 @dataclass
-class Task:
-    """One tool call.
+class ToolCall:
+    """One call of a tool.
 
     Attributes:
         name: What the progress line calls it.
@@ -29,12 +29,18 @@ class Task:
     name: str
     arguments: list[str]
     log: Path
-    process: subprocess.Popen | None = field(default=None, repr=False)
+
+    def start(self, root: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        """Its process."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, *self.arguments]
+        with open(self.log, "wb") as stream:
+            return subprocess.Popen(
+                command, cwd=root, stdout=stream, stderr=subprocess.STDOUT, env=environment
+            )
 
     def progress(self) -> tuple[float, str]:
         """Share done in [0, 1] and its text, from the last iteration in the log."""
-        if self.process is not None and self.process.poll() == 0:
-            return 1.0, "done"
         with open(self.log, "rb") as stream:
             stream.seek(max(0, self.log.stat().st_size - 4096))
             found = _ITERATION.findall(stream.read().decode(errors="replace"))
@@ -58,62 +64,49 @@ class Plan:
         self.stage = 0
         self.start = time.monotonic()
 
-    def run(self, stage: str, tasks: list[Task], interval: float = 10.0) -> None:
-        """Run tasks at the same time, the processor's cores shared among them.
+    def run(self, stage: str, calls: list[ToolCall], interval: float = 10.0) -> None:
+        """Run tools at the same time, the processor's cores shared among them.
 
         Raises:
             UserError: One failed; its last lines and its log's path are in the message.
         """
         self.stage += 1
-        threads = str(max(1, (os.cpu_count() or 1) // len(tasks)))
+        threads = str(max(1, (os.cpu_count() or 1) // len(calls)))
         # Threads that wait without spinning: several times faster where other programs use the cores too.
         environment = child_environment(self.root, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        for task in tasks:
-            task.log.parent.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, *task.arguments]
-            with open(task.log, "wb") as stream:
-                task.process = subprocess.Popen(
-                    command, cwd=self.root, stdout=stream, stderr=subprocess.STDOUT, env=environment
-                )
+        processes: list[subprocess.Popen[bytes]] = []
+        said = time.monotonic()
         try:
-            self._watch(stage, tasks, interval)
-        finally:
-            for task in tasks:
-                if task.process is not None and task.process.poll() is None:
-                    task.process.kill()
-        self.finished += self.weights[stage]
-        self._say(stage, tasks)
-
-    def _watch(self, stage: str, tasks: list[Task], interval: float) -> None:
-        last = time.monotonic()
-        while any(task.process is not None and task.process.poll() is None for task in tasks):
-            for task in tasks:
-                if task.process is not None and task.process.poll() not in (None, 0):
-                    break
-            else:
-                if time.monotonic() - last >= interval:
-                    self._say(stage, tasks)
-                    last = time.monotonic()
+            for call in calls:
+                processes.append(call.start(self.root, environment))
+            while None in (codes := [process.poll() for process in processes]) and not any(codes):
+                if time.monotonic() - said >= interval:
+                    self._say(stage, calls, codes)
+                    said = time.monotonic()
                 time.sleep(0.2)
-                continue
-            break
-        for task in tasks:
-            if task.process is not None and task.process.poll() not in (None, 0):
+        finally:
+            for process in processes:
+                process.kill()  # nothing where it has ended
+        for call, code in zip(calls, codes, strict=True):
+            if code:
                 raise UserError(
-                    f"{stage} ({task.name}) failed:\n{_last_lines(task.log)}\nThe whole log: {task.log}"
+                    f"{stage} ({call.name}) failed:\n{_last_lines(call.log)}\nThe whole log: {call.log}"
                 )
+        self.finished += self.weights[stage]
+        self._say(stage, calls, codes)
 
-    def _say(self, stage: str, tasks: list[Task]) -> None:
-        progress = [task.progress() for task in tasks]
-        running = any(task.process is not None and task.process.poll() is None for task in tasks)
-        share = min(share for share, _ in progress) * self.weights[stage] if running else 0.0
+    def _say(self, stage: str, calls: list[ToolCall], codes: list[int | None]) -> None:
+        progress = [
+            (1.0, "done") if code == 0 else call.progress() for call, code in zip(calls, codes, strict=True)
+        ]
+        share = min(share for share, _ in progress) * self.weights[stage] if None in codes else 0.0
         elapsed = time.monotonic() - self.start
         done = self.finished + share
         # Seconds per planned second so far; the plan itself counts as a minute of experience.
         pace = (elapsed + 60) / (done + 60)
         left = pace * (sum(self.weights.values()) - done)
-        states = ", ".join(f"{task.name} {text}" for task, (_, text) in zip(tasks, progress, strict=True))
+        states = ", ".join(f"{call.name} {text}" for call, (_, text) in zip(calls, progress, strict=True))
         about = f", about {clock(left)} left" if left > 1 else ""
         print(f"[{self.stage}/{len(self.weights)}] {stage}: {states}  ({clock(elapsed)}{about})", flush=True)
 

@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
+from ..runtime.atomic import file_sha256
 from ..runtime.errors import UserError
 from . import huggingface
 from .architecture import literal_config
@@ -20,7 +21,7 @@ from .backbone import Backbone, read_backbone
 from .dialects import ORIGINAL_SWIN, Tensors
 from .formats import TARGETS, Target
 from .reading import epoch_of, iteration_of
-from .storage import file_sha256, owned, save_atomic, save_safetensors
+from .storage import owned, save_atomic, save_safetensors
 
 
 def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm") -> list[Path]:

@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from ..runtime.atomic import remove_stale, temporary_name
 from ..runtime.errors import UserError
 from .architecture import Architecture, window_side
-from .storage import remove_stale, save_safetensors, temporary_name
+from .storage import save_safetensors
 
 CROP_SHARE = 224 / 256  # of the resized short side, as DINO's evaluation crops [code: DINO]
 BICUBIC = 3  # PIL's number

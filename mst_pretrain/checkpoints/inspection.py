@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..runtime.atomic import file_sha256
 from ..runtime.errors import UserError
 from .architecture import Architecture, architecture_of
 from .dialects import Dialect, anchors
 from .formats import below, readings
 from .reading import CheckpointFile, epoch_of, iteration_of, read_file
-from .storage import file_sha256
 
 SHOWN = 200  # characters of a metadata entry
 PLAIN = (str, int, float, bool, argparse.Namespace)

@@ -40,8 +40,13 @@ class CheckpointFile:
 
 
 def epoch_of(file: CheckpointFile) -> str | None:
-    """Passes over the data: of our pretraining from the sampler's position, of others as they say."""
-    sampler = file.others.get("sampler")
+    """Passes over the data: of our pretraining the images of its steps, of others as they say."""
+    sampler, run = file.others.get("sampler"), file.meta.get("run")
+    if (
+        isinstance(run, Mapping)
+        and (run.get("config", {}).get("train_cfg") or {}).get("type") == "PretrainLoop"
+    ):
+        return f"{file.meta['iter'] * run['batch'] / run['data']['images']:g}"
     if isinstance(sampler, Mapping) and {"position", "size"} <= set(sampler):
         return f"{sampler['position'] / max(sampler['size'], 1):g}"
     said = file.meta.get("epoch", file.others.get("epoch"))

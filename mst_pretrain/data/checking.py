@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from ..checkpoints.storage import replacing
+from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
 from .fetch import cache_folder
 from .files import find_fault, in_blocks, report_faults

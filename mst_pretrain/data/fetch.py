@@ -16,6 +16,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
+from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
 from .files import first_of
@@ -116,26 +117,24 @@ def fetch_missing(shards: dict[Path, str]) -> None:
 
 
 def _fetch(url: str, target: Path, progress: Progress) -> None:
-    """Through webdataset's opener into a file beside the target; renamed when it is whole."""
+    """Through webdataset's opener; the target is there when it is whole."""
     gopen = _webdataset("gopen", url).gopen
-    part = target.with_name(f"{target.name}.part")
-    try:
-        with gopen(url) as stream, open(part, "wb") as file:
-            while chunk := stream.read(CHUNK):
-                file.write(chunk)
-                progress.step(size=len(chunk))
-        with open(part, "rb") as file:
-            file.seek(-min(len(TAR_END), part.stat().st_size), os.SEEK_END)
-            if file.read() != TAR_END:
-                raise OSError("what came is not a whole tar file")
-        os.replace(part, target)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{url} cannot be fetched to {target.parent} ({error}; {shutil.disk_usage(target.parent).free >> 20} MiB "
-            "free there). Check the address; MST_CACHE names another folder."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(target) as part:
+        try:
+            with gopen(url) as stream, open(part, "wb") as file:
+                while chunk := stream.read(CHUNK):
+                    file.write(chunk)
+                    progress.step(size=len(chunk))
+            with open(part, "rb") as file:
+                file.seek(-min(len(TAR_END), part.stat().st_size), os.SEEK_END)
+                if file.read() != TAR_END:
+                    raise OSError("what came is not a whole tar file")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{url} cannot be fetched to {target.parent} ({error}; "
+                f"{shutil.disk_usage(target.parent).free >> 20} MiB free there). Check the address; MST_CACHE names "
+                "another folder."
+            ) from error
 
 
 def _webdataset(module: str, spec: str) -> Any:

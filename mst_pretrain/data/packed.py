@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.storage import replacing
+from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
 
 

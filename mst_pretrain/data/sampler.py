@@ -1,9 +1,8 @@
-"""An endless, shuffled stream of samples whose position can be saved and restored exactly."""
+"""An endless, shuffled stream of samples that can be entered at any position."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,9 @@ class ResumableSampler(Sampler):
         dataset: Only its length n matters.
         shuffle: False keeps every epoch in order.
         seed: The same on all ranks; None draws one and shares it.
+
+    Attributes:
+        position: Samples that all ranks together have used; a stream begins behind them, with any number of ranks.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
@@ -47,26 +49,6 @@ class ResumableSampler(Sampler):
     def __len__(self) -> int:
         """Samples of one epoch on this rank."""
         return self.size // self.world_size
-
-    def advance(self, samples: int) -> None:
-        """Count samples consumed by training on all ranks together; prefetched ones do not count."""
-        self.position += samples
-
-    def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs."""
-        return {"position": self.position, "seed": self.seed, "size": self.size}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue a stream, also with another number of ranks or another batch size.
-
-        Raises:
-            ValueError: The data set has another length than the saved one.
-        """
-        if state["size"] != self.size:
-            raise ValueError(
-                f"the checkpoint was made on {state['size']} samples, the data set has {self.size}"
-            )
-        self.position, self.seed = state["position"], state["seed"]
 
     def _order(self, epoch: int) -> Sequence[int] | np.ndarray:
         if not self.shuffle:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 
+from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
 from .fetch import cache_folder
 from .files import IMAGE_SUFFIXES, first_of
@@ -63,11 +62,9 @@ def index_tar(path: Path) -> TarIndex:
         pass  # not kept yet, or damaged
     index = read_headers(path)
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=kept.parent, suffix=".part", delete=False) as part:
-            np.savez(part, names=index.names, images=index.images, labels=index.labels)
-        os.replace(part.name, kept)
-    except OSError:
+        with replacing(kept, durable=False) as part, open(part, "wb") as file:
+            np.savez(file, **vars(index))
+    except UserError:
         pass  # a read-only or full cache costs time, nothing else
     return index
 

@@ -15,7 +15,8 @@ from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
 from ..method.backbones import Trunk
 from ..runtime.errors import UserError
-from .ranks import counted, gather_rows, share
+from ..runtime.progress import Progress
+from .ranks import gather_rows, share
 
 
 def evaluation_transform(resize: int = 256, crop: int = 224) -> v2.Compose:
@@ -153,7 +154,6 @@ def extract_features(
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device = "cpu",
-    progress: bool = True,
     blocks: int = 1,
     avgpool: bool = False,
     what: str = "features",
@@ -168,7 +168,6 @@ def extract_features(
         batch_size: Images per forward.
         workers: Decoding processes.
         device: Of the forward.
-        progress: Say how far it is.
         blocks: As in :func:`block_features`.
         avgpool: As in :func:`block_features`.
         what: Name in the progress.
@@ -182,7 +181,7 @@ def extract_features(
     loader = DataLoader(images, batch_size=batch_size, num_workers=workers, sampler=mine)
     rows = [
         block_features(trunk, batch.to(device), blocks, avgpool).cpu()
-        for batch in counted(loader, len(loader), what, say=progress)
+        for batch in Progress(what, len(loader)).over(loader)
     ]
     width = sum(block_widths(trunk)[-blocks:]) + (block_widths(trunk)[-1] if avgpool else 0)
     return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(source))

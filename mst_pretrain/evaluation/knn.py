@@ -109,20 +109,6 @@ def _top(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, index.gather(1, order)
 
 
-def knn_accuracy(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
-    neighbours: Sequence[int] = (10, 20, 100, 200),
-    temperature: float = 0.07,
-    chunk: int = 1024,
-) -> dict[int, float]:
-    """Per cent of test images that :func:`knn_predict` gets right, by k; ``test_labels`` [M] int64."""
-    predicted = knn_predict(train_features, train_labels, test_features, neighbours, temperature, chunk)
-    return {k: accuracy(classes, test_labels) for k, classes in predicted.items()}
-
-
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
     """Per cent of [M] int64 predictions that equal the labels."""
     return 100.0 * int((predicted == labels.to(predicted.device)).sum()) / len(labels)

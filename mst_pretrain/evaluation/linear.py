@@ -22,9 +22,10 @@ from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
 from ..method.backbones import Trunk
 from ..runtime.errors import UserError
+from ..runtime.progress import Progress
 from .features import block_features, extract_features
 from .heads import HeadBank, bank_optimizer, cosine_factor, train_step
-from .ranks import counted, rank, world_size
+from .ranks import rank, world_size
 
 TRAIN_CROP_SCALE = (0.08, 1.0)  # torchvision's RandomResizedCrop
 
@@ -100,7 +101,7 @@ def extract(
     """Centre-crop features under the settings, [N, F] float32 on the CPU."""
     s = settings
     sizes = (s.resize, s.crop, s.forward_batch, s.workers)
-    return extract_features(trunk, source, *sizes, device, True, s.blocks, s.avgpool, what)
+    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what)
 
 
 class RandomCrops(Dataset):
@@ -181,7 +182,9 @@ class LinearTraining:
         steps = -(-len(self.indices) // s.batch)
         epochs = range(self.done, s.epochs)
         total = len(epochs) * steps
-        for number in counted(self._steps(epochs), total, f"linear, {s.epochs} epochs of {steps} steps"):
+        for number in Progress(f"linear, {s.epochs} epochs of {steps} steps", total).over(
+            self._steps(epochs)
+        ):
             if number % steps == 0:
                 self.done = number // steps
                 self._keep()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank as rank
@@ -15,10 +16,9 @@ from mmengine.dist import get_world_size as world_size
 from torch import Tensor
 from torch import distributed as dist
 
+from ..runtime.atomic import write_json
 from ..runtime.errors import UserError, run_cli
 from ..training.launch import OTHER_RANK_WAITS
-
-T = TypeVar("T")
 
 
 def start() -> torch.device:
@@ -75,16 +75,13 @@ def sum_over_ranks(tensors: Iterable[Tensor]) -> None:
             dist.all_reduce(tensor)
 
 
-def counted(items: Iterable[T], total: int, what: str, every: float = 5.0, say: bool = True) -> Iterator[T]:
-    """Pass ``items`` on; the first process says to stderr how many are done and how long the rest will take."""
-    begin = last = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if say and rank() == 0 and (now - last >= every or (done == total and now - begin >= every)):
-            left = round((now - begin) / done * (total - done))
-            print(f"{what}: {done}/{total}, {left // 60}:{left % 60:02d} left", file=sys.stderr, flush=True)
-            last = now
+def publish(result: dict[str, Any], out: str | Path | None) -> None:
+    """Write ``result`` to ``out``, whole or not at all, and print it as one line, in the first process only."""
+    if rank() > 0:
+        return
+    if out is not None:
+        write_json(result, out)
+    print(json.dumps(result), flush=True)
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

@@ -11,8 +11,9 @@ import torch
 
 from ..checkpoints.architecture import architecture_of
 from ..checkpoints.loading import backbone_prefix, load_backbone, refuse_leftovers
-from ..checkpoints.storage import file_sha256, flat_tensors, load_checkpoint
+from ..checkpoints.storage import flat_tensors, load_checkpoint
 from ..method.backbones import Trunk, build_trunk
+from ..runtime.atomic import file_sha256
 from ..runtime.errors import UserError
 from .ranks import speaks
 

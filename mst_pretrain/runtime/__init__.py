@@ -1,1 +1,1 @@
-"""What every part uses: errors, configs, progress."""
+"""What every part uses: errors, configs, atomic files, progress, the environment."""

@@ -14,7 +14,8 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.utils import import_modules_from_strings
 
-from ..cli import find_config
+from mst_toolkit.resources import find_config
+
 from .errors import DEBUG, InvalidValue, UserError
 
 ADD = "+"

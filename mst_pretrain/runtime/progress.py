@@ -1,9 +1,14 @@
-"""Progress of long preparations as plain lines, which a batch system's log keeps too."""
+"""Progress of long work as plain lines on standard error, which a batch system's log keeps too."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 INTERVAL = 10.0  # seconds
 
@@ -22,6 +27,12 @@ class Progress:
         self.done, self.bytes = 0, 0
         self.started = self.said = time.monotonic()
 
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass ``items`` on; each is a step, finished when the next one is asked for."""
+        for item in items:
+            yield item
+            self.step(1)
+
     def step(self, steps: int = 0, size: int = 0) -> None:
         """Count finished steps and bytes."""
         self.done, self.bytes = self.done + steps, self.bytes + size
@@ -32,4 +43,4 @@ class Progress:
         volume = f", {self.bytes / 2**20:,.0f} MiB" if self.bytes else ""
         remaining = (now - self.started) / self.done * (self.total - self.done) if self.done else None
         left = "" if remaining is None else f", about {remaining / 60:.1f} min left"
-        print(f"{self.what}: {self.done} of {self.total}{volume}{left}", flush=True)
+        print(f"{self.what}: {self.done} of {self.total}{volume}{left}", file=sys.stderr, flush=True)

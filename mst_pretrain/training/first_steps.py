@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..runtime.environment import peak_memory
 from .hooks import unwrap
 
 
@@ -73,10 +72,3 @@ def ground_truth(batch: Any) -> str:
     if objects:
         return f"{sum(objects)} ground-truth objects; "
     return f"{sum(labelled)} labelled pixels; " if labelled else ""
-
-
-def peak_memory() -> float:
-    """GiB: the GPU's tensors where there is one, else this process's resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

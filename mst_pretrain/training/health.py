@@ -14,7 +14,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..checkpoints.storage import INITIAL, LATEST, link_atomic
+from ..checkpoints.storage import INITIAL, LATEST
+from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
 from .hooks import unwrap
 

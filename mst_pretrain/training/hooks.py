@@ -1,4 +1,4 @@
-"""What happens around an iteration: schedules, the teacher's step, exact resume. Health is in health.py."""
+"""What happens around an iteration: schedules and the teacher's step. Health is in health.py."""
 
 from __future__ import annotations
 
@@ -126,44 +126,4 @@ class TeacherHook(Hook):
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Keeps the sampler's position and the images per step in the checkpoint."""
-
-    priority = "VERY_LOW"
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """What a later :meth:`after_load_checkpoint` compares and restores."""
-        checkpoint["sampler"] = runner.train_loop.sampler.state_dict()
-        checkpoint["global_batch"] = runner.train_loop.global_batch
-        checkpoint["images"] = runner.train_loop.images_digest
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the sampler's position and seed, which is also that of images without a seed of their own.
-
-        Raises:
-            UserError: The images or the images per step are different from the checkpoint's.
-        """
-        if not runner._resume:
-            return
-        now = runner.train_loop.global_batch
-        before = checkpoint.get("global_batch", now)
-        if before != now:
-            raise UserError(
-                f"cannot resume: the checkpoint was made with {before} images per step, this run has {now}, and every "
-                "schedule counts steps. Set train_dataloader.batch_size or train_cfg.accumulate so that processes x "
-                f"batch_size x accumulate is {before}."
-            )
-        paths: Any = getattr(getattr(runner.train_dataloader.dataset, "source", None), "paths", None)
-        if hasattr(paths, "digest") and checkpoint.get("images") not in (None, "", paths.digest()):
-            raise UserError(
-                f"cannot resume: the files of {runner._load_from} are not those found now. If images.npz beside it is "
-                "of another run, remove it; else point data_root at the images of the first run."
-            )
-        try:
-            runner.train_loop.sampler.load_state_dict(checkpoint["sampler"])
-        except ValueError as error:
-            raise UserError(
-                f"cannot resume: {error}. Point data_root at the images of the first run; put back what was removed, "
-                "or another image under its name."
-            ) from error
-        if runner.cfg.train_dataloader.dataset.get("seed", 0) is None:  # it has the run's, which has changed
-            runner.train_dataloader.dataset.seed = runner.train_loop.sampler.seed
+    """Does nothing: earlier configs name it, and now every run resumes exactly."""

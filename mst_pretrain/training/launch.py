@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import numbers
 import os
 import signal
 import sys
@@ -61,10 +59,10 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
                 "need none, their schedule scales the learning rate with the batch; elsewhere add it."
             )
         cfg.auto_scale_lr.enable = True
-    if getattr(args, "init_from", None):
-        _init_from(cfg, args)
     if getattr(args, "resume", None):
         _resume(cfg, args.resume)
+    if getattr(args, "init_from", None):
+        _init_from(cfg, args)
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         if (cfg.get(name) or {}).get("num_workers") == 0:
             cfg[name].persistent_workers = False  # PyTorch refuses it without workers
@@ -90,7 +88,7 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
             f"--init-from: {args.config} is no pretraining config. Name the backbone's weights there with "
             "--cfg-options model.backbone.init_cfg.checkpoint=FILE."
         )
-    if not Path(args.init_from).is_file():
+    if not cfg.get("resume") and not Path(args.init_from).is_file():  # resumed weights replace it
         raise UserError(f"--init-from {args.init_from}: there is no such file. Give a timm or DINO backbone.")
     cfg.model.init_from = args.init_from
 
@@ -106,13 +104,6 @@ def _resume(cfg: Config, source: str) -> None:
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
         return
     cfg.resume, cfg.load_from = True, str(path)
-    # The resumed weights replace all others; the files of those may be gone.
-    model = cfg.get("model", {})
-    if "init_from" in model:
-        model["init_from"] = None
-    backbone = model.get("backbone")
-    if isinstance(backbone, dict) and "init_cfg" in backbone:
-        backbone["init_cfg"] = None
 
 
 def _log_short_runs(cfg: Config) -> None:
@@ -203,30 +194,6 @@ def on_first_rank(check: Callable[[], object]) -> None:
     """Run ``check`` in the first of the processes only; the others wait for it when they meet."""
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
         check()
-
-
-def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
-    """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
-    from ..checkpoints.storage import replacing
-
-    path = Path(work_dir, "test_metrics.json")
-    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
-    with replacing(path) as part:
-        part.write_text(json.dumps(plain, indent=2) + "\n")
-    titles = {
-        "coco/bbox_mAP": "bbox mAP",
-        "coco/segm_mAP": "segm mAP",
-        "mIoU": "mIoU",
-        "mAcc": "mAcc",
-        "aAcc": "aAcc",
-    }
-    shown = [
-        f"{title} {100 * plain[key] if key.startswith('coco/') else plain[key]:.2f}"
-        for key, title in titles.items()
-        if key in plain
-    ]
-    print(f"{', '.join(shown)} (per cent; all: {path})", flush=True)
-    return path
 
 
 def torchrun() -> None:

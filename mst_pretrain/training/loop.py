@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from mmengine.utils import apply_to
 
 from ..checkpoints.storage import INITIAL
 from ..data.checking import check_once
-from ..data.replacement import decode
 from ..data.sources import FileSource
 from ..runtime.errors import UserError
 from .randomness import seed_all
@@ -68,7 +68,8 @@ class PretrainLoop(BaseLoop):
         super().__init__(runner, with_names(dataloader, runner))
         self.sampler = self.dataloader.sampler
         self.accumulate = accumulate
-        self.global_batch = self.dataloader.batch_size * get_world_size() * accumulate
+        self.per_process = int(self.dataloader.batch_size)
+        self.global_batch = self.per_process * get_world_size() * accumulate
         images = len(self.dataloader.dataset)
         self.iters_per_epoch = images // self.global_batch
         if self.iters_per_epoch == 0:
@@ -88,7 +89,6 @@ class PretrainLoop(BaseLoop):
         self._max_epochs = 1  # MMEngine: one long epoch
         self._epoch, self._iter = 0, 0
         self.indices: list[torch.Tensor | None] = []
-        self.images_digest = ""  # of the names of files, where the images are files
         resumed = runner._resume and runner._load_from  # its images were looked at when the run began
         if getattr(self.dataloader.dataset, "check", False) and not resumed:
             check_once(self.dataloader.dataset.source)
@@ -98,6 +98,13 @@ class PretrainLoop(BaseLoop):
         source = getattr(self.dataloader.dataset, "source", None)
         indices = [int(index) for batch in self.indices if batch is not None for index in batch]
         return [source.name(index) if source else str(index) for index in indices]
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Number of images, and the digest of their names where they are files."""
+        source = getattr(self.dataloader.dataset, "source", None)
+        digest = source.paths.digest() if isinstance(source, FileSource) else ""
+        return {"images": len(self.dataloader.dataset), "sha256": digest}
 
     @property
     def iter(self) -> int:
@@ -135,11 +142,10 @@ class PretrainLoop(BaseLoop):
         if self._max_iters == 0 and is_main_process():
             point_latest(Path(self.runner.work_dir, INITIAL))
         source = getattr(self.dataloader.dataset, "source", None)
-        if isinstance(source, FileSource):
-            self.images_digest = source.paths.digest()
-            if is_main_process():
-                source.paths.save(Path(self.runner.work_dir, IMAGES))
+        if isinstance(source, FileSource) and is_main_process():
+            source.paths.save(Path(self.runner.work_dir, IMAGES))
         if self._iter < self._max_iters:
+            self.sampler.position = self._iter * self.global_batch
             batches = rescued(self.runner, self.dataloader)
             while self._iter < self._max_iters:
                 self.run_iter(batches)
@@ -148,10 +154,9 @@ class PretrainLoop(BaseLoop):
         return self.runner.model
 
     def next_batch(self, batches: Iterator[Any]) -> Any:
-        """The next micro-batch; which images are in it, and which were replaced, is kept."""
+        """The next micro-batch; which images are in it is kept."""
         data = next(batches)
         self.indices.append(data.get("index"))
-        self.runner.faults += decode(data.pop("faults", []))
         return data
 
     def run_iter(self, batches: Iterator[Any]) -> None:
@@ -166,7 +171,6 @@ class PretrainLoop(BaseLoop):
             if micro:
                 data = self.next_batch(batches)
             outputs.append(self.runner.model.train_step(data, optim_wrapper=self.runner.optim_wrapper))
-        self.sampler.advance(self.global_batch)
         mean = {key: sum(output[key] for output in outputs) / self.accumulate for key in outputs[0]}
         mean = apply_to(mean, lambda value: isinstance(value, torch.Tensor), lambda value: value.detach())
         self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=data, outputs=mean)

@@ -14,14 +14,14 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import load_model
-from ..checkpoints.storage import INITIAL, LATEST, link_atomic, load_checkpoint, replacing
+from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.replacement import Fault
+from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
-from .hooks import ExactResumeHook
+from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .signals import PatientDataLoader, stop_signals
 
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
-EXACT = ("sampler",)  # and ours
 
 
 @RUNNERS.register_module()
@@ -32,13 +32,22 @@ class MSTRunner(Runner):
         faults: Images that this process replaced in the present step; the loop puts them there.
         saved_iter: Finished iterations of the newest checkpoint of this run.
         unvalidated: Whether the resumed checkpoint was written in the middle of a validation.
+        given: The config, as :func:`plain` has it.
+        resumed: What the resumed checkpoint tells of its first run, see :func:`recorded`; None in a run of its own.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.faults: list[Fault] = []
         self.saved_iter = -1
         self.unvalidated = False
+        self.resumed: dict[str, Any] | None = None
         super().__init__(*args, **kwargs)
+        self.given = plain(self.cfg)
+
+    def build_model(self, model: Any) -> torch.nn.Module:
+        """MMEngine's; the resumed weights replace all others, whose files may be gone."""
+        resumes = self._resume and self._load_from
+        return super().build_model(without_weights(model) if resumes else model)
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """MMEngine's, with averages instead of histories, and a watch on signals and broken images."""
@@ -70,8 +79,10 @@ class MSTRunner(Runner):
         Only the first process writes, and it needs no other one: a hook may call this there alone. The initial
         weights do not become the latest: an earlier run's result may still be there.
         """
-        self.saved_iter = (kwargs.get("meta") or {}).get("iter", -1)
+        meta = kwargs.pop("meta", None) or {}
+        self.saved_iter = meta.get("iter", -1)
         if is_main_process():  # the others have nothing to write
+            kwargs["meta"] = {**meta, RUN: {**describe(self), **(self.resumed or {})}}
             whole = Path(out_dir, filename)
             with replacing(whole) as part:
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
@@ -88,18 +99,21 @@ class MSTRunner(Runner):
         """Read with ``weights_only=True`` and require every weight.
 
         Raises:
-            UserError: The file cannot be read, or its weights are not this model's.
+            UserError: The file cannot be read, its weights are not this model's, or a resumed run is not the one that
+                wrote it.
         """
         # Histories stay on the CPU; the weights go to the model's device when copied in.
         checkpoint = load_checkpoint(filename)
-        wanted = RESUMED + EXACT if any(isinstance(hook, ExactResumeHook) for hook in self.hooks) else RESUMED
-        missing = [part for part in wanted if self._resume and part not in checkpoint]
+        missing = [part for part in RESUMED if self._resume and part not in checkpoint]
         if missing:
             raise UserError(
                 f"{filename} cannot be resumed: it has no {', '.join(missing)}. To start a new run from its weights "
                 "use --init-from (pretraining) or load_from (fine-tuning)."
             )
-        self.unvalidated = self._resume and checkpoint["meta"].get("unvalidated", False)
+        if self._resume:
+            self.resumed = recorded(checkpoint)
+            check_continues(filename, self.resumed, describe(self))
+            self.unvalidated = checkpoint["meta"].get("unvalidated", False)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model: Any = getattr(self.model, "module", self.model)
         load_model(model, checkpoint, filename, strict)
@@ -108,13 +122,17 @@ class MSTRunner(Runner):
         return checkpoint
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
-        """As MMEngine's.
+        """As MMEngine's; a seed that the first run drew becomes the sampler's and the data set's too.
 
         Raises:
             UserError: The optimizer's parameters are not the checkpoint's.
         """
+        loader, drawn = self.train_dataloader, self.seed
         try:
             super().resume(*args, **kwargs)
+            for part in (loader.batch_sampler.sampler, loader.dataset):
+                if getattr(part, "seed", None) == drawn:
+                    part.seed = self.seed
         except ValueError as error:
             raise UserError(
                 f"cannot resume: {error}. Use the config of the first run; another one may freeze other parameters."
@@ -151,7 +169,11 @@ def step_batch(runner: Runner, optim_wrapper: Any) -> int:
     """Images of one optimizer step, over all processes and accumulated micro-batches."""
     loader = runner._train_dataloader
     batch = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
-    return int(batch) * get_world_size() * int(getattr(optim_wrapper, "_accumulative_counts", 1))
+    if isinstance(optim_wrapper, dict):  # not built yet
+        accumulated = optim_wrapper.get("accumulative_counts", 1)
+    else:
+        accumulated = getattr(optim_wrapper, "_accumulative_counts", 1)
+    return int(batch) * get_world_size() * int(accumulated)
 
 
 def point_latest(whole: Path) -> None:

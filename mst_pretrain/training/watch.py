@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
@@ -12,16 +12,16 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..checkpoints.storage import LATEST, replacing
+from ..checkpoints.storage import LATEST
 from ..data.files import first_of
-from ..data.replacement import Fault
+from ..data.replacement import Fault, decode
+from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
 from .signals import begin_steps, stop_requested
 
 BAD_IMAGES = "bad_images.txt"
 STOPPED = "stopped.pth"
-T = TypeVar("T")
 
 
 @HOOKS.register_module()
@@ -198,8 +198,10 @@ def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
     return f"Continue from {latest} with --resume."
 
 
-def rescued(runner: Any, batches: Iterable[T]) -> Iterator[T]:
-    """Pass batches on; where none can be read any more, the steps made so far are saved before the run ends.
+def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
+    """Pass batches on without their ``faults``, which the runner gets.
+
+    Where none can be read any more, the steps made so far are saved before the run ends.
 
     Raises:
         UserError: As the data set; the message also says what can be resumed.
@@ -207,7 +209,7 @@ def rescued(runner: Any, batches: Iterable[T]) -> Iterator[T]:
     # At once: a loader draws a random number here, before the first step sets its seed.
     iterator = iter(batches)
 
-    def passed_on() -> Iterator[T]:
+    def passed_on() -> Iterator[Any]:
         while True:
             try:
                 batch = next(iterator)
@@ -217,6 +219,7 @@ def rescued(runner: Any, batches: Iterable[T]) -> Iterator[T]:
                 if runner.iter == 0:
                     raise
                 raise UserError(f"{error} {save_stopped(runner, runner.iter)}") from error
+            runner.faults += decode(batch.pop("faults", []))
             yield batch
 
     return passed_on()

@@ -5,29 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import ADD, load_config
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.training.resume import SHOWN, UNSEEN, changes, stops_early
 
 from .rows import INIT_CFG, checkpoint_of, row_of
 
 RUN = "run.json"
 # Options that change where a run reads, writes, waits or reports, but not what it computes. What was read is told by
 # the data's digest.
-HARMLESS = (
-    *(INIT_CFG, "data_root", "work_dir", "randomness.seed", "log_", "env_cfg", "vis", "train_cfg.val"),
-    *(f"default_hooks.{hook}" for hook in ("logger", "timer", "first_steps", "checkpoint", "visualization")),
-)
-HARMLESS_ENDS = (".num_workers", ".persistent_workers", ".data_root")
+HARMLESS = (*UNSEEN, f"{INIT_CFG}*", "data_root", "work_dir", "randomness.seed", "log_*", "env_cfg*", "vis*")
 CAP = "train_cfg.max_iters"
 LAUNCH = ("batch", "auto_scale_lr")  # options that are known once the processes are
-SHOWN = 8  # digits of a digest
+MOVED = ("mst_transfer.training.loops", "mst_transfer.engine")  # the module's name now and before
 
 
 def telling_options(options: dict[str, Any], cfg: Config) -> dict[str, Any]:
@@ -36,15 +34,10 @@ def telling_options(options: dict[str, Any], cfg: Config) -> dict[str, Any]:
     Where ``train_cfg.max_iters`` only stops a run early it is none: the iterations tell.
     """
     plain = {key.removeprefix(ADD): value for key, value in sorted(options.items())}
-    telling = {k: v for k, v in plain.items() if not k.startswith(HARMLESS) and not k.endswith(HARMLESS_ENDS)}
-    if stops_early(cfg):
+    telling = {k: v for k, v in plain.items() if not any(fnmatchcase(k, pattern) for pattern in HARMLESS)}
+    if stops_early(cfg.get("train_cfg")):
         telling.pop(CAP, None)
     return dict(json.loads(json.dumps(telling, default=str)))
-
-
-def stops_early(cfg: Config) -> bool:
-    """Whether ``train_cfg.max_iters`` leaves the schedules their length."""
-    return (cfg.get("train_cfg") or {}).get("type") == "CappedEpochLoop"
 
 
 def config_sha256(path: str | Path) -> str:
@@ -53,14 +46,14 @@ def config_sha256(path: str | Path) -> str:
     content = load_config(path, {"data_root": "data"} if "data_root" in cfg else {})._cfg_dict.to_dict()
     content.get("model", {}).get("backbone", {}).pop("init_cfg", None)
     content.get("randomness", {}).pop("seed", None)
+    for imported in content.get("custom_imports", {}).values():
+        if isinstance(imported, list) and MOVED[0] in imported:  # an older copy of the config is the same one
+            imported[imported.index(MOVED[0])] = MOVED[1]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def starting_point(cfg: Config) -> dict[str, Any]:
-    """Row, file and digest of the weights that a config starts from.
-
-    To be asked before ``--resume`` removes them from the config.
-    """
+    """Row, file and digest of the weights that a config starts from."""
     path = checkpoint_of(cfg)
     digest = file_sha256(path) if path and Path(path).is_file() else None
     return {"init": row_of(cfg), "init_checkpoint": path, "init_sha256": digest}
@@ -70,7 +63,7 @@ def data_of(dataset: Any) -> dict[str, Any]:
     """Number of images, and the digest of the annotation file or, without one, of the sorted image names.
 
     Args:
-        dataset: Of mmdet or mmseg. Names count from the folder that all images share.
+        dataset: Of mmdet or mmseg. Names count from the folder that all images share; another data set has none.
     """
     images = len(dataset)
     while not hasattr(dataset, "get_data_info") and hasattr(dataset, "dataset"):
@@ -82,7 +75,11 @@ def data_of(dataset: Any) -> dict[str, Any]:
 
 
 def _names(dataset: Any) -> list[str]:
-    paths = [str(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset))]
+    if not hasattr(dataset, "get_data_info"):
+        return []
+    paths = [str(dataset.get_data_info(index).get("img_path", "")) for index in range(len(dataset))]
+    if not all(paths):
+        return []
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     return sorted(os.path.relpath(path, root) for path in paths)
 
@@ -125,52 +122,14 @@ def run_beside(checkpoint: str | Path) -> dict[str, Any] | None:
         ) from error
 
 
-def check_continues(checkpoint: str | Path, now: dict[str, Any]) -> dict[str, Any]:
-    """A resumed training must be the one that wrote the checkpoint.
-
-    What may differ is what no step depends on: :data:`HARMLESS` options, and :data:`CAP` where it only stops early.
-
-    Args:
-        checkpoint: To resume from.
-        now: This run's record, or the part of it that is known.
-
-    Returns:
-        The record of the first call.
-
-    Raises:
-        UserError: Config, row, seed, options, images or images per step are others, or nothing was recorded.
-    """
-    before = run_beside(checkpoint)
-    path = Path(checkpoint).with_name(RUN)
-    if before is None:
-        raise UserError(
-            f"--resume {checkpoint}: there is no {path}, so nobody knows what it was started from. Put that file back, "
-            "or start a new run with another --work-dir and without --resume."
-        )
-    had, has = (_identity(run, now, before) for run in (before, now))
-    if had != has:
-        keys = [key for key in {**had, **has} if had.get(key) != has.get(key)]
-        listed = "; ".join(
-            f"{key} is {had.get(key, 'not set')} there, {has.get(key, 'not set')} here" for key in keys
-        )
-        raise UserError(
-            f"--resume {checkpoint}: {path} is of another run: {listed}. Give the first call's config and options, or "
-            "start a new run with another --work-dir and without --resume."
-        )
-    return before
+# What a fine-tuning of version 0.1 is compared by, whose checkpoints do not hold their config.
+TOLD = ("config_sha256", "init", "seed", "options", "batch")
 
 
-def _identity(run: dict[str, Any], *known: dict[str, Any]) -> dict[str, Any]:
-    """What a training may not change, by readable names, as far as all of ``known`` have it."""
-    options = dict(run["options"])
-    if not all("batch" in other for other in known):
-        options = {key: value for key, value in options.items() if key not in LAUNCH}
-    found = {
-        "the config's digest": run["config_sha256"][:SHOWN],
-        "the row": run["init"],
-        "the seed": run["seed"],
-    }
-    if all(other.get("data") for other in known):
-        data = run["data"]["train"]
-        found["the training data"] = f"{data['images']} images {data['sha256'][:SHOWN]}"
-    return {**found, **options}
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """``key: old -> new`` of what two records say of their run: config, row, seed, options, images."""
+    one, other = (
+        {**{key: run[key] for key in TOLD}, "data.train": (run["data"] or {}).get("train")}
+        for run in (before, now)
+    )
+    return list(changes(one, other, ignored=()))

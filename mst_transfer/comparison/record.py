@@ -1,6 +1,6 @@
 """What a training and a test leave for the comparison: row, config, seed, options, data; which checkpoint scored what.
 
-A training writes ``run.json`` and ``optimizer.json`` into its work directory; a test writes
+A training writes ``run.json`` into its work directory; a test writes
 ``results/CHECKPOINT_SETTINGS.json`` into its own, with ``run.json`` of the checkpoint's folder in it. SETTINGS is a
 digest of the test's config, options and data: a test overwrites only one of the same file with the same settings.
 """
@@ -13,57 +13,66 @@ import numbers
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mst_pretrain.checkpoints.storage import file_sha256
-from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.runtime.atomic import file_sha256, write_json
+from mst_pretrain.runtime.environment import environment_info
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.training.resume import refuse
 from mst_pretrain.training.runner import step_batch
 
 from .identity import (
     RUN,
-    check_continues,
     config_sha256,
     data_of,
+    differences,
     run_beside,
+    starting_point,
     telling_options,
     tested_data_of,
 )
-from .optimizer import optimizer_table
 
-OPTIMIZER, RESULTS = "optimizer.json", "results"
+RESULTS = "results"
 
 
 class RunRecord(Hook):
-    """Writes ``run.json`` and ``optimizer.json`` when training starts; a resumed run keeps what it began with.
+    """Writes ``run.json`` when training starts; a resumed run keeps what it began with.
 
     Args:
         config: Config file.
-        start: :func:`.identity.starting_point`.
         options: ``--cfg-options`` and switches such as ``amp``.
     """
 
-    def __init__(self, config: str | Path, start: dict[str, Any], options: dict[str, Any]) -> None:
-        self.config, self.start, self.options = str(config), start, options
+    def __init__(self, config: str | Path, options: dict[str, Any]) -> None:
+        self.config, self.options = str(config), options
 
     def before_train(self, runner: Runner) -> None:
         """Write it, in the first process.
 
         Raises:
-            UserError: The resumed checkpoint is of another run.
+            UserError: A checkpoint of version 0.1, which does not hold its config, is resumed without its ``run.json``
+                or by another run.
         """
         if not is_main_process():
             return
         path, record = Path(runner.work_dir, RUN), self.record(runner)
-        if runner._resume:
-            record = check_continues(runner._load_from or path, record)
-        model = getattr(runner.model, "module", runner.model)
-        write_json(
-            optimizer_table(model, runner.optim_wrapper.optimizer), path.with_name(OPTIMIZER), indent=None
-        )
+        if runner.resumed is not None:
+            record = self.continued(runner._load_from or str(path), runner.resumed, record)
         write_json(record, path)
+
+    def continued(self, checkpoint: str, resumed: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+        """The record of the first run; where only the checkpoint was kept, that of the present one is the same."""
+        before = run_beside(checkpoint)
+        if "config" not in resumed:
+            if before is None:
+                raise UserError(
+                    f"--resume {checkpoint}: neither the checkpoint nor a {RUN} beside it tells what it was started "
+                    f"from. Put its {RUN} back, or start a new run with another --work-dir and without --resume."
+                )
+            refuse(checkpoint, differences(before, now))
+        return before or now
 
     def record(self, runner: Runner) -> dict[str, Any]:
         """All that tells this training from another."""
@@ -78,13 +87,13 @@ class RunRecord(Hook):
         return {
             "config": self.config,
             "config_sha256": config_sha256(self.config),
-            **self.start,
+            **starting_point(runner.cfg),
             "seed": runner.seed,
             "options": options,
             "batch": batch,
             "iterations": getattr(loop, "full_iters", loop.max_iters),
             "data": {"train": data_of(loop.dataloader.dataset), "test": tested_data_of(runner.cfg)},
-            **surroundings(_device()),
+            **environment_info(),
         }
 
 
@@ -126,14 +135,10 @@ class ResultRecord(Hook):
             "options": telling_options(self.options, runner.cfg),
             "data": data_of(runner.test_loop.dataloader.dataset),
             "metrics": {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, numbers.Real)},
-            **surroundings(_device()),
+            **environment_info(),
         }
         settings = json.dumps([record[key] for key in ("config_sha256", "options", "data")], sort_keys=True)
         name = (
             f"{digest[:12]}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}{'_tta' if self.tta else ''}"
         )
         write_json(record, Path(runner.work_dir, RESULTS, f"{name}.json"))
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

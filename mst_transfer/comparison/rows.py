@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.training.resume import recorded
 
 ROWS = ("random", "supervised", "dino", "moby", "esvit", "ibot", "mst-100", "mst-300")
 ARCHITECTURES = {"vit_small_patch16_224": "deit-s", "swin_tiny_patch4_window7_224": "swin-t"}
@@ -67,8 +68,8 @@ class Initialisation:
         """The message when ``checkpoint`` has fewer iterations than ``epochs`` of its own images and batch take."""
         assert self.checkpoint is not None and self.epochs is not None
         loaded = load_checkpoint(self.checkpoint)
-        done, images = loaded.get("meta", {}).get("iter"), loaded.get("sampler", {}).get("size")
-        batch = loaded.get("global_batch")
+        done, run = loaded.get("meta", {}).get("iter"), recorded(loaded)
+        images, batch = run.get("data", {}).get("images"), run.get("batch")
         if done is None or not images or not batch:
             state = "it does not say for how long it was pretrained"
         elif done < (planned := self.epochs * (images // batch)):

@@ -13,7 +13,7 @@ from typing import Any
 from mst_pretrain.checkpoints.storage import LATEST, load_checkpoint
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
-from mst_toolkit.cli import child_environment, resources
+from mst_toolkit.resources import child_environment, resources
 
 from .identity import CAP, LAUNCH, config_sha256, deviations, run_beside, telling_options
 from .record import RESULTS

@@ -1,26 +1,27 @@
-"""From the records of tests to the comparison: one cell per configuration and row, over all its seeds."""
+"""From the records of tests to the comparison: a table per task, with a cell per experiment and row over all seeds."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.atomic import write_json, write_text
 from mst_pretrain.runtime.errors import UserError
 
 from .identity import SHOWN, deviations
 from .record import RESULTS
-from .rows import INITIALISATIONS, RANDOM, ROWS, architecture_of
+from .rows import ROWS
 
+SPREAD = "sample standard deviation over seeds"
 FIELDS = {"run", "checkpoint", "checkpoint_sha256", "iteration", "tta", "options", "metrics", "date"}
 
 
 @dataclass(frozen=True)
-class Task:
+class ComparedTask:
     """What is compared: its metrics' keys and titles, and what makes them per cent."""
 
     name: str
@@ -29,8 +30,8 @@ class Task:
 
 
 TASKS = (
-    Task("COCO, box AP / mask AP", {"coco/bbox_mAP": "box AP", "coco/segm_mAP": "mask AP"}, 100.0),
-    Task("Cityscapes, mIoU / mAcc / aAcc", {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}, 1.0),
+    ComparedTask("COCO, box AP / mask AP", {"coco/bbox_mAP": "box AP", "coco/segm_mAP": "mask AP"}, 100.0),
+    ComparedTask("Cityscapes, mIoU / mAcc / aAcc", {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}, 1.0),
 )
 
 
@@ -42,41 +43,31 @@ class Column:
         config: Name of the config file.
         setting: What else made it another experiment: options, training not finished, test-time augmentation, a test
             with another config or on other data than the training's.
-        config_sha256: Of the config; None while nothing was run. Two versions of a config are two columns.
-        data_sha256: Of the training data, likewise.
+        config_sha256: Of the config. Two versions of a config are two columns.
+        data_sha256: Of the training data, likewise; None where it was not recorded.
     """
 
     config: str
     setting: str = ""
-    config_sha256: str | None = None
+    config_sha256: str = ""
     data_sha256: str | None = None
 
 
 @dataclass
-class Cell:
-    """All runs of one column and row, by seed.
+class Table:
+    """The comparison of one task.
 
     Attributes:
-        runs: One record per seed.
-        exists: False where nobody has such weights for this architecture.
+        task: What was measured.
+        columns: Experiments.
+        rows: Initialisations.
+        runs: Records by column and row, one per seed; nothing where nobody has run it.
     """
 
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    exists: bool = True
-
-    def values(self, metric: str, scale: float) -> list[float]:
-        """The metric of each run, per cent."""
-        return [scale * run["metrics"][metric] for run in self.runs if metric in run["metrics"]]
-
-
-@dataclass
-class Table:
-    """The comparison of one task."""
-
-    task: Task
+    task: ComparedTask
     columns: list[Column]
     rows: list[str]
-    cells: dict[tuple[Column, str], Cell]
+    runs: dict[tuple[Column, str], list[dict[str, Any]]]
 
     def title(self, column: Column) -> str:
         """Config, setting, and the digests of config and training data where several of them were run."""
@@ -88,10 +79,39 @@ class Table:
         text = ", ".join(filter(None, notes))
         return f"{column.config} ({text})" if text else column.config
 
+    def scores(self, column: Column, row: str) -> dict[str, dict[str, Any]]:
+        """Mean, spread, number and values over seeds in per cent, by the metric's title."""
+        found = {}
+        for metric, title in self.task.metrics.items():
+            metrics = [run["metrics"] for run in self.runs.get((column, row), [])]
+            values = [self.task.scale * scores[metric] for scores in metrics if metric in scores]
+            if values:
+                found[title] = over_seeds(values)
+        return found
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and the sample standard deviation (n - 1) of two or more."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    def text(self, column: Column, row: str) -> str:
+        """``43.70 ± 0.21 / 39.80 ± 0.10 (n=3)``; empty where nobody has run it."""
+        scores, runs = self.scores(column, row), self.runs.get((column, row), [])
+        if not runs:
+            return ""
+        parts = [
+            with_spread(scores[title]) if title in scores else "?" for title in self.task.metrics.values()
+        ]
+        return " / ".join(parts) + (f" (n={len(runs)})" if len(runs) > 1 else "")
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """``mean``, ``spread`` (the sample standard deviation, of two or more), ``n`` and the values; None of no values."""
+    mean = statistics.fmean(values) if values else None
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": mean, "spread": spread, "n": len(values), "values": list(values)}
+
+
+def with_spread(score: dict[str, Any]) -> str:
+    """``43.70 ± 0.21`` of what :func:`over_seeds` gives, the mean of one value, or nothing."""
+    if score["mean"] is None:
+        return ""
+    return f"{score['mean']:.2f}" + ("" if score["spread"] is None else f" ± {score['spread']:.2f}")
 
 
 def collect(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -164,40 +184,73 @@ def _option_parts(trained: dict[str, Any], tested: dict[str, Any]) -> list[str]:
     return parts
 
 
-def build(records: Sequence[dict[str, Any]], configs: Sequence[str | Path] = ()) -> list[Table]:
-    """The tables of all tasks that have a column.
+def build(records: Sequence[dict[str, Any]]) -> list[Table]:
+    """The tables of all tasks that were tested.
 
     Args:
         records: Of :func:`collect`. Of several tests of one seed the newest counts.
-        configs: Config files that have a column even where nobody has run them.
     """
-    planned = {Path(config).stem: str(config) for config in configs}
     tables = []
     for task in TASKS:
-        own = [record for record in records if set(record["metrics"]) & set(task.metrics)]
-        tried = {column_of(record) for record in own}
-        run = {column.config for column in tried if not column.setting}
-        empty = {Column(name) for name, path in planned.items() if name not in run and _task_of(path) is task}
-        columns = sorted(tried | empty, key=lambda c: tuple(value or "" for value in vars(c).values()))
-        if not columns:
-            continue
-        others = sorted({record["run"]["init"] for record in own} - set(ROWS))
-        rows = [*ROWS, *others]
-        cells = {(column, row): _cell(column, row, own, planned) for column in columns for row in rows}
-        tables.append(Table(task, columns, rows, cells))
+        newest: dict[tuple[Column, str], dict[int, dict[str, Any]]] = {}
+        for record in sorted(records, key=lambda record: record["date"]):
+            if set(record["metrics"]) & set(task.metrics):
+                cell = column_of(record), record["run"]["init"]
+                newest.setdefault(cell, {})[record["run"]["seed"]] = record
+        if newest:
+            columns = sorted(
+                {column for column, _ in newest}, key=lambda c: [v or "" for v in vars(c).values()]
+            )
+            rows = [*ROWS, *sorted({row for _, row in newest} - set(ROWS))]
+            runs = {cell: [by_seed[seed] for seed in sorted(by_seed)] for cell, by_seed in newest.items()}
+            tables.append(Table(task, columns, rows, runs))
     return tables
 
 
-def _cell(column: Column, row: str, records: Sequence[dict[str, Any]], planned: dict[str, str]) -> Cell:
-    newest: dict[int, dict[str, Any]] = {}
-    for record in sorted(records, key=lambda record: record["date"]):
-        if column_of(record) == column and record["run"]["init"] == row:
-            newest[record["run"]["seed"]] = record
-    exists = True
-    if not newest and row in ROWS and row != RANDOM and column.config in planned:
-        exists = (row, architecture_of(load_config(planned[column.config]))) in INITIALISATIONS
-    return Cell([newest[seed] for seed in sorted(newest)], exists)
+def markdown(tables: Sequence[Table], left_out: Sequence[str] = ()) -> str:
+    """All tables, and what was left out of them."""
+    lines: list[str] = []
+    for table in tables:
+        lines += [f"### {table.task.name}", "", f"Per cent; ± is the {SPREAD}. Empty: nobody has run it.", ""]
+        lines.append("| initialisation | " + " | ".join(map(table.title, table.columns)) + " |")
+        lines.append("|---" * (len(table.columns) + 1) + "|")
+        for row in table.rows:
+            cells = [table.text(column, row) for column in table.columns]
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        lines.append("")
+    if left_out:
+        lines += ["Left out:", "", *(f"- {line}" for line in left_out), ""]
+    return "\n".join(lines) or "no test has left a result yet"
 
 
-def _task_of(config: str) -> Task:
-    return TASKS[0] if load_config(config).get("default_scope") == "mmdet" else TASKS[1]
+def as_json(tables: Sequence[Table], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The same with every record; a cell that nobody has run is null."""
+
+    def cell(table: Table, column: Column, row: str) -> dict[str, Any] | None:
+        runs = table.runs.get((column, row))
+        return {"metrics": table.scores(column, row), "runs": runs} if runs else None
+
+    return {
+        "unit": "per cent",
+        "spread": SPREAD,
+        "tables": [
+            {
+                "task": table.task.name,
+                "columns": [vars(column) | {"title": table.title(column)} for column in table.columns],
+                "rows": [
+                    {"initialisation": row, "cells": [cell(table, column, row) for column in table.columns]}
+                    for row in table.rows
+                ],
+            }
+            for table in tables
+        ],
+        "left_out": list(left_out),
+    }
+
+
+def write(tables: Sequence[Table], left_out: Sequence[str], out: Path) -> list[Path]:
+    """Write ``comparison.md`` and ``comparison.json`` into ``out``; their paths."""
+    files = [out / "comparison.md", out / "comparison.json"]
+    write_text(markdown(tables, left_out) + "\n", files[0])
+    write_json(as_json(tables, left_out), files[1])
+    return files

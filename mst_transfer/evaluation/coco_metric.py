@@ -12,7 +12,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
-from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError
 
 from .coco_scores import LIBRARIES, CocoScores, load_ground_truth, score_coco

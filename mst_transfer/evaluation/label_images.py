@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mst_pretrain.checkpoints.storage import replacing
+from mst_pretrain.runtime.atomic import replacing
 from mst_pretrain.runtime.errors import UserError
 
 

@@ -10,8 +10,22 @@ from mst_pretrain.data.files import first_of, visible
 from mst_pretrain.runtime.errors import UserError
 
 
-def fresh_folder(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
+def writable_folder(out: str | Path) -> None:
     """Make the folder of ``--out``.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}). Give another folder.") from error
+
+
+def fresh_folder(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
+    """Make the folder of ``--out``, which must be this run's own.
 
     Args:
         out: A new or empty folder.
@@ -28,12 +42,7 @@ def fresh_folder(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
                 f"--out {out} lies inside the images, {given}: the next run would take its pictures for images. Give a "
                 "folder elsewhere."
             )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}). Give another folder.") from error
+    writable_folder(out)
     held = sorted(visible(path.name for path in folder.iterdir()))
     if held:
         raise UserError(

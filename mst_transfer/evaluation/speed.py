@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+
+from mst_pretrain.runtime.environment import peak_process_memory
 
 WARM_UP = 5  # batches [ours]
 
@@ -70,12 +70,6 @@ def speed_line(summary: dict[str, Any]) -> str:
         f"{summary['batch_size']} ({summary['images_timed']} images after a warm-up of "
         f"{summary['warm_up_images']}); {memory}"
     )
-
-
-def peak_process_memory() -> int:
-    """Bytes, the largest resident size so far; workers that load images are processes of their own."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _now() -> float:

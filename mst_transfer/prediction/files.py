@@ -9,9 +9,9 @@ from typing import Any
 
 import mmcv
 
-from mst_pretrain.checkpoints.storage import file_sha256
 from mst_pretrain.data.files import list_images
-from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.runtime.atomic import file_sha256, write_json
+from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.progress import Progress
 
@@ -74,10 +74,10 @@ class PredictionFiles:
         """
         numbers = image_ids([path for path, _ in images], self.content, str(self.annotations))
         stems = Counter(name.with_suffix("") for _, name in images)
-        progress = Progress("predicting", len(images))
         done: list[dict[str, Any]] = []
         failed: list[dict[str, str]] = []
-        for (path, name), number in zip(images, numbers, strict=True):
+        progress = Progress("predicting", len(images))
+        for (path, name), number in progress.over(zip(images, numbers, strict=True)):
             output = name.with_suffix("") if stems[name.with_suffix("")] == 1 else name
             try:
                 done.append(
@@ -86,7 +86,6 @@ class PredictionFiles:
             except UserError as error:
                 failed.append({"file_name": name.as_posix(), "reason": str(error)})
                 print(f"left out: {error}", flush=True)
-            progress.step(1)
         if not done:
             raise UserError(f"not one of {len(images)} images could be predicted; the reasons stand above.")
         for iou_type, entries in self.results.items() if self.predictor.detects else ():
@@ -95,7 +94,7 @@ class PredictionFiles:
         index = {
             **settings,
             "checkpoint_sha256": file_sha256(settings["checkpoint"]),
-            **surroundings(self.predictor.device),
+            **environment_info(self.predictor.device),
             kind: [{"id": i, "name": name} for i, name in zip(self.ids, self.predictor.classes, strict=True)],
             "images": done,
             "failed": failed,

@@ -28,7 +28,8 @@ def check_training(cfg: Config) -> None:
         UserError: One of them is not as the config says; nothing has been written or trained yet.
     """
     import_custom_modules(cfg)
-    _check_pretrained(cfg)
+    if not cfg.get("resume"):  # its weights replace them
+        _check_pretrained(cfg)
     for loader in ("train_dataloader", "val_dataloader"):
         _check_data(cfg, loader)
     if cfg.get("val_dataloader"):

@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from mst_pretrain.runtime.errors import InvalidValue, UserError
+from mst_pretrain.runtime.errors import InvalidValue
 from mst_pretrain.training.randomness import seed_all
+from mst_pretrain.training.runner import step_batch
 from mst_pretrain.training.watch import rescued
 
-from .resume import numbered, start
+from ..comparison.identity import data_of
+from .resume import StepBatches, numbered
+
+
+class ExactLoop(BaseLoop):
+    """What both loops share: batches that are known by their number, and what a checkpoint tells of the run."""
+
+    runner: Any
+    dataloader: DataLoader
+    _iter: int
+
+    def number_batches(self, endless: bool) -> None:
+        """Put :class:`StepBatches` into the loader."""
+        self.batches = StepBatches(self.dataloader.batch_sampler, endless)
+        self.dataloader = numbered(self.dataloader, self.batches)
+        self.per_process = self.batches.group
+
+    @property
+    def global_batch(self) -> int:
+        """Images of one optimizer step."""
+        return step_batch(self.runner, self.runner.optim_wrapper)
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Number of images and their digest, see :func:`data_of`."""
+        return data_of(self.dataloader.dataset)
+
+    def before(self) -> None:
+        """Call the hooks; what was stopped in a validation begins with it."""
+        self.runner.call_hook("before_train")
+        if self.runner.unvalidated and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+
+    def batches_from(self, epoch: int, skipped: int) -> Iterator[Any]:
+        """The batches of the next iterations, in groups as those of the run's first start."""
+        self.batches.group = (self.runner.resumed or {}).get("per_process", self.per_process)
+        vars(self.dataloader.dataset)["run_seed"] = self.runner.seed
+        self.batches.start(self._iter, epoch, skipped)
+        return rescued(self.runner, self.dataloader)
+
+    def run_iter(self, *args: Any) -> None:
+        """One iteration, whose random numbers are its own."""
+        seed_all(self.runner.seed, get_rank(), self._iter)
+        super().run_iter(*args)
 
 
 @LOOPS.register_module()
-class CappedEpochLoop(EpochBasedTrainLoop):
+class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
     """MMEngine's epoch loop that continues inside an epoch, and can stop there: after ``max_iters`` iterations.
 
     An epoch that is cut is not done: a checkpoint is written, the schedules by epoch do not move and nothing is
@@ -34,10 +81,7 @@ class CappedEpochLoop(EpochBasedTrainLoop):
 
     Raises:
         InvalidValue: ``max_iters`` is not positive.
-        UserError: Resumed with epochs of another length.
     """
-
-    dataloader: DataLoader
 
     def __init__(
         self, runner: Any, dataloader: Any, max_epochs: int, max_iters: int | None = None, **kwargs: Any
@@ -45,15 +89,13 @@ class CappedEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         if max_iters is not None and max_iters < 1:
             raise InvalidValue(f"max_iters must be positive or None, got {max_iters}")
-        self.dataloader = numbered(self.dataloader, runner.seed, get_rank())
+        self.number_batches(endless=False)
         self.full_iters = max_epochs * len(self.dataloader)
         self._max_iters: int = min(self.full_iters, max_iters or self.full_iters)
 
     def run(self) -> Any:
         """Train from the current epoch to the last; what was stopped in a validation begins with it."""
-        self.runner.call_hook("before_train")
-        if self.runner.unvalidated and self.runner.val_loop is not None:
-            self.runner.val_loop.run()
+        self.before()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._decide_current_val_interval()
@@ -65,13 +107,11 @@ class CappedEpochLoop(EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """One epoch or what is left of it, up to the last iteration."""
-        done = self._done()
+        done = self._iter - self._epoch * len(self.dataloader)
         if self._iter < self._max_iters or done == len(self.dataloader):  # else resumed where it had stopped
             self.runner.call_hook("before_train_epoch")
             self.runner.model.train()
-            start(self.dataloader, self._iter, skipped=done)
-            for index, (batch, faults) in enumerate(rescued(self.runner, self.dataloader), start=done):
-                self.runner.faults += faults
+            for index, batch in enumerate(self.batches_from(self._epoch, done), start=done):
                 self.run_iter(index, batch)
                 if self._iter >= self._max_iters:
                     break
@@ -84,26 +124,6 @@ class CappedEpochLoop(EpochBasedTrainLoop):
             self.stop_training = True
             self.val_begin = self._epoch + 1
 
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """One iteration, whose random numbers are its own."""
-        seed_all(self.runner.seed, get_rank(), self._iter, 0)
-        super().run_iter(idx, data_batch)
-
-    def _done(self) -> int:
-        """Finished iterations of the current epoch.
-
-        Raises:
-            UserError: The resumed iteration is in another epoch.
-        """
-        length = len(self.dataloader)
-        done = self._iter - self._epoch * length
-        if not 0 <= done <= length:
-            raise UserError(
-                f"cannot resume: the checkpoint is in epoch {self._epoch + 1} at iteration {self._iter}, and an epoch "
-                f"has {length} iterations here. Use the images, batch size and number of processes of the first run."
-            )
-        return done
-
     def _save(self) -> None:
         """The checkpoint of a cut epoch."""
         if any(isinstance(hook, CheckpointHook) for hook in self.runner.hooks):
@@ -114,7 +134,7 @@ class CappedEpochLoop(EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class ExactIterLoop(IterBasedTrainLoop):
+class ExactIterLoop(ExactLoop, IterBasedTrainLoop):
     """MMEngine's iteration loop that continues with the images that would have come next, augmented alike.
 
     Args:
@@ -123,27 +143,23 @@ class ExactIterLoop(IterBasedTrainLoop):
         kwargs: ``max_iters``, ``val_begin``, ``val_interval``, ``dynamic_intervals`` as in MMEngine.
     """
 
-    dataloader: DataLoader
-
     def __init__(self, runner: Any, dataloader: Any, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, **kwargs)
         del self.dataloader_iterator  # MMEngine 0.10 has started its workers
-        self.dataloader = numbered(self.dataloader, runner.seed, get_rank(), endless=True)
+        self.number_batches(endless=True)
 
     def run(self) -> Any:
         """Train from the current iteration to the last; what was stopped in a validation begins with it."""
-        self.runner.call_hook("before_train")
-        if self.runner.unvalidated and self.runner.val_loop is not None:
-            self.runner.val_loop.run()
+        self.before()
         self.runner.call_hook("before_train_epoch")
         if self._iter < self._max_iters:
-            start(self.dataloader, self._iter, skipped=self._iter)
-            batches = rescued(self.runner, self.dataloader)
+            one_stream = isinstance(self.batches.sampler, InfiniteSampler)
+            batches = self.batches_from(
+                *(0, self._iter) if one_stream else divmod(self._iter, len(self.batches))
+            )
             while self._iter < self._max_iters and not self.stop_training:
                 self.runner.model.train()
-                batch, faults = next(batches)
-                self.runner.faults += faults
-                self.run_iter(batch)
+                self.run_iter(next(batches))
                 self._decide_current_val_interval()
                 if self.validates_after(self._iter):
                     self.runner.val_loop.run()
@@ -152,11 +168,6 @@ class ExactIterLoop(IterBasedTrainLoop):
         return self.runner.model
 
     def validates_after(self, iteration: int) -> bool:
-        """Whether a validation follows so many finished iterations."""
+        """Whether a validation follows this many finished iterations."""
         is_due = iteration % self.val_interval == 0 or iteration == self._max_iters
         return self.runner.val_loop is not None and iteration >= self.val_begin and is_due
-
-    def run_iter(self, data_batch: Any) -> None:
-        """One iteration, whose random numbers are its own."""
-        seed_all(self.runner.seed, get_rank(), self._iter, 0)
-        super().run_iter(data_batch)

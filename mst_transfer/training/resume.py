@@ -1,24 +1,26 @@
 """Fine-tuning that continues as if it had never stopped: batches by number, and randomness that is a function of it.
 
-No random state is saved. Seed, iteration and process determine what one training step draws, and with the place in
-the batch what the augmentation of one sample draws, so neither workers nor validation between two steps matter.
+No random state is saved. Seed, iteration and process determine what one training step draws; seed, iteration and the
+place in the batch of all processes what the augmentation of one sample draws. So neither workers nor the number of
+processes nor a validation between two steps matter to the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Sampler
 
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.files import find_fault
-from mst_pretrain.data.replacement import Fault, candidates, first_usable, read_again
-from mst_pretrain.runtime.errors import UnusableImage
+from mst_pretrain.data.replacement import candidates, encode, first_usable, read_again
+from mst_pretrain.runtime.errors import UnusableImage, UserError
 from mst_pretrain.training.randomness import seed_all
 
 TELLING = (".jpg", ".jpeg", ".png", ".webp")
@@ -29,7 +31,7 @@ class Place(NamedTuple):
 
     Attributes:
         iteration: Of its batch.
-        place: In its batch.
+        place: In its batch of all processes.
         sample: Its index in the data set.
     """
 
@@ -38,35 +40,70 @@ class Place(NamedTuple):
     sample: int
 
 
-class NumberedBatches(Sampler):
-    """The batches of another batch sampler as lists of :class:`Place`, from any one on; no skipped image is read.
+class StepBatches(Sampler):
+    """The part that this process has in each batch of all processes, as a list of :class:`Place`, from any one on.
+
+    The batches are those that the given batch sampler forms in one process, of all processes' images; each process
+    takes its share, one after the other. So which images make up a step, and where each one stands in it, depends on
+    the images per step but not on the number of processes. Where the images of an epoch's last batch cannot be shared
+    evenly, as many of them as are missing are used twice. No skipped image is read.
 
     Args:
-        batches: A batch sampler.
+        batches: A batch sampler of one process, e.g. PyTorch's or mmdet's AspectRatioBatchSampler.
         endless: Begin again where they end, with the sampler's next epoch.
+
+    Attributes:
+        group: Images that the batch sampler keeps together, in mmdet's those of one orientation: as many as one
+            process took when the run began.
+
+    Raises:
+        UserError: There are several processes, and the sampler cannot give the images of all of them.
     """
 
     def __init__(self, batches: Any, endless: bool) -> None:
-        self.batches, self.endless = batches, endless
-        self.sampler = getattr(batches, "sampler", None)
-        self.iteration = self.skipped = 0
+        self.rank, self.processes = get_dist_info()
+        self.batches, self.endless, self.sampler = batches, endless, batches.sampler
+        self.group = batches.batch_size
+        self.size = self.group * self.processes
+        self.drop_last = getattr(batches, "drop_last", False)
+        self.start(0, 0, 0)
+        if isinstance(self.sampler, DefaultSampler):
+            self.sampler.num_samples = self.sampler.total_size = len(self.sampler.dataset)
+        elif not isinstance(self.sampler, InfiniteSampler) and self.processes > 1:
+            raise UserError(
+                f"train_dataloader.sampler: {type(self.sampler).__name__} cannot give the same steps to any number of "
+                "processes. Use DefaultSampler or InfiniteSampler, or train in one process."
+            )
+        self.sampler.rank, self.sampler.world_size = 0, 1
+
+    def start(self, iteration: int, epoch: int, skipped: int) -> None:
+        """The next pass begins ``skipped`` batches into ``epoch``, with the batch of ``iteration``."""
+        self.iteration, self.epoch, self.skipped = iteration, epoch, skipped
 
     def __iter__(self) -> Iterator[list[Place]]:
-        rest = islice(self._passes(), self.skipped, None)
-        for iteration, batch in zip(count(self.iteration), rest, strict=False):
-            yield [Place(iteration, place, sample) for place, sample in enumerate(batch)]
+        numbers = count(self.iteration)
+        for iteration, step in zip(numbers, islice(self._steps(), self.skipped, None), strict=False):
+            share = -(-len(step) // self.processes)
+            samples = islice(cycle(step), share * self.processes)
+            places = [Place(iteration, place, sample) for place, sample in enumerate(samples)]
+            yield places[self.rank * share : (self.rank + 1) * share]
 
     def __len__(self) -> int:
-        return len(self.batches)
+        images = len(self.sampler)
+        return images // self.size if self.drop_last else -(-images // self.size)
 
-    def _passes(self) -> Iterator[Iterable[int]]:
+    def _steps(self) -> Iterator[list[int]]:
+        """The batches of all processes, from the beginning of the epoch."""
         if isinstance(self.sampler, InfiniteSampler):
             self.sampler.indices = self.sampler._indices_of_rank()  # it has one stream for all iterators
-        for epoch in count():
-            set_epoch = getattr(self.sampler, "set_epoch", None)
-            if self.endless and set_epoch:
+        self.batches.batch_size, self.batches.drop_last = self.group, False
+        for epoch in count(self.epoch):
+            if set_epoch := getattr(self.sampler, "set_epoch", None):
                 set_epoch(epoch)
-            yield from self.batches
+            images = chain.from_iterable(self.batches)
+            while step := list(islice(images, self.size)):
+                if len(step) == self.size or not self.drop_last:
+                    yield step
             if not self.endless:
                 return
 
@@ -74,22 +111,22 @@ class NumberedBatches(Sampler):
 class SeededSamples:
     """A data set whose sample at a :class:`Place` depends on nothing else; everything but that is the data set's own.
 
-    A sample comes with the faults of the samples that it replaces: those whose image or label map is broken.
+    A sample has ``faults``, the samples that it replaces: those whose image or label map is broken.
 
     Args:
-        dataset: With random augmentation.
-        seed: The run's.
-        rank: Of this process.
+        dataset: With random augmentation; a sample is a dictionary.
+
+    Attributes:
+        run_seed: The run's seed, known once a checkpoint is loaded; in ``vars``, as all others are the data set's.
     """
 
-    def __init__(self, dataset: Any, seed: int, rank: int) -> None:
-        vars(self).update(dataset=dataset, numbers=(seed, rank))
+    def __init__(self, dataset: Any) -> None:
+        vars(self)["dataset"] = dataset
 
-    def __getitem__(self, place: Place) -> tuple[Any, list[Fault]]:
-        seed = self.numbers[0]
-        wanted = candidates(seed, place.iteration, place.sample, len(self))
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        wanted = candidates(self.run_seed, place.iteration, place.sample, len(self))
         _, sample, faults = first_usable(wanted, partial(self._read, place), self._name)
-        return sample, faults
+        return {**sample, "faults": encode(faults)}
 
     def is_usable(self, sample: int) -> bool:
         """Whether the files of a sample can be read now."""
@@ -102,7 +139,7 @@ class SeededSamples:
     def _read(self, place: Place, sample: int) -> Any:
         paths = files_of(self.dataset, sample)
         read_again(lambda: check_files(paths))
-        seed_all(*self.numbers, place.iteration, 1 + place.place)
+        seed_all(self.run_seed, 0, place.iteration, 1 + place.place)  # the last is 0 in a training step
         try:
             return self.dataset[sample]
         except Exception:
@@ -156,20 +193,13 @@ def check_files(paths: Sequence[Path], whole: bool = False) -> None:
                 raise UnusableImage(f"{path} cannot be used ({error.strerror}). Copy it again.") from error
 
 
-def separated(
-    collate: Callable[[list[Any]], Any], samples: list[tuple[Any, list[Fault]]]
-) -> tuple[Any, list[Fault]]:
-    """A batch of samples, and the faults of all of them."""
-    return collate([sample for sample, _ in samples]), [fault for _, faults in samples for fault in faults]
-
-
-def numbered(loader: DataLoader, seed: int, rank: int, endless: bool = False) -> DataLoader:
-    """The same loader with :class:`NumberedBatches` of :class:`SeededSamples`; it yields (batch, faults)."""
+def numbered(loader: DataLoader, batches: StepBatches) -> DataLoader:
+    """The same loader with ``batches`` of :class:`SeededSamples`, whose ``run_seed`` is to be set."""
     return type(loader)(
-        SeededSamples(loader.dataset, seed, rank),  # type: ignore[arg-type]
-        batch_sampler=NumberedBatches(loader.batch_sampler, endless),
+        SeededSamples(loader.dataset),  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=loader.num_workers,
-        collate_fn=partial(separated, loader.collate_fn),
+        collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,
@@ -177,9 +207,3 @@ def numbered(loader: DataLoader, seed: int, rank: int, endless: bool = False) ->
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
     )
-
-
-def start(loader: DataLoader, iteration: int, skipped: int) -> None:
-    """The next pass over a :func:`numbered` loader begins after ``skipped`` batches, with that of ``iteration``."""
-    batches: Any = loader.batch_sampler
-    batches.iteration, batches.skipped = iteration, skipped

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 
 import mst_pretrain  # noqa: F401  registers the model
 from mst_pretrain.runtime.config import load_config
-from mst_pretrain.training.first_steps import peak_memory
+from mst_pretrain.runtime.environment import peak_memory
 from mst_pretrain.training.optim import MSTOptimWrapperConstructor
 
 ROUNDS, STEPS, WARM = 5, 4, 2

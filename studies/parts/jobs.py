@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mst_pretrain.runtime.atomic import write_text
 from mst_pretrain.runtime.errors import UserError
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).parents[2]
 FINISHED = "finished"  # beside what a call that ended well has written
@@ -75,8 +76,7 @@ class Jobs:
             raise UserError(
                 f"{folder} has a run of other options, see {command_file}. Give another --out, or the options of then."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        command_file.write_text(said)
+        write_text(said, command_file)
         if (folder / FINISHED).exists():
             return True
         command = [f"tools/{tool}.py", "--work-dir", str(folder), *arguments]

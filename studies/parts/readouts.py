@@ -61,7 +61,6 @@ class Evaluation:
                 self.size,
                 256,
                 device=self.device,
-                progress=False,
                 blocks=BLOCKS,
                 avgpool=True,
             )

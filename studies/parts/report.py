@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import matplotlib
 import torch
 from torch import Tensor
+
+from mst_pretrain.runtime.atomic import replacing, write_json, write_text
 
 from .dense import mean_iou
 
@@ -141,7 +142,7 @@ def write_report(
             f"(medians of {cost['rounds']}, measured in turn).",
         ]
     text = "\n".join(lines) + "\n"
-    (out / "report.md").write_text(text)
+    write_text(text, out / "report.md")
     whole = {
         "command": command,
         "length": length,
@@ -152,7 +153,7 @@ def write_report(
         "not_run": left_out,
         "cost": cost,
     }
-    (out / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
+    write_json(whole, out / "report.json")
     plot(scores, out / "report.png")
     return text
 
@@ -257,5 +258,6 @@ def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     plt.close(figure)

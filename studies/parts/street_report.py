@@ -12,15 +12,22 @@ import torch
 from mmengine.config import Config
 
 from mst_pretrain.checkpoints.loading import load_state_dict
-from mst_pretrain.checkpoints.storage import INITIAL, LATEST, file_sha256, load_checkpoint
-from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.checkpoints.storage import INITIAL, LATEST, load_checkpoint
+from mst_pretrain.runtime.atomic import file_sha256, write_json, write_text
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
-from mst_transfer.comparison.optimizer import Table as OptimizerTable
-from mst_transfer.comparison.optimizer import table_differences
-from mst_transfer.comparison.record import OPTIMIZER, RESULTS
-from mst_transfer.comparison.report import SPREAD, as_json, draw, markdown
-from mst_transfer.comparison.table import TASKS, Cell, Table, column_of, mean_and_spread, read_record
+from mst_transfer.comparison.record import RESULTS
+from mst_transfer.comparison.table import (
+    SPREAD,
+    TASKS,
+    Table,
+    as_json,
+    column_of,
+    markdown,
+    over_seeds,
+    read_record,
+    with_spread,
+)
 from mst_transfer.data.layouts import CITYSCAPES_CLASSES
 from mst_transfer.evaluation.segmentation_scores import SegmentationScores
 
@@ -57,13 +64,12 @@ class Results:
 
 
 def write_report(results: Results, out: Path, command: str) -> str:
-    """``report.md``, ``report.json`` and ``report.png`` in ``out``; returns the Markdown.
+    """``report.md`` and ``report.json`` in ``out``; returns the Markdown.
 
     Raises:
         UserError: Runs that differ in more than they should.
     """
     pretraining = check_pretraining(results.pretrained)
-    optimizer = check_optimizers(results.fine_tuned)
     records = read_records(results)
     tables = [table_of(results, records, split) for split in results.splits]
     lengths = [
@@ -72,8 +78,6 @@ def write_report(results: Results, out: Path, command: str) -> str:
         f"{pretraining['batch']} frames, {pretraining['images']:,} train frames seen. The random weights are those "
         "that MST's pretraining began with; DINO's began with the same, tensor by tensor.",
         f"Fine-tuning (studies/configs/street_upernet.py): {lengths_of(records)}.",
-        f"Optimisers: all {len(optimizer)} parameters have the same learning rate, weight decay and shape in all "
-        f"{len(results.fine_tuned)} fine-tunings, as each run recorded them ({OPTIMIZER}).",
     ]
     classes = {split: class_table(results, split) for split in results.splits}
     gaps = {table.task.name: differences(table, results.rows) for table in tables}
@@ -87,11 +91,10 @@ def write_report(results: Results, out: Path, command: str) -> str:
         for run in pretraining["runs"]
     ]
     text = "\n".join(lines) + "\n"
-    (out / "report.md").write_text(text, encoding="utf-8")
-    whole = {"command": command, "pretraining": pretraining, "optimizer": optimizer, "classes": classes}
+    write_text(text, out / "report.md")
+    whole = {"command": command, "pretraining": pretraining, "classes": classes}
     report = json.dumps({**whole, "differences": gaps, **as_json(tables)})
     write_json(json.loads(report.replace(f"{ROOT}/", "")), out / "report.json")  # paths of this machine
-    draw(tables, out / "report.png")
     return text
 
 
@@ -132,23 +135,6 @@ def alike(cfg: Config) -> dict[str, Any]:
     content["model"] = {k: v for k, v in content["model"].items() if k not in ("masking", "decoder")}
     content["randomness"] = {k: v for k, v in content["randomness"].items() if k != "seed"}
     return {k: v for k, v in content.items() if k not in ("work_dir", "resume", "load_from")}
-
-
-def check_optimizers(folders: dict[Run, Path]) -> OptimizerTable:
-    """The optimiser's table that every fine-tuning has.
-
-    Raises:
-        UserError: Two differ; the message names the parameters.
-    """
-    tables = {run: json.loads((folder / OPTIMIZER).read_text()) for run, folder in folders.items()}
-    first, *others = tables
-    for run in others:
-        if lines := table_differences(tables[first], tables[run]):
-            shown = "; ".join(lines[:3]) + (f" and {len(lines) - 3} more" if len(lines) > 3 else "")
-            raise UserError(
-                f"{folders[first]} and {folders[run]} are no comparison, their optimisers differ: {shown}"
-            )
-    return tables[first]
 
 
 def read_records(results: Results) -> dict[tuple[Run, str], dict[str, Any]]:
@@ -197,11 +183,11 @@ def table_of(results: Results, records: dict[tuple[Run, str], dict[str, Any]], s
     """mIoU, mAcc and aAcc on one split: a row per initialisation."""
     own = {run: record for (run, tested), record in records.items() if tested == split}
     column = column_of(next(iter(own.values())))
-    cells = {
-        (column, row): Cell([record for (name, _), record in sorted(own.items()) if name == row])
+    runs = {
+        (column, row): [record for (name, _), record in sorted(own.items()) if name == row]
         for row in results.rows
     }
-    return Table(replace(TASKS[1], name=f"CamVid {split}, mIoU / mAcc / aAcc"), [column], results.rows, cells)
+    return Table(replace(TASKS[1], name=f"CamVid {split}, mIoU / mAcc / aAcc"), [column], results.rows, runs)
 
 
 def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -218,7 +204,7 @@ def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, A
         rows[row] = [report["scores"][0] for report in reports]
     return {
         row: {
-            name: summary([s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores])
+            name: in_per_cent([s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores])
             for name in (*classes, "mean")
         }
         for row, scores in rows.items()
@@ -234,11 +220,9 @@ def prior_scores(data: Path, split: str, classes: Sequence[str]) -> Segmentation
     return SegmentationScores(confusion.numpy(), tuple(classes))
 
 
-def summary(fractions: Sequence[float | None]) -> dict[str, Any]:
+def in_per_cent(fractions: Sequence[float | None]) -> dict[str, Any]:
     """Mean and spread in per cent of the seeds in which a class has an IoU."""
-    values = [100 * value for value in fractions if value is not None]
-    mean, spread = mean_and_spread(values) if values else (None, None)
-    return {"mean": mean, "spread": spread, "values": values}
+    return over_seeds([100 * value for value in fractions if value is not None])
 
 
 def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> list[str]:
@@ -246,21 +230,16 @@ def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> 
     lines = [f"### {title}", "", f"Per cent, mean over seeds; ± is the {SPREAD}.", ""]
     lines += ["| class | " + " | ".join(by_row) + " |", "|---" * (len(by_row) + 1) + "|"]
     for name in next(iter(by_row.values())):
-        cells = [text_of(columns[name]["mean"], columns[name]["spread"]) for columns in by_row.values()]
+        cells = [with_spread(columns[name]) for columns in by_row.values()]
         lines.append(f"| {'**mean**' if name == 'mean' else name} | {' | '.join(cells)} |")
     return lines
-
-
-def text_of(mean: float | None, spread: float | None) -> str:
-    """``43.7 ± 0.2``; empty where there is none."""
-    return "" if mean is None else f"{mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
 
 
 def differences(table: Table, rows: Sequence[str]) -> list[dict[str, Any]]:
     """mIoU of each row minus that of each earlier one, seed by seed."""
     (column,) = table.columns
     by_row = {
-        row: {run["run"]["seed"]: run["metrics"]["mIoU"] for run in table.cells[column, row].runs}
+        row: {run["run"]["seed"]: run["metrics"]["mIoU"] for run in table.runs.get((column, row), [])}
         for row in rows
     }
     found = []
@@ -269,8 +248,9 @@ def differences(table: Table, rows: Sequence[str]) -> list[dict[str, Any]]:
             seeds = sorted(set(by_row[one]) & set(by_row[other]))
             if seeds:
                 values = {str(seed): by_row[one][seed] - by_row[other][seed] for seed in seeds}
-                mean, spread = mean_and_spread(list(values.values()))
-                found.append({"of": one, "minus": other, "by_seed": values, "mean": mean, "spread": spread})
+                found.append(
+                    {"of": one, "minus": other, "by_seed": values, **over_seeds(list(values.values()))}
+                )
     return found
 
 
@@ -281,6 +261,6 @@ def difference_markdown(gaps: dict[str, list[dict[str, Any]]]) -> list[str]:
     for title, pairs in gaps.items():
         for pair in pairs:
             seeds = ", ".join(f"{seed}: {value:+.2f}" for seed, value in pair["by_seed"].items())
-            mean = text_of(pair["mean"], pair["spread"])
-            lines.append(f"| {title.partition(',')[0]} | {pair['of']} - {pair['minus']} | {seeds} | {mean} |")
+            names = f"{title.partition(',')[0]} | {pair['of']} - {pair['minus']}"
+            lines.append(f"| {names} | {seeds} | {with_spread(pair)} |")
     return lines

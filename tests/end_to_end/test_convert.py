@@ -188,13 +188,15 @@ def test_inspection_of_a_fresh_run(tmp_path: Path, capsys: pytest.CaptureFixture
     masked = {"masking": {"mode": "random"}, "decoder": {"width": 32}}
     state = MST({"name": "vit_tiny_patch16_224"}, {**SMALL_HEAD, "norm": "bn"}, **masked).state_dict()
     assert {key.split(".")[0] for key in state if key.endswith("running_mean")} >= {"student", "decoder"}
-    meta, sampler = {"epoch": 0, "iter": 7, "seed": 5}, {"position": 30, "size": 10}
-    saved = {"state_dict": state, "meta": meta, "sampler": sampler, "iteration": 7}
-    torch.save(saved, tmp_path / "initial.pth")
-    assert tool("inspect_checkpoint").main([str(tmp_path / "initial.pth")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    counts = [line for line in lines if line.startswith(("epoch", "iter"))]
-    assert counts == ["epoch: 3", "iteration: 7"] and "seed: 5" in lines
+    meta = {"epoch": 0, "iter": 7, "seed": 5}
+    run = {"config": {"train_cfg": {"type": "PretrainLoop"}}, "batch": 6, "data": {"images": 14}}
+    older = {"meta": meta, "sampler": {"position": 30, "size": 10}, "iteration": 7}
+    for told in ({"meta": {**meta, "run": run}}, older):
+        torch.save({"state_dict": state, **told}, tmp_path / "initial.pth")
+        assert tool("inspect_checkpoint").main([str(tmp_path / "initial.pth")]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        counts = [line for line in lines if line.startswith(("epoch", "iter"))]
+        assert counts == ["epoch: 3", "iteration: 7"] and "seed: 5" in lines
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

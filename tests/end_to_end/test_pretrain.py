@@ -205,7 +205,7 @@ def test_killed_run_resumes_bit_for_bit(config: Path, tmp_path: Path) -> None:
     assert "keys matched" in output
     whole, resumed = (load_checkpoint(tmp_path / name / "iter_10.pth") for name in ("whole", "killed"))
     middle = load_checkpoint(tmp_path / "killed/iter_6.pth")
-    assert middle["sampler"]["position"] == 24 and whole["sampler"] == resumed["sampler"]
+    assert middle["meta"]["iter"] == 6 and middle["meta"]["run"] == resumed["meta"]["run"]
     for part in ("state_dict", "optimizer"):
         expected, got = tensors(whole[part]), tensors(resumed[part])
         assert expected and set(expected) == set(got)
@@ -238,7 +238,8 @@ def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path
     train(one, tmp_path / "1")
     first, second = (load_checkpoint(tmp_path / name / "latest.pth") for name in ("1", "2"))
     start_weights = load_checkpoint(tmp_path / "1/initial.pth")["state_dict"]
-    assert first["sampler"] == second["sampler"] and first["sampler"]["position"] == 20
+    assert first["meta"]["iter"] == second["meta"]["iter"] == 5
+    assert first["meta"]["run"]["batch"] == second["meta"]["run"]["batch"] == 4
     for name, value in first["state_dict"].items():
         torch.testing.assert_close(second["state_dict"][name], value, rtol=2e-5, atol=2e-5, msg=name)
     for name in ("student.backbone.blocks.0.mlp.fc1.weight", "mask_token", "distillation.center"):
@@ -282,7 +283,7 @@ def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path
     code, output = launch("itself", "--resume")
     assert code == 0, output[-4000:]
     resumed = load_checkpoint(tmp_path / "itself/latest.pth")
-    assert resumed["sampler"] == whole["sampler"]
+    assert resumed["meta"]["iter"] == whole["meta"]["iter"]
     unequal = [
         key
         for key, value in whole["state_dict"].items()

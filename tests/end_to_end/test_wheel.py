@@ -19,7 +19,7 @@ from mst_toolkit import __version__
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
-FOLDERS = ("configs", "tools", "mst_toolkit", "mst_pretrain", "mst_transfer")
+FOLDERS = ("configs", "tools", "examples", "mst_toolkit", "mst_pretrain", "mst_transfer")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def test_every_tool_and_config_is_in_the_wheel(installed: Path, tmp_path: Path) 
     assert mst(installed, tmp_path, "--version") == f"mst-toolkit {__version__}\n"
     (metadata,) = installed.glob("mst_toolkit-*.dist-info/METADATA")
     assert f"\nVersion: {__version__}\n" in metadata.read_text()
+    assert (installed / "mst_toolkit/examples/quickstart/run.py").is_file()
     assert "there is no tool 'trian'" in mst(installed, tmp_path, "trian", code=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == []
 

@@ -214,7 +214,7 @@ def test_command_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "--train", "2", "--val", "1"], capture_output=True, text=True, check=True
     )
-    assert "3/3" in done.stdout
+    assert "2 for training and 1 for validation" in done.stdout
     assert check_image_folder(tmp_path / "out/coco/train2017") == 2
 
 

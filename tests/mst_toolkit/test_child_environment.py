@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import full_size
-from examples.quickstart.tasks import Plan, Task
+from examples.quickstart.tasks import Plan, ToolCall
 from mst_transfer.comparison import runs
 from studies import overfit
 from studies.parts.jobs import Jobs
@@ -44,7 +44,7 @@ STARTERS: dict[str, Callable[[Path], Any]] = {
     ),
     "study": lambda folder: Jobs().call(["x.py"], folder / "log", time.monotonic()),
     "compare": lambda folder: runs._call(["x"]),
-    "quickstart": lambda folder: Plan(ROOT, {"x": 1.0}).run("x", [Task("x", ["x.py"], folder / "log")]),
+    "quickstart": lambda folder: Plan(ROOT, {"x": 1.0}).run("x", [ToolCall("x", ["x.py"], folder / "log")]),
 }
 
 

@@ -29,7 +29,7 @@ import timm
 import torch
 
 from mst_pretrain.runtime.errors import run_cli
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hostile_cases import CASES

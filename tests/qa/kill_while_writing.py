@@ -35,9 +35,10 @@ import timm
 import torch
 from torch import Tensor
 
-from mst_pretrain.checkpoints.storage import STALE, save_atomic, save_safetensors
+from mst_pretrain.checkpoints.storage import save_atomic, save_safetensors
+from mst_pretrain.runtime.atomic import STALE
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_toolkit.cli import child_environment
+from mst_toolkit.resources import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 Writer = Callable[[Mapping[str, Tensor], Path], None]

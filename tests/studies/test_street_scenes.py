@@ -6,20 +6,16 @@ import json
 import runpy
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
-from torch import nn
 
 from examples.quickstart import street
-from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
-from mst_transfer.comparison.optimizer import optimizer_table, table_differences
-from mst_transfer.comparison.table import TASKS, Cell, Column, Table
+from mst_transfer.comparison.table import TASKS, Column, Table
 from mst_transfer.data.baselines import cityscapes_position_prior
 from studies import street_scenes
 from studies.parts.jobs import ROOT, Jobs
@@ -51,39 +47,15 @@ def test_a_run_of_other_options_is_not_taken_for_this_one(
         jobs.once("train", ["--max", "9"], tmp_path, 0.0)
 
 
-def test_the_optimizers_table_tells_every_difference() -> None:
-    """Arms that train a parameter at another rate, decay or size, or not at all, would be called equal."""
-    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
-    names = [name for name, _ in model.named_parameters()]
-
-    def table(**changes: Any) -> dict[str, dict[str, Any]]:
-        """Of AdamW with the second layer's weight in a group of its own, the first's bias left out."""
-        groups = [{"params": [model[0].weight, model[1].bias]}, {"params": [model[1].weight], **changes}]
-        return optimizer_table(model, torch.optim.AdamW(groups, lr=0.5, weight_decay=0.25))
-
-    whole = table()
-    assert list(whole) == [name for name in names if name != "0.bias"]
-    assert whole["1.weight"] == {"lr": 0.5, "weight_decay": 0.25, "shape": [1, 2]}
-    assert table_differences(whole, table()) == []
-    assert table(lr=0.125, initial_lr=0.5) == whole  # warm-up has begun: the rate before it counts
-    assert table_differences(whole, table(lr=0.125)) == ["1.weight: lr 0.5 and 0.125"]
-    assert table_differences(table(weight_decay=0.0), whole) == ["1.weight: weight_decay 0.0 and 0.25"]
-    other = {name: {**row, "shape": [9]} for name, row in whole.items() if name == "0.weight"}
-    assert table_differences(whole, {**whole, **other}) == ["0.weight: shape [2, 3] and [9]"]
-    fewer = {name: row for name, row in whole.items() if name != "1.bias"}
-    assert table_differences(whole, fewer) == table_differences(fewer, whole)
-    assert table_differences(whole, fewer) == ["1.bias: only in one of the two"]
-
-
 def test_differences_are_paired_by_seed() -> None:
     """A seed that only one row has would count, or the sign be turned round."""
     scores = {"random": {1: 20.0, 2: 30.0, 3: 90.0}, "DINO": {1: 21.0, 2: 33.0}}
-    cells = {
-        row: Cell([{"run": {"seed": s}, "metrics": {"mIoU": v}} for s, v in runs.items()])
-        for row, runs in scores.items()
-    }
     column = Column("upernet")
-    table = Table(TASKS[1], [column], list(cells), {(column, row): cell for row, cell in cells.items()})
+    runs = {
+        (column, row): [{"run": {"seed": s}, "metrics": {"mIoU": v}} for s, v in values.items()]
+        for row, values in scores.items()
+    }
+    table = Table(TASKS[1], [column], list(scores), runs)
     (pair,) = differences(table, ["random", "DINO"])
     assert (pair["of"], pair["minus"], pair["by_seed"]) == ("DINO", "random", {"1": 1.0, "2": 3.0})
     assert pair["mean"] == 2.0 and pair["spread"] == pytest.approx(2**0.5)
@@ -134,7 +106,6 @@ def test_the_whole_comparison(
     assert tools == ["tools/train.py"] * 2 + ["tools/train.py", "tools/test.py"] * 3
     report = json.loads((out / "report.json").read_text())
     text = (out / "report.md").read_text()
-    assert (out / "report.png").stat().st_size > 1000
     assert "nothing is left" in capsys.readouterr().out
 
     seed_dirs = {row: out / f"upernet/{row.lower()}/seed2" for row in WEIGHTS}
@@ -154,9 +125,9 @@ def test_the_whole_comparison(
         assert report["classes"]["test"][row]["mean"]["mean"] == pytest.approx(value)
     classes = load_config(UPERNET).classes
     assert tuple(report["classes"]["test"]["random"]) == (*classes, "mean") and len(classes) == 11
-    assert report["classes"]["test"]["position prior"]["pole"] == {"mean": None, "spread": None, "values": []}
+    nothing = {"mean": None, "spread": None, "n": 0, "values": []}
+    assert report["classes"]["test"]["position prior"]["pole"] == nothing
     assert (report["pretraining"]["steps"], report["pretraining"]["images"]) == (2, 4)
-    assert report["optimizer"]["decode_head.conv_seg.weight"]["shape"] == [11, 64, 1, 1]
     masks = [[word for word in call if "masking.mode" in word] for call in calls[:2]]
     assert masks == [["+model.masking.mode=none"], ["+model.masking.mode=attention"]]
 
@@ -175,11 +146,6 @@ def test_the_whole_comparison(
             main([*whole, "--report"])
         path.write_bytes(before)
 
-    path = seed_dirs["DINO"] / "optimizer.json"
-    table = json.loads(path.read_text())
-    rate = table["backbone.trunk.cls_token"]["lr"]
-    table["backbone.trunk.cls_token"]["lr"] = 2 * rate
-    refused(path, json.dumps(table).encode(), f"backbone.trunk.cls_token: lr {rate} and {2 * rate}")
     (path,) = (seed_dirs["MST"] / "test/results").glob("*.json")
     record = json.loads(path.read_text())
     record["run"]["options"]["optim_wrapper.optimizer.lr"] = 0.1

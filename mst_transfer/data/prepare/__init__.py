@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from mst_pretrain.evaluation.report import write_json
+from mst_pretrain.runtime.atomic import write_json
 
 from .. import layouts
 from .coco import prepare_coco

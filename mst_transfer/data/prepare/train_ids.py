@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from cityscapesscripts.helpers.annotation import Annotation
 from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
-from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.atomic import replacing
 from mst_pretrain.runtime.progress import Progress
 
 from ..layouts import LABEL_TAIL
@@ -41,16 +40,11 @@ def convert_all(verifier: Verifier, jobs: Sequence[tuple[Path, Path]]) -> Iterat
             convert(*job)
         except Unusable as error:
             return str(error)
-        except OSError as error:
-            raise UserError(
-                f"{job[1]} cannot be written ({error.strerror or error}). Make room, or name another folder: --out DIR"
-            ) from error
         return ""
 
     progress = Progress("converting polygons to labelTrainIds", len(jobs))
     with closing(verifier.each(attempt, jobs)) as attempts:
-        for (polygons, label_map), why in zip(jobs, attempts, strict=True):
-            progress.step(1)
+        for (polygons, label_map), why in progress.over(zip(jobs, attempts, strict=True)):
             yield polygons, label_map, why
 
 
@@ -63,7 +57,7 @@ def convert(polygons: Path, label_map: Path) -> None:
 
     Raises:
         Unusable: The polygons cannot be read or have a label that Cityscapes does not know.
-        OSError: The map cannot be written.
+        UserError: The map cannot be written.
     """
     annotation = Annotation()
     try:
@@ -76,10 +70,8 @@ def convert(polygons: Path, label_map: Path) -> None:
         image = createLabelImage(annotation, "trainIds")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise Unusable(f"not Cityscapes' polygons: {error!r}") from error
-    label_map.parent.mkdir(parents=True, exist_ok=True)
-    part = label_map.with_name(label_map.name + ".part")
-    image.save(part, "png")
-    os.replace(part, label_map)
+    with replacing(label_map, durable=False) as part:
+        image.save(part, "png")
 
 
 def _is_known(label: str) -> bool:

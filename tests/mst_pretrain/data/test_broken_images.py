@@ -223,7 +223,7 @@ def test_the_list_of_another_run_is_not_taken(toy_config: MakeConfig, folder: Pa
     cfg = toy_config(train_cfg__max_iters=2, data_root=str(folder))
     cfg.resume, cfg.load_from = True, str(older)
     with pytest.raises(
-        UserError, match=r"cannot resume: the files of .*latest\.pth are not those.*images\.npz"
+        UserError, match=r"cannot resume .*latest\.pth: .*\n  the training data: 17 images .* -> 17 images .*images\.npz"
     ):
         run(cfg)
 

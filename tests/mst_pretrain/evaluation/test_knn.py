@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mst_pretrain.data.sources import FileSource
 from mst_pretrain.evaluation.features import evaluation_transform, extract_features
-from mst_pretrain.evaluation.knn import knn_accuracy, knn_predict, nearest
+from mst_pretrain.evaluation.knn import accuracy, knn_predict, nearest
 from mst_pretrain.method.backbones import build_trunk
 
 
@@ -45,11 +45,11 @@ def test_accuracy_is_the_brute_forces(classes: int, count: int, tests: int, temp
     test = (centres[truth] + 1.2 * rng.normal(size=(tests, 8))) * rng.uniform(0.1, 9, (tests, 1))
     ks = [1, 4, 5, min(20, count), count]
     train_tensor, test_tensor = torch.tensor(train).float(), torch.tensor(test).float()
-    got = knn_accuracy(
-        train_tensor, torch.tensor(labels), test_tensor, torch.tensor(truth), ks, temperature, chunk=4
-    )
+    got = knn_predict(train_tensor, torch.tensor(labels), test_tensor, ks, temperature, test_chunk=4)
     for k in ks:
-        assert got[k] == pytest.approx(brute_force(train, labels, test, truth, k, temperature)), k
+        assert accuracy(got[k], torch.tensor(truth)) == pytest.approx(
+            brute_force(train, labels, test, truth, k, temperature)
+        ), k
 
 
 def test_impossible_k_is_refused() -> None:
@@ -57,9 +57,9 @@ def test_impossible_k_is_refused() -> None:
     features, labels = torch.randn(5, 3), torch.zeros(5, dtype=torch.int64)
     for ks in ([6], [0, 2]):
         with pytest.raises(ValueError, match="5 training images"):
-            knn_accuracy(features, labels, features, labels, ks)
+            knn_predict(features, labels, features, ks)
     with pytest.raises(ValueError, match="no test image"):
-        knn_accuracy(features, labels, features[:0], labels[:0], [1])
+        knn_predict(features, labels, features[:0], [1])
 
 
 @pytest.mark.parametrize("chunks", [(1024, 16384), (7, 130), (1, 11)])
@@ -142,7 +142,7 @@ def test_features_stand_in_the_order_of_the_files(images: Path) -> None:
     torch.manual_seed(0)
     trunk = build_trunk("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
     paths = sorted(images.iterdir())
-    got = extract_features(trunk, FileSource(paths), 40, 32, batch_size=5, workers=0, progress=False)
+    got = extract_features(trunk, FileSource(paths), 40, 32, batch_size=5, workers=0)
     transform = evaluation_transform(40, 32)
     with torch.no_grad():
         alone = [trunk.forward_features(transform(Image.open(p).convert("RGB"))[None])[0, 0] for p in paths]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mst_pretrain.checkpoints.storage import file_sha256
+from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
-from mst_transfer.comparison.identity import check_continues, data_of, telling_options
+from mst_transfer.comparison.identity import config_sha256, data_of, telling_options
+from mst_transfer.comparison.record import RunRecord
 
 ROOT = Path(__file__).parents[3]
 COCO = load_config(ROOT / "configs/coco/mask_rcnn_mst.py")
@@ -82,47 +83,51 @@ def test_data_are_known_by_content_not_by_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "line"),
     [
-        ({"options": {"batch": 8}}, "optim_wrapper.optimizer.lr is 0.1 there, not set here"),
-        (
-            {"options": {**RECORD["options"], "optim_wrapper.optimizer.lr": 0.5}},
-            "optim_wrapper.optimizer.lr is 0.1 there, 0.5 here",
-        ),
-        ({"config_sha256": "b" * 64}, "the config's digest is aaaaaaaa there, bbbbbbbb here"),
-        ({"init": "dino"}, "the row is random there, dino here"),
-        ({"seed": 1}, "the seed is 0 there, 1 here"),
-        ({"options": {**RECORD["options"], "batch": 4}, "batch": 4}, "batch is 8 there, 4 here"),
-        (
-            {"data": {"train": {"images": 1, "sha256": "9" * 64}, "test": None}},
-            "the training data is 4 images 77777777 there, 1 images 99999999 here",
-        ),
+        ({}, None),
+        ({"options": {"batch": 8}}, "options.optim_wrapper.optimizer.lr: 0.1 -> not set"),
+        ({"config_sha256": "b"}, f"config_sha256: {'a' * 64} -> b"),
+        ({"init": "dino"}, "init: random -> dino"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"batch": 4}, "batch: 8 -> 4"),
+        ({"data": {"train": {**TRAIN, "images": 1}, "test": None}}, "data.train.images: 4 -> 1"),
     ],
 )
-def test_another_run_is_not_continued(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    """A checkpoint trained with two settings would stand in the table as trained with the first."""
+def test_another_run_is_not_continued(tmp_path: Path, change: dict[str, Any], line: str | None) -> None:
+    """A checkpoint of version 0.1 trained with two settings would stand in the table as trained with the first."""
     (tmp_path / "run.json").write_text(json.dumps(RECORD))
-    with pytest.raises(UserError) as raised:
-        check_continues(tmp_path / "latest.pth", {**RECORD, **change})
-    text = str(raised.value)
-    assert (
-        f"{tmp_path / 'run.json'} is of another run: {message}. Give" in text and "another --work-dir" in text
-    )
-
-
-def test_the_same_run_is_continued(tmp_path: Path) -> None:
-    """An interrupted run could not be resumed before its processes are counted and its images read, or after."""
-    (tmp_path / "run.json").write_text(json.dumps(RECORD))
-    early = {key: RECORD[key] for key in ("config_sha256", "init", "seed")}
-    options = {"optim_wrapper.optimizer.lr": 0.1}
-    for now in (RECORD, {**early, "options": options}):
-        assert check_continues(tmp_path / "latest.pth", now) == RECORD
+    hook, latest = RunRecord("config.py", {}), str(tmp_path / "latest.pth")
+    if line is None:
+        assert hook.continued(latest, {}, {**RECORD, "date": "today"}) == RECORD
+    else:
+        with pytest.raises(UserError) as raised:
+            hook.continued(latest, {}, {**RECORD, **change})
+        assert f"wrote it:\n  {line}\nGive" in str(raised.value) and "another --work-dir" in str(raised.value)
+        assert (
+            hook.continued(latest, {"config": {}}, {**RECORD, **change}) == RECORD
+        )  # its config was compared
 
 
 def test_a_checkpoint_of_unknown_origin_is_not_continued(tmp_path: Path) -> None:
-    """A copied checkpoint would be recorded as started from whatever row the command names."""
-    with pytest.raises(UserError, match=r"there is no .*run\.json, so nobody knows .* Put that file back"):
-        check_continues(tmp_path / "latest.pth", RECORD)
+    """A copied checkpoint of version 0.1 would be recorded as started from whatever row the command names."""
+    hook, latest = RunRecord("config.py", {}), str(tmp_path / "latest.pth")
+    with pytest.raises(
+        UserError, match=r"neither the checkpoint nor a run\.json beside it .* Put its run\.json back"
+    ):
+        hook.continued(latest, {}, RECORD)
+    assert hook.continued(latest, {"config": {}}, RECORD) == RECORD
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json cannot be read"):
-        check_continues(tmp_path / "latest.pth", RECORD)
+        hook.continued(latest, {}, RECORD)
+
+
+def test_a_config_of_version_0_1_is_known(tmp_path: Path) -> None:
+    """A shipped config would be another experiment since a module that it imports was renamed."""
+    now, before = tmp_path / "now.py", tmp_path / "before.py"
+    now.write_text(
+        'model = dict(backbone=dict())\ncustom_imports = dict(imports=["mst_transfer.training.loops"])'
+    )
+    before.write_text(now.read_text().replace("mst_transfer.training.loops", "mst_transfer.engine"))
+    assert config_sha256(now) == config_sha256(before)
+    assert config_sha256(ROOT / "configs/coco/mask_rcnn_mst.py").startswith("7406f1f9")  # of commit 28ae785

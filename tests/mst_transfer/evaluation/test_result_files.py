@@ -15,11 +15,10 @@ import pytest
 from mmengine.config import Config
 
 from examples.quickstart import sheet
-from mst_pretrain.evaluation import ranks, report
-from mst_pretrain.training import launch
-from mst_transfer.comparison import report as comparison
+from mst_pretrain.runtime import environment
+from mst_transfer.comparison import table as comparison
 from mst_transfer.evaluation import SegmentationScores
-from mst_transfer.evaluation.written import draw_confusion, write_confusion_csv
+from mst_transfer.evaluation.report import draw_confusion, write_confusion_csv, write_metrics
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,12 +48,11 @@ def picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {
-    "test_metrics.json": lambda folder, _: launch.write_metrics({"mIoU": 50.0}, folder),
+    "test_metrics.json": lambda folder, _: write_metrics({"mIoU": 50.0}, folder),
     "confusion_matrix.csv": lambda folder, _: write_confusion_csv(scores(), folder / "confusion_matrix.csv"),
     "confusion_matrix.png": lambda folder, _: draw_confusion(scores(), folder / "confusion_matrix.png"),
     "comparison.md": lambda folder, _: comparison.write([], ["a: not tested"], folder),
     "comparison.json": lambda folder, _: comparison.write([], ["a: not tested"], folder),
-    "comparison.png": lambda folder, _: comparison.write([], ["a: not tested"], folder),
     "quickstart.png": picture,
     "features.npz": lambda folder, _: arrays(folder / "features.npz"),
 }
@@ -87,6 +85,16 @@ def test_a_killed_writer_leaves_the_old_file(
         assert target.read_bytes() == replaced[0]
 
 
+def test_metrics_are_printed_in_per_cent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mAP is a fraction and mIoU a percentage in the frameworks: one of them would be printed wrong by 100."""
+    path = write_metrics({"coco/bbox_mAP": 0.125, "coco/segm_mAP": 0.1}, tmp_path)
+    assert json.loads(path.read_text()) == {"coco/bbox_mAP": 0.125, "coco/segm_mAP": 0.1}
+    write_metrics({"mIoU": 41.5, "mAcc": 50.0, "aAcc": 80.25}, tmp_path)
+    detection, segmentation = capsys.readouterr().out.splitlines()
+    assert detection.startswith("bbox mAP 12.50, segm mAP 10.00")
+    assert segmentation.startswith("mIoU 41.50, mAcc 50.00, aAcc 80.25")
+
+
 def test_arrays_are_numpys(tmp_path: Path) -> None:
     """--save would give a file of another name or content than numpy's savez."""
     for given in ("a", "b.npz"):
@@ -115,8 +123,7 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
     origin = type("Origin", (), {"model": "m", "as_dict": lambda self: {"model": "m"}})()
     text = "train_cfg = dict(max_iters=1)\ntrain_dataloader = dict(batch_size=2)\ndata_root = ''\n"
     (tmp_path / "probe.py").write_text(f"{text}optim_wrapper = dict(optimizer=dict(lr=0.1))\n")
-    monkeypatch.setattr(report, "world_size", lambda: processes[0])
-    monkeypatch.setattr(ranks, "world_size", lambda: processes[0])
+    monkeypatch.setattr(environment, "get_world_size", lambda: processes[0])
     monkeypatch.setattr(probe, "run", run)
     monkeypatch.setattr(probe, "load_trunk", lambda *_: (None, origin))
     for name in ("put_backbone", "put_classes", "on_first_rank"):

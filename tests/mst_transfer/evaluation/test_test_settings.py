@@ -17,8 +17,8 @@ from PIL import Image
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.evaluation import MSTIoUMetric, speed
+from mst_transfer.evaluation.report import write_report
 from mst_transfer.evaluation.settings import check_metrics, use_our_metrics
-from mst_transfer.evaluation.written import write_report
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 

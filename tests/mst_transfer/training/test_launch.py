@@ -88,6 +88,9 @@ def test_missing_weights(root: Path) -> None:
     key = "model.backbone.init_cfg.checkpoint"
     with pytest.raises(UserError, match=r"work_dirs/no/latest\.pth\..*pretrain\.sh configs/pretrain/no\.py"):
         check_training(detection(root, **{key: "work_dirs/no/latest.pth"}))
+    resumed = detection(root, **{key: "work_dirs/no/latest.pth"})
+    resumed.resume = True
+    check_training(resumed)
     random = detection(root)
     random.model.backbone.init_cfg = None
     check_training(random)

@@ -1,17 +1,17 @@
-"""What a test leaves behind beside its metrics: one JSON report, the confusion matrix as picture and table."""
+"""What a test leaves behind: its metrics, one JSON report, the confusion matrix as picture and table."""
 
 from __future__ import annotations
 
 import csv
+import numbers
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mst_pretrain.checkpoints.storage import file_sha256, replacing
-from mst_pretrain.evaluation.report import surroundings, write_json
+from mst_pretrain.runtime.atomic import file_sha256, replacing, write_json
+from mst_pretrain.runtime.environment import environment_info
 
 from .iou_metric import MSTIoUMetric
 from .segmentation_scores import SegmentationScores
@@ -31,11 +31,10 @@ def write_report(
     Returns:
         The files.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     report = {
         **settings,
         "checkpoint_sha256": file_sha256(settings["checkpoint"]),
-        **surroundings(device),
+        **environment_info(),
         "speed": speed,
         "scores": [metric.report for metric in metrics if getattr(metric, "report", None)],
     }
@@ -48,6 +47,27 @@ def write_report(
             write_confusion_csv(metric.scores, files[-2])
             draw_confusion(metric.scores, files[-1])
     return files
+
+
+def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
+    """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
+    path = Path(work_dir, "test_metrics.json")
+    plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
+    write_json(plain, path)
+    titles = {
+        "coco/bbox_mAP": "bbox mAP",
+        "coco/segm_mAP": "segm mAP",
+        "mIoU": "mIoU",
+        "mAcc": "mAcc",
+        "aAcc": "aAcc",
+    }
+    shown = [
+        f"{title} {100 * plain[key] if key.startswith('coco/') else plain[key]:.2f}"
+        for key, title in titles.items()
+        if key in plain
+    ]
+    print(f"{', '.join(shown)} (per cent; all: {path})", flush=True)
+    return path
 
 
 def write_confusion_csv(scores: SegmentationScores, path: Path) -> None:
