@@ -13,6 +13,14 @@ from mst_pretrain.checkpoints.storage import use_safe_loading  # noqa: E402
 from . import backbones, evaluation  # noqa: E402
 from .data import datasets  # noqa: E402
 from .prediction import predict  # noqa: E402
-from .training import layer_decay  # noqa: E402
+from .training import ground_truth, layer_decay  # noqa: E402
 
-__all__ = ["backbones", "datasets", "evaluation", "layer_decay", "predict", "use_safe_loading"]
+__all__ = [
+    "backbones",
+    "datasets",
+    "evaluation",
+    "ground_truth",
+    "layer_decay",
+    "predict",
+    "use_safe_loading",
+]

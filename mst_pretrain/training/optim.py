@@ -1,7 +1,8 @@
-"""Parameter groups, per-tensor clipping and the frozen last layer of DINO's recipe."""
+"""Parameter groups, per-tensor clipping and the frozen last layer of DINO's recipe; scaled learning rates."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -209,3 +210,30 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         if parameter.requires_grad:
             (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
     return decayed, plain
+
+
+def scale_learning_rate(
+    optim_wrapper: OptimWrapper, batch: int, base: int, enabled: bool, logger: logging.Logger
+) -> None:
+    """Scale every learning rate linearly with the images of one optimizer step.
+
+    Args:
+        optim_wrapper: Its groups keep their multiples of each other.
+        batch: Images of one optimizer step.
+        base: Images per step that the config's learning rate is meant for.
+        enabled: Whether to scale; where not, and the two differ, a warning says so.
+        logger: Is told what was done.
+    """
+    if not enabled:
+        if batch != base:
+            logger.warning(
+                f"{batch} images per optimizer step, and the config's learning rate is for {base}. It is used as "
+                "it stands; --auto-scale-lr scales it linearly."
+            )
+        return
+    logged = getattr(optim_wrapper, "base_param_settings", None)  # MMEngine's log prints its rate as base_lr
+    for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
+        group["lr"] *= batch / base
+    logger.info(
+        f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."
+    )
