@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,20 +14,12 @@ from PIL import Image
 
 from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.errors import run_cli
+from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quickstart/upernet.py")
 ROW = ["--configs", CONFIG, "--rows", "random", "--seeds", "3"]
 SHORT = ["train_cfg.max_iters=1", "train_dataloader.batch_size=2"]
-
-
-def tool(name: str) -> ModuleType:
-    """A file of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

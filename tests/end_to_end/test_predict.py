@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ import mst_transfer
 from mst_pretrain.runtime.config import import_custom_modules, load_config
 from mst_pretrain.runtime.errors import run_cli
 from mst_transfer.prediction import Detections, Segmentation
+from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 SEGMENT = str(ROOT / "configs/quickstart/upernet.py")
@@ -32,15 +31,6 @@ _base_ = "{ROOT / "configs/quickstart/mask_rcnn.py"}"
 model = dict(rpn_head=dict(anchor_generator=dict(scales=[16])))
 """
 THINGS = ("person", "car", "truck", "bus", "bicycle")
-
-
-def tool(name: str) -> ModuleType:
-    """A file of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def called(name: str, *arguments: object) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from safetensors import safe_open
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
+from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 PRETRAIN = "configs/quickstart/pretrain.py"
@@ -32,15 +31,6 @@ TINY_PRETRAINING = [
     "train_cfg.max_iters=2",
     "model.head.prototypes=32",
 ]
-
-
-def tool(name: str) -> ModuleType:
-    """A file of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
