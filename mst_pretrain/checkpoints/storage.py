@@ -19,6 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from ..runtime.atomic import replacing
@@ -115,6 +116,19 @@ def load_checkpoint(
             f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Use a .pth file."
         )
     return loaded
+
+
+def use_safe_loading() -> None:
+    """From here on, MMEngine reads local checkpoints with :func:`load_checkpoint`, also for mmdet's own models.
+
+    MMEngine's own reader, where reading weights alone fails, reads the file a second time and runs the code in it.
+    Every tool of ours calls this first.
+    """
+
+    def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+        return load_checkpoint(Path(filename).expanduser(), map_location or "cpu")
+
+    CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
 
 
 def _is_about_the_machine(error: Exception) -> bool:

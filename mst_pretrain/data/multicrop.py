@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..runtime.errors import InvalidValue
+from ..runtime.errors import InvalidValue, UserError
 
 # Columns of the photometric parameters of one crop; photometric.py applies them in torchvision's order.
 PARAMETERS = ("brightness", "contrast", "saturation", "hue", "order", "jitter", "grey", "sigma", "solarize")
@@ -80,6 +80,30 @@ class MultiCrop:
         for recipe in (*self.global_crops, self.local_crop):
             if min(recipe.height_width) < 1:
                 raise InvalidValue(f"a crop's size must be at least 1, got {recipe.size}")
+
+    def check(self, global_unit: int, local_unit: int) -> None:
+        """Refuse crops of which a model can make no tokens, or no pair.
+
+        Args:
+            global_unit: Pixels that must divide the sides of a global crop.
+            local_unit: The same of a local crop.
+
+        Raises:
+            UserError: A size is not a multiple of its unit, or there is one crop.
+        """
+        if len(self.global_crops) + self.local_count < 2:
+            raise UserError(
+                "train_dataloader.dataset.crops has one crop an image, and the student matches the teacher's output "
+                "on another one. Set two global_crops, or local_count."
+            )
+        recipes = [("global_crops", self.global_crops[0], global_unit)]
+        recipes += [("local_crop", self.local_crop, local_unit)] if self.local_count else []
+        for name, recipe, unit in recipes:
+            if any(side % unit for side in recipe.height_width):
+                raise UserError(
+                    f"train_dataloader.dataset.crops.{name}: size {recipe.size} does not divide into tokens of "
+                    f"{unit} pixels. Give a multiple of {unit}."
+                )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> dict[str, Tensor]:
         """Cut an RGB image.

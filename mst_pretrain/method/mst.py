@@ -18,9 +18,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..checkpoints.loading import backbone_prefix, load_backbone, read_tensors, refuse_leftovers
-from ..data.multicrop import MultiCrop
 from ..runtime.errors import InvalidValue, UserError
-from .backbones import Features, build_trunk, embed_width, forward_trunk, output_stride
+from .backbones import Features, build_trunk, choose_attention, embed_width, forward_trunk, output_stride
 from .decoder import ImageDecoder
 from .head import ProjectionHead
 from .losses import SelfDistillationLoss, restoration_loss
@@ -113,31 +112,15 @@ class MST(BaseModel):
             other = "model.decoder is None" if self.decoder is None else "model.lambda_rec is 0"
             raise UserError(f"model.lambda_ce is 0 and {other}: nothing is left to train. Set one.")
 
-    def check_crops(self, crops: MultiCrop) -> None:
-        """Refuse crops that do not divide into tokens, before the first step.
-
-        Raises:
-            UserError: A size is no multiple of what the trunk, the mask or the decoder needs, or there is one crop.
-        """
-        if len(crops.global_crops) + crops.local_count < 2:
-            raise UserError(
-                "train_dataloader.dataset.crops has one crop an image, and the student matches the teacher's output "
-                "on another one. Set two global_crops, or local_count."
-            )
-        trunk = self.student.backbone
+    @property
+    def crop_units(self) -> tuple[int, int]:
+        """Pixels that must divide the sides of a global and of a local crop: a token, or a patch where that will do."""
+        trunk, masks = self.student.backbone, self.mask_token is not None
         patch, stride = trunk.patch_embed.patch_size[0], output_stride(trunk)
-        masks = self.mask_token is not None
-        wanted = [
-            ("global_crops", crops.global_crops[0], stride if masks or self.decoder is not None else patch)
-        ]
-        if crops.local_count:
-            wanted.append(("local_crop", crops.local_crop, stride if masks and self.mask_local else patch))
-        for name, recipe, unit in wanted:
-            if any(side % unit for side in recipe.height_width):
-                raise UserError(
-                    f"train_dataloader.dataset.crops.{name}: size {recipe.size} does not divide into tokens of "
-                    f"{unit} pixels. Give a multiple of {unit}."
-                )
+        return (
+            stride if masks or self.decoder is not None else patch,
+            stride if masks and self.mask_local else patch,
+        )
 
     def forward(
         self, global_views: Tensor, local_views: Tensor, seeds: Tensor, mode: str = "loss"
@@ -145,6 +128,7 @@ class MST(BaseModel):
         """MMEngine's entry: ``mode='loss'`` only; use the exported backbone for features."""
         if mode != "loss":
             raise ValueError(f"MST.forward knows mode='loss' only, got '{mode}'")
+        choose_attention(self, global_views.device)
         return self.loss(global_views, local_views, seeds)
 
     def loss(self, global_views: Tensor, local_views: Tensor, seeds: Tensor) -> dict[str, Tensor]:

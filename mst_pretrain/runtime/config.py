@@ -138,6 +138,8 @@ def import_custom_modules(cfg: Config) -> None:
         cause: BaseException = error
         while cause.__context__ is not None:
             cause = cause.__context__
+        if isinstance(cause, UserError):  # it names the remedy
+            raise cause from error
         raise UserError(
             f"{cfg.filename} needs {', '.join(imports['imports'])}, which cannot be imported: {cause}. "
             "Install what is missing: bash tools/setup_env.sh, or pip install 'mst-toolkit[transfer]'."

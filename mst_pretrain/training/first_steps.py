@@ -1,4 +1,4 @@
-"""What the first iterations of a run really saw and did, in the log: shapes, ground truth, weight change, memory."""
+"""What the first iterations of a run really saw and did, in the log: shapes, weight change, memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..runtime.environment import peak_memory
-from .hooks import unwrap
 
 
 @HOOKS.register_module()
@@ -27,11 +26,9 @@ class FirstStepsHook(Hook):
         self.steps = steps
         self.before: list[Tensor] = []
 
-    def before_train(self, runner: Runner) -> None:
-        """Pretraining: crops that the model cannot take are refused before the first step."""
-        model, crops = unwrap(runner), getattr(runner.train_dataloader.dataset, "crops", None)
-        if crops is not None and hasattr(model, "check_crops"):
-            model.check_crops(crops)
+    def ground_truth(self, batch: Any) -> str:
+        """What a batch says of its labels, with ``; `` behind it; empty where there are none."""
+        return ""
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the weights to compare with."""
@@ -52,7 +49,7 @@ class FirstStepsHook(Hook):
         self.before = []
         runner.logger.info(
             f"Step {runner.iter + 1}: input {', '.join(input_shapes(data_batch))}; "
-            f"{ground_truth(data_batch)}loss {float(outputs['loss'].detach()):.4f}; "
+            f"{self.ground_truth(data_batch)}loss {float(outputs['loss'].detach()):.4f}; "
             f"weights moved by {change**0.5:.3e} (L2); peak memory {peak_memory():.2f} GiB"
         )
 
@@ -62,13 +59,3 @@ def input_shapes(batch: Any) -> list[str]:
     if "inputs" in batch:
         return [str(list(image.shape)) for image in batch["inputs"]]
     return [f"{name} {list(value.shape)}" for name, value in batch.items() if name.endswith("_crops")]
-
-
-def ground_truth(batch: Any) -> str:
-    """How many objects or labelled pixels a batch of mmdet or mmseg holds; empty for unlabelled images."""
-    samples = batch.get("data_samples", [])
-    objects = [len(sample.gt_instances) for sample in samples if "gt_instances" in sample]
-    labelled = [int((sample.gt_sem_seg.data != 255).sum()) for sample in samples if "gt_sem_seg" in sample]
-    if objects:
-        return f"{sum(objects)} ground-truth objects; "
-    return f"{sum(labelled)} labelled pixels; " if labelled else ""

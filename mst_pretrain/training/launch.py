@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from ..checkpoints.storage import LATEST, use_safe_loading
 from ..runtime.config import ConfigOptions, check_seed, explain, import_custom_modules, load_config
 from ..runtime.errors import STOPPED, Stopped, UserError
 from .signals import STOP_SIGNALS, ignore_signals
@@ -94,8 +95,6 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
 
 def _resume(cfg: Config, source: str) -> None:
     """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
-    from ..checkpoints.storage import LATEST
-
     path = Path(cfg.work_dir, LATEST) if source == "auto" else Path(source)
     if not path.is_file():
         if source != "auto":
@@ -147,6 +146,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         UserError: Bad data, weights, or a config value that a class of the config does not take.
     """
     try:
+        use_safe_loading()
         import_custom_modules(cfg)
         check_seed(cfg)
         if cfg.launcher == "pytorch" and not torch.cuda.is_available():

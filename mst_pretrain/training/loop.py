@@ -16,8 +16,10 @@ from mmengine.utils import apply_to
 
 from ..checkpoints.storage import INITIAL
 from ..data.checking import check_once
+from ..data.multicrop import MultiCrop
 from ..data.sources import FileSource
 from ..runtime.errors import UserError
+from .hooks import unwrap
 from .randomness import seed_all
 from .runner import MSTRunner, point_latest
 from .watch import rescued
@@ -89,6 +91,9 @@ class PretrainLoop(BaseLoop):
         self._max_epochs = 1  # MMEngine: one long epoch
         self._epoch, self._iter = 0, 0
         self.indices: list[torch.Tensor | None] = []
+        crops, model = getattr(self.dataloader.dataset, "crops", None), unwrap(runner)
+        if isinstance(crops, MultiCrop) and hasattr(model, "crop_units"):
+            crops.check(*model.crop_units)
         resumed = runner._resume and runner._load_from  # its images were looked at when the run began
         if getattr(self.dataloader.dataset, "check", False) and not resumed:
             check_once(self.dataloader.dataset.source)

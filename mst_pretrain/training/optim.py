@@ -1,7 +1,8 @@
-"""Parameter groups, per-tensor clipping and the frozen last layer of DINO's recipe."""
+"""Parameter groups, per-tensor clipping and the frozen last layer of DINO's recipe; scaled learning rates."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
-from ..method.backbones import attend_by_formula
 from ..runtime.errors import InvalidValue, UserError
 
 
@@ -190,11 +190,8 @@ class MSTOptimWrapperConstructor:
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """The optimizer wrapper of a model, maybe wrapped for distribution; see also ``attend_by_formula``."""
+        """The optimizer wrapper of a model, maybe wrapped for distribution."""
         model = getattr(model, "module", model)
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        if on_cpu and self.wrapper_cfg.get("dtype") == "bfloat16":
-            attend_by_formula(model)
         decayed, plain = split_parameters(model)
         groups = [
             {"params": decayed, "decays": True},
@@ -213,3 +210,30 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         if parameter.requires_grad:
             (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
     return decayed, plain
+
+
+def scale_learning_rate(
+    optim_wrapper: OptimWrapper, batch: int, base: int, enabled: bool, logger: logging.Logger
+) -> None:
+    """Scale every learning rate linearly with the images of one optimizer step.
+
+    Args:
+        optim_wrapper: Its groups keep their multiples of each other.
+        batch: Images of one optimizer step.
+        base: Images per step that the config's learning rate is meant for.
+        enabled: Whether to scale; where not, and the two differ, a warning says so.
+        logger: Is told what was done.
+    """
+    if not enabled:
+        if batch != base:
+            logger.warning(
+                f"{batch} images per optimizer step, and the config's learning rate is for {base}. It is used as "
+                "it stands; --auto-scale-lr scales it linearly."
+            )
+        return
+    logged = getattr(optim_wrapper, "base_param_settings", None)  # MMEngine's log prints its rate as base_lr
+    for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
+        group["lr"] *= batch / base
+    logger.info(
+        f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."
+    )

@@ -18,6 +18,7 @@ from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.replacement import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
+from .optim import scale_learning_rate
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .signals import PatientDataLoader, stop_signals
 
@@ -139,30 +140,11 @@ class MSTRunner(Runner):
             ) from error
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
-        """Scale the learning rate linearly with the images of one optimizer step.
-
-        MMEngine's own leaves out accumulated micro-batches. Where the scaling is off and the batch is another than
-        the learning rate is for, a warning says so.
-        """
-        base = (auto_scale_lr or {}).get("base_batch_size")
-        if base is None:
-            return
-        batch = step_batch(self, optim_wrapper)
-        if not (auto_scale_lr or {}).get("enable"):
-            if batch != base:
-                self.logger.warning(
-                    f"{batch} images per optimizer step, and the config's learning rate is for {base}. It is used as "
-                    "it stands; --auto-scale-lr scales it linearly."
-                )
-            return
-        logged = getattr(
-            optim_wrapper, "base_param_settings", None
-        )  # MMEngine's log prints its rate as base_lr
-        for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
-            group["lr"] *= batch / base
-        self.logger.info(
-            f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."
-        )
+        """MMEngine's entry to :func:`scale_learning_rate`; its own leaves out accumulated micro-batches."""
+        given = auto_scale_lr or {}
+        if given.get("base_batch_size") is not None:
+            batch, enabled = step_batch(self, optim_wrapper), given.get("enable", False)
+            scale_learning_rate(optim_wrapper, batch, given["base_batch_size"], enabled, self.logger)
 
 
 def step_batch(runner: Runner, optim_wrapper: Any) -> int:

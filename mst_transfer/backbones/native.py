@@ -13,6 +13,7 @@ from mmengine.config import ConfigDict
 from mst_pretrain.checkpoints.architecture import Architecture
 from mst_pretrain.checkpoints.backbone import Backbone
 from mst_pretrain.checkpoints.huggingface import window_of
+from mst_pretrain.checkpoints.storage import use_safe_loading
 from mst_pretrain.checkpoints.verify import deviation, image_for
 
 from . import MSTSwin, MSTVisionTransformer
@@ -54,6 +55,7 @@ def native_backbone(architecture: Architecture, library: str, checkpoint: str | 
             norm_cfg=dict(type="LN", eps=model.norm.eps),
             init_cfg=init,
         )
+    use_safe_loading()
     native.init_weights()
     native.eval()  # mmdet's returns None
     return native

@@ -25,7 +25,8 @@ RUN = "run.json"
 HARMLESS = (*UNSEEN, f"{INIT_CFG}*", "data_root", "work_dir", "randomness.seed", "log_*", "env_cfg*", "vis*")
 CAP = "train_cfg.max_iters"
 LAUNCH = ("batch", "auto_scale_lr")  # options that are known once the processes are
-MOVED = ("mst_transfer.training.loops", "mst_transfer.engine")  # the module's name now and before
+# Names in configs, now and before: an older copy of a config is the same one.
+MOVED = {"mst_transfer.training.loops": "mst_transfer.engine", "LabelledFirstStepsHook": "FirstStepsHook"}
 
 
 def telling_options(options: dict[str, Any], cfg: Config) -> dict[str, Any]:
@@ -46,10 +47,10 @@ def config_sha256(path: str | Path) -> str:
     content = load_config(path, {"data_root": "data"} if "data_root" in cfg else {})._cfg_dict.to_dict()
     content.get("model", {}).get("backbone", {}).pop("init_cfg", None)
     content.get("randomness", {}).pop("seed", None)
-    for imported in content.get("custom_imports", {}).values():
-        if isinstance(imported, list) and MOVED[0] in imported:  # an older copy of the config is the same one
-            imported[imported.index(MOVED[0])] = MOVED[1]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    text = json.dumps(content, sort_keys=True, default=str)
+    for now, before in MOVED.items():
+        text = text.replace(json.dumps(now), json.dumps(before))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def starting_point(cfg: Config) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS
 
 from mst_pretrain.checkpoints.loading import load_model
-from mst_pretrain.checkpoints.storage import load_checkpoint
+from mst_pretrain.checkpoints.storage import load_checkpoint, use_safe_loading
 from mst_pretrain.data.files import find_fault
 from mst_pretrain.runtime.config import explain, import_custom_modules, load_config
 from mst_pretrain.runtime.errors import UserError
@@ -96,6 +96,8 @@ class Predictor:
         tta: Test-time augmentation: several sizes, each also mirrored.
         tta_scales: Their factors; None: the config's or the library's.
 
+    Every later load of MMEngine in this process is safe too: see :func:`mst_transfer.use_safe_loading`.
+
     Attributes:
         config: As read.
         classes: Names by label: the checkpoint's own, else the config's.
@@ -119,6 +121,7 @@ class Predictor:
             raise UserError(
                 f"{self.config.filename} is no config of a detector or segmentor with a test_dataloader."
             )
+        use_safe_loading()
         import_custom_modules(self.config)
         importlib.import_module(f"{scope}.utils").register_all_modules(init_default_scope=True)
         self.detects = scope == "mmdet"

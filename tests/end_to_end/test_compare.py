@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,44 +14,56 @@ from PIL import Image
 
 from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.errors import run_cli
+from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quickstart/upernet.py")
+ROW = ["--configs", CONFIG, "--rows", "random", "--seeds", "3"]
+SHORT = ["train_cfg.max_iters=1", "train_dataloader.batch_size=2"]
 
 
-def tool(name: str) -> ModuleType:
-    """A file of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images of noise per split, the upper half labelled sky, in Cityscapes' layout."""
+    root = tmp_path_factory.mktemp("scenes")
     for split in ("train", "val"):
         for index in range(2):
             pixels = np.random.default_rng(index).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-            image = tmp_path / f"scenes/leftImg8bit/{split}/town/{index}_leftImg8bit.png"
-            label = tmp_path / f"scenes/gtFine/{split}/town/{index}_gtFine_labelTrainIds.png"
+            image = root / f"leftImg8bit/{split}/town/{index}_leftImg8bit.png"
+            label = root / f"gtFine/{split}/town/{index}_gtFine_labelTrainIds.png"
             for path, content in ((image, pixels), (label, np.repeat([[10], [0]], 48, 0).astype(np.uint8))):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.broadcast_to(content, (96, 128, *content.shape[2:]))).save(path)
-    return tmp_path / "scenes"
+    return root
+
+
+@pytest.fixture(scope="module")
+def first(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which ``compare.py --run`` has trained and tested a row, and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("first"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        tool("compare").main(["--run", *ROW, *options(scenes)])
+    return folder, printed.getvalue()
+
+
+@pytest.fixture
+def folder(first: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the row's work directory; the test runs where it would have been made."""
+    shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "work_dirs/upernet_random_seed3"
+
+
+def options(data: Path) -> list[str]:
+    return ["--cfg-options", f"data_root={data}", *SHORT]
 
 
 def test_a_row_is_run_once(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    first: tuple[Path, str], scenes: Path, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A row would be trained twice, tested on other weights, or recorded under another seed or setting."""
-    monkeypatch.chdir(tmp_path)
     compare = tool("compare").main
-    options = [f"data_root={scenes}", "train_cfg.max_iters=1", "train_dataloader.batch_size=2"]
-    arguments = ["--run", "--configs", CONFIG, "--rows", "random", "--seeds", "3", "--cfg-options", *options]
-    compare(arguments)
-    folder = tmp_path / "work_dirs/upernet_random_seed3"
     (path,) = folder.glob("results/*.json")
     record = json.loads(path.read_text())
     run = record["run"]
@@ -64,35 +76,32 @@ def test_a_row_is_run_once(
         f"{record['metrics']['mIoU']:.2f} / {record['metrics']['mAcc']:.2f} / {record['metrics']['aAcc']:.2f}"
     )
     title = "upernet (train_cfg.max_iters=1, train_dataloader.batch_size=2)"
-    printed = capfd.readouterr().out
-    assert f"| initialisation | {title} |" in printed and f"| random | {cell} |" in printed
+    assert f"| initialisation | {title} |" in first[1] and f"| random | {cell} |" in first[1]
 
-    compare(arguments)
+    compare(["--run", *ROW, *options(scenes)])
     printed = capfd.readouterr().out
     assert "1 of 1 runs have a result, 0 to do" in printed and "$ " not in printed
     path.unlink()
-    compare(["--dry-run", *arguments[1:]])
+    compare(["--dry-run", *ROW, *options(scenes)])
     printed = capfd.readouterr().out
     assert "tools/test.py" in printed and "tools/train.py" not in printed
     with pytest.raises(SystemExit) as ended:
-        run_cli(lambda: compare(["--dry-run", *arguments[1:-1], "train_dataloader.batch_size=1"]))
+        run_cli(lambda: compare(["--dry-run", *ROW, *options(scenes)[:-1], "train_dataloader.batch_size=1"]))
     assert ended.value.code == 2 and "holds a run of other options" in capfd.readouterr().err
 
 
 def test_a_run_is_one_run_and_a_test_one_test(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    scenes: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A run resumed with another setting or row, or a test with another setting, would be in the first one's cell."""
-    monkeypatch.chdir(tmp_path)
-    data, short = f"data_root={scenes}", ["train_cfg.max_iters=1", "train_dataloader.batch_size=2"]
-    train, folder = [CONFIG, "--init", "random"], tmp_path / "work_dirs/upernet_random_seed0"
-    tool("train").main([*train, "--cfg-options", data, *short])
+    given = [*options(scenes), "randomness.seed=3"]
     run = json.loads((folder / "run.json").read_text())
     assert {key: value["images"] for key, value in run["data"].items()} == {"train": 2, "test": 2}
+    uncut = [option for option in given if option != SHORT[0]]
     for arguments, message in (
-        ([*train, "--resume", "--cfg-options", data, *short[1:]], "train_cfg.max_iters: 1 -> "),
+        ([CONFIG, "--init", "random", "--resume", *uncut], "train_cfg.max_iters: 1 -> "),
         (
-            [CONFIG, "--resume", str(folder / "latest.pth"), "--cfg-options", data, *short],
+            [CONFIG, "--resume", str(folder / "latest.pth"), *given],
             "model.backbone.init_cfg: None -> {'type': 'Pretrained', 'checkpoint': 'quickstart_out/pretrain/",
         ),
     ):
@@ -101,21 +110,18 @@ def test_a_run_is_one_run_and_a_test_one_test(
         assert ended.value.code == 2 and message in capfd.readouterr().err
     assert json.loads((folder / "run.json").read_text()) == run
 
-    test = [CONFIG, str(folder / "latest.pth"), "--work-dir", str(folder), "--cfg-options"]
-    tool("test").main([*test, data, *short])
+    test = [CONFIG, str(folder / "latest.pth"), "--work-dir", str(folder)]
     (path,) = folder.glob("results/*.json")
     record = json.loads(path.read_text())
     assert record["data"] == run["data"]["test"] and record["config_sha256"] == run["config_sha256"]
-    tool("test").main([*test, data, *short, "model.decode_head.align_corners=True"])
+    tool("test").main([*test, *given, "model.decode_head.align_corners=True"])
     few = tmp_path / "few"
     shutil.copytree(scenes, few)
     (few / "leftImg8bit/val/town/1_leftImg8bit.png").unlink()
-    tool("test").main([*test, f"data_root={few}", *short])
+    tool("test").main([*test, *options(few), "randomness.seed=3"])
     assert len(list(folder.glob("results/*.json"))) == 3 and json.loads(path.read_text()) == record
     capfd.readouterr()
-    tool("compare").main(
-        ["--dry-run", "--configs", CONFIG, "--rows", "random", "--cfg-options", data, *short]
-    )
+    tool("compare").main(["--dry-run", *ROW, *options(scenes)])
     printed = capfd.readouterr().out
     setting = "train_cfg.max_iters=1, train_dataloader.batch_size=2"
     (head,) = [line for line in printed.splitlines() if line.startswith("| initialisation |")]
@@ -123,9 +129,7 @@ def test_a_run_is_one_run_and_a_test_one_test(
     assert f"| upernet (model.decode_head.align_corners=True, {setting}) |" in head
     assert f"| upernet ({setting}, tested on other data " in head and ": 1 images) |" in head
     path.unlink()
-    tool("compare").main(
-        ["--dry-run", "--configs", CONFIG, "--rows", "random", "--cfg-options", data, *short]
-    )
+    tool("compare").main(["--dry-run", *ROW, *options(scenes)])
     assert "0 of 1 runs have a result, 1 to do" in capfd.readouterr().out
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from PIL import Image
 from mst_pretrain.evaluation.features import block_features
 from mst_pretrain.method.backbones import build_trunk
 from mst_pretrain.runtime.errors import UserError, run_cli
+from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 NAME = "vit_tiny_patch16_224"
@@ -31,15 +30,6 @@ train_cfg = dict(max_iters=2)
 train_dataloader = dict(batch_size=2)
 param_scheduler = [dict(type="ConstantLR", factor=1.0, by_epoch=False)]
 """
-
-
-def tool(name: str) -> ModuleType:
-    """A file of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def fill(folder: Path, per_class: dict[str, int], seed: int) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ import mst_transfer
 from mst_pretrain.runtime.config import import_custom_modules, load_config
 from mst_pretrain.runtime.errors import run_cli
 from mst_transfer.prediction import Detections, Segmentation
+from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 SEGMENT = str(ROOT / "configs/quickstart/upernet.py")
@@ -32,15 +31,6 @@ _base_ = "{ROOT / "configs/quickstart/mask_rcnn.py"}"
 model = dict(rpn_head=dict(anchor_generator=dict(scales=[16])))
 """
 THINGS = ("person", "car", "truck", "bus", "bicycle")
-
-
-def tool(name: str) -> ModuleType:
-    """A file of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def called(name: str, *arguments: object) -> int:
@@ -228,7 +218,7 @@ def cityscapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Pa
 def test_segmentation(
     cityscapes: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The printed mIoU would not be the official one, or the written PNGs hold train ids or the resized image."""
+    """The printed mIoU would not be the official one, the PNGs hold train ids, or a weight be missing unnoticed."""
     import cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling as official
 
     root, checkpoint, labels = cityscapes
@@ -255,6 +245,14 @@ def test_segmentation(
         assert 5 < metrics["mIoU"] < 95
         assert [np.asarray(Image.open(path)).shape for path in found] == [(96, 160), (97, 160), (98, 160)]
     assert f"mIoU {metrics['mIoU']:.2f}" in printed
+    cut = {"state_dict": dict(torch.load(checkpoint, weights_only=True)["state_dict"])}
+    cut["state_dict"].pop("decode_head.conv_seg.bias")
+    torch.save(cut, tmp_path / "cut.pth")
+    assert called("test", SEGMENT, tmp_path / "cut.pth", *options[:2], *options[4:]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'cut.pth'}" in said and "decode_head.conv_seg.bias" in said and "Traceback" not in said
+    )
     report = json.loads((tmp_path / "run/test_report.json").read_text())["scores"][0]
     rows = list(csv.reader((tmp_path / "run/confusion_matrix.csv").open()))
     assert [list(map(int, row[1:])) for row in rows[1:]] == report["confusion_matrix"]["pixels"]

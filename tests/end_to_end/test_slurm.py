@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mst_pretrain.training.launch import processors_per_task
+
 ROOT = Path(__file__).parents[2]
 PRETRAIN = "configs/pretrain/mst_deit-s_8xb64-100e_in1k.py"
 DETECT = "configs/coco/mask_rcnn_mst.py"
@@ -17,7 +19,7 @@ DETECT = "configs/coco/mask_rcnn_mst.py"
 def srun(tmp_path: Path, *arguments: str, code: int = 0, **environment: str) -> list[str]:
     """The arguments that srun gets, or what is said on stderr."""
     fake = tmp_path / "bin/srun"
-    fake.parent.mkdir()
+    fake.parent.mkdir(exist_ok=True)
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     env = {key: value for key, value in os.environ.items() if key != "CPUS_PER_TASK"}
@@ -29,36 +31,39 @@ def srun(tmp_path: Path, *arguments: str, code: int = 0, **environment: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("config", "arguments", "environment", "processors"),
+    ("config", "arguments", "workers"),
     [
-        (PRETRAIN, [], {}, 8 + 2),
-        (DETECT, [], {}, 2 + 2),
+        (PRETRAIN, [], 8),
+        (DETECT, [], 2),
         (
             PRETRAIN,
             ["--resume", "--cfg-options", "train_dataloader.num_workers=4", "randomness.seed=1"],
-            {},
-            4 + 2,
+            4,
         ),
-        (PRETRAIN, ["--cfg-options", "train_dataloader.num_workers=0", "--amp"], {}, 0 + 2),
-        (PRETRAIN, ["--cfg-options", "train_dataloader.num_workers=3"], {"CPUS_PER_TASK": "7"}, 7),
+        (PRETRAIN, ["--cfg-options", "train_dataloader.num_workers=0", "--amp"], 0),
     ],
 )
 def test_every_data_worker_gets_a_processor(
-    tmp_path: Path, config: str, arguments: list[str], environment: dict[str, str], processors: int
+    config: str, arguments: list[str], workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nine processes would share five processors, and the GPUs wait for images."""
-    asked = srun(tmp_path, config, "out", *arguments, **environment)
-    assert [argument for argument in asked if "cpus-per-task" in argument] == [
-        f"--cpus-per-task={processors}"
-    ]
-    tail = ["-u", str(ROOT / "tools/train.py"), config, "--work-dir=out", "--launcher=slurm", *arguments]
-    assert asked[-len(tail) :] == tail and "--ntasks=8" in asked and "--ntasks-per-node=8" in asked
+    processors_per_task([str(ROOT / config), *arguments])
+    assert capsys.readouterr().out == f"{workers + 2}\n"
 
 
-def test_a_config_that_prints_does_not_disturb(tmp_path: Path) -> None:
-    """Its lines would become a part of the number of processors."""
-    (tmp_path / "loud.py").write_text(f"_base_ = {str(ROOT / PRETRAIN)!r}\nprint('hello from the config')\n")
-    assert "--cpus-per-task=10" in srun(tmp_path, str(tmp_path / "loud.py"), "out")
+def test_the_script_asks_for_them(tmp_path: Path) -> None:
+    """srun would get other processors or arguments, or the lines that a config prints as their number."""
+    config = tmp_path / "loud.py"
+    config.write_text(f"_base_ = {str(ROOT / PRETRAIN)!r}\nprint('hello from the config')\n")
+    arguments = ["--resume", "--cfg-options", "train_dataloader.num_workers=4"]
+    for environment, processors in (({}, 4 + 2), ({"CPUS_PER_TASK": "7"}, 7)):
+        asked = srun(tmp_path, str(config), "out", *arguments, **environment)
+        assert [argument for argument in asked if "cpus-per-task" in argument] == [
+            f"--cpus-per-task={processors}"
+        ]
+        tail = ["-u", str(ROOT / "tools/train.py"), str(config), "--work-dir=out", "--launcher=slurm"]
+        assert asked[-len(tail) - len(arguments) :] == [*tail, *arguments]
+        assert "--ntasks=8" in asked and "--ntasks-per-node=8" in asked
 
 
 def test_a_mistyped_config_is_refused_before_the_queue(tmp_path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from safetensors import safe_open
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
+from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 PRETRAIN = "configs/quickstart/pretrain.py"
@@ -32,15 +31,6 @@ TINY_PRETRAINING = [
     "train_cfg.max_iters=2",
     "model.head.prototypes=32",
 ]
-
-
-def tool(name: str) -> ModuleType:
-    """A file of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -126,16 +116,6 @@ def cityscapes(tmp_path: Path) -> Path:
     return tmp_path / "cityscapes"
 
 
-def test_missing_folder(tmp_path: Path) -> None:
-    """A mistyped data root would end in a traceback; run as a process, exit code and all."""
-    folder = tmp_path / "absent"
-    arguments = [PRETRAIN, "--work-dir", str(tmp_path / "run"), "--cfg-options", f"data_root={folder}"]
-    done = command(sys.executable, "tools/train.py", *arguments)
-    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
-    message = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(message) == 1 and str(folder) in message[0] and "Check the path" in message[0]
-
-
 def test_missing_folder_in_two_processes(tmp_path: Path) -> None:
     """Under torchrun each process would print the error, and torchrun a traceback of its own."""
     folder = tmp_path / "absent"
@@ -145,14 +125,13 @@ def test_missing_folder_in_two_processes(tmp_path: Path) -> None:
     assert done.stderr.count("error: ") == 1 and str(folder) in done.stderr
 
 
-def test_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty data root would divide by zero or train on nothing."""
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    message = refused(
-        capsys, PRETRAIN, "--work-dir", str(tmp_path / "run"), "--cfg-options", f"data_root={folder}"
-    )
-    assert str(folder) in message
+@pytest.mark.parametrize(("name", "remedy"), [("absent", "Check the path"), ("empty", "")])
+def test_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, remedy: str) -> None:
+    """A mistyped data root would end in a traceback, an empty one divide by zero or train on nothing."""
+    (tmp_path / "empty").mkdir()
+    options = ["--work-dir", str(tmp_path / "run"), "--cfg-options", f"data_root={tmp_path / name}"]
+    message = refused(capsys, PRETRAIN, *options)
+    assert str(tmp_path / name) in message and remedy in message
 
 
 def test_truncated_jpeg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +159,7 @@ def test_coco_json_with_absent_images(coco: Path) -> None:
     arguments = [DETECT, "--work-dir", str(coco / "run"), "--cfg-options", *options]
     done = command(sys.executable, "tools/train.py", *arguments)
     assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.count("error: ") == 1
     assert str(coco / "annotations/instances_train2017.json") in done.stderr and "0.jpg" in done.stderr
 
 
@@ -281,46 +261,3 @@ def test_export_names_the_architecture(tmp_path: Path) -> None:
     with safe_open(str(tmp_path / "a.safetensors"), "pt") as file:
         assert file.metadata()["architecture"] == "vit_small_patch16_224"
         assert set(file.keys()) == set(model.state_dict())
-
-
-def tested(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run tools/test.py here; its exit code, output and errors."""
-    with pytest.raises(SystemExit) as ended:
-        run_cli(lambda: tool("test").main(list(arguments)))
-    captured = capsys.readouterr()
-    return int(ended.value.code or 0), captured.out, captured.err
-
-
-def train_one_iteration(config: str, data: Path, work_dir: Path) -> None:
-    options = [f"data_root={data}", "model.backbone.init_cfg=None", "train_cfg.max_iters=1"]
-    options += ["train_cfg.val_begin=2" if config == SEGMENT else "+train_cfg.val_begin=2"]
-    options += ["train_dataloader.batch_size=2"]
-    tool("train").main([config, "--work-dir", str(work_dir), "--cfg-options", *options])
-
-
-def test_detection_prints_map(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """tools/test.py would print or write nothing for a detection config, or test a model that was not loaded."""
-    train_one_iteration(DETECT, coco, tmp_path / "run")
-    arguments = [DETECT, str(tmp_path / "run/latest.pth"), "--work-dir", str(tmp_path / "run")]
-    code, out, _ = tested(capsys, *arguments, "--cfg-options", f"data_root={coco}")
-    metrics = json.loads((tmp_path / "run/test_metrics.json").read_text())
-    assert code == 0 and {"coco/bbox_mAP", "coco/segm_mAP"} <= set(metrics)
-    assert f"bbox mAP {100 * metrics['coco/bbox_mAP']:.2f}, segm mAP" in out
-
-
-def test_segmentation_prints_miou(
-    cityscapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """tools/test.py would not print mIoU, or would accept a checkpoint in which a weight is missing."""
-    train_one_iteration(SEGMENT, cityscapes, tmp_path / "run")
-    options = [f"data_root={cityscapes}"]
-    whole, cut = tmp_path / "run/latest.pth", tmp_path / "cut.pth"
-    shared = ["--work-dir", str(tmp_path / "run"), "--cfg-options", *options]
-    code, out, _ = tested(capsys, SEGMENT, str(whole), *shared)
-    metrics = json.loads((tmp_path / "run/test_metrics.json").read_text())
-    assert code == 0 and f"mIoU {metrics['mIoU']:.2f}, mAcc" in out
-    state = load_checkpoint(whole)["state_dict"]
-    state.pop("decode_head.conv_seg.bias")
-    torch.save({"state_dict": state}, cut)
-    code, _, err = tested(capsys, SEGMENT, str(cut), *shared)
-    assert code == 2 and str(cut) in err and "decode_head.conv_seg.bias" in err and "Traceback" not in err

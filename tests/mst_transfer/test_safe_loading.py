@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -16,13 +18,21 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-import mst_transfer  # noqa: F401, registers
+import mst_transfer
 from mst_pretrain.checkpoints.storage import save_safetensors
 from mst_pretrain.runtime.errors import UserError
 
 SWIN: dict[str, Any] = dict(embed_dims=24, depths=(1, 1, 1, 1), num_heads=(1, 2, 3, 4))
 VIT: dict[str, Any] = dict(img_size=32, embed_dims=24, num_layers=2, num_heads=2, out_indices=(1,))
 Build = Callable[[Path], Any]
+DROP_IN = Path(__file__).parents[2] / "docs/drop_in.md"
+
+
+@pytest.fixture(autouse=True)
+def safe_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What every tool asks for, until the end of the test."""
+    monkeypatch.setattr(CheckpointLoader, "_schemes", dict(CheckpointLoader._schemes))
+    mst_transfer.use_safe_loading()
 
 
 class Hostile:
@@ -115,11 +125,53 @@ def test_addresses_keep_their_loaders() -> None:
         assert CheckpointLoader._get_checkpoint_loader(address).__name__ == f"load_from_{name}"
 
 
-def test_importing_it_is_enough(tmp_path: Path) -> None:
-    """tools/train.py would be safe only where something else has set the loader."""
+ENTRIES: dict[str, str] = {
+    "tools": """
+from mst_pretrain.training import launch, runner
+runner.build_runner = lambda cfg: None
+launch.run(Config({"launcher": "none"}), lambda _: load(sys.argv[1]))
+""",
+    "predict": """
+import mst_transfer
+try:
+    mst_transfer.predict(sys.argv[2], "none.pth", [])
+except UserError:
+    pass
+load(sys.argv[1])
+""",
+    "drop-in config": """
+Config.fromfile(sys.argv[3])
+load(sys.argv[1])
+""",
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_way_in_asks_for_the_safe_reader(name: str, tmp_path: Path) -> None:
+    """A tool, the Python entry or a config with the documented line would run the code of a downloaded file."""
     torch.save({"trap": Hostile(tmp_path / "trace")}, tmp_path / "w.pth")
-    code = "import sys, mst_transfer, mmengine.runner as r; r.CheckpointLoader.load_checkpoint(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "w.pth")], capture_output=True, text=True, check=False
+    config = "default_scope = 'mmdet'\ntest_dataloader = dict()\n"
+    (tmp_path / "detector.py").write_text(config)
+    lines = next(block for block in DROP_IN.read_text().split("```python\n") if "use_safe_loading" in block)
+    documented = textwrap.dedent(lines.partition("```")[0])
+    (tmp_path / "base.py").write_text(config)
+    (tmp_path / "drop_in.py").write_text(re.sub(r"_base_ = .*", '_base_ = "base.py"', documented))
+    code = (
+        "import sys\nfrom mmengine.config import Config\nfrom mmengine.runner import CheckpointLoader\n"
+        "from mst_pretrain.runtime.errors import UserError\nload = CheckpointLoader.load_checkpoint\n"
     )
-    assert done.returncode == 1 and "UserError" in done.stderr and not (tmp_path / "trace").exists()
+    files = [str(tmp_path / file) for file in ("w.pth", "detector.py", "drop_in.py")]
+    done = subprocess.run(
+        [sys.executable, "-c", code + ENTRIES[name], *files], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "UserError: " in done.stderr and "was not opened" in done.stderr
+    assert not (tmp_path / "trace").exists()
+
+
+def test_importing_changes_no_loader() -> None:
+    """MMEngine would read every file in another way because a project of somebody else imports a backbone."""
+    code = (
+        "from mmengine.runner import CheckpointLoader as c\nbefore = dict(c._schemes)\nimport mst_transfer\n"
+        "assert dict(c._schemes) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,39 +1,43 @@
-"""The lists of mutations: each must name a line that the code still has."""
+"""What the command draws from the lists of mutations, and what it makes of a line that is gone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from tests.qa.mutation_check import TABLE, parse
-
-ROOT = Path(__file__).parents[2]
+from tests.qa.mutation_check import ALWAYS, STALE, Mutation, check, draw, parse, read_lists
 
 
-@pytest.mark.parametrize(
-    ("package", "listed"),
-    [
-        ("mst_pretrain", TABLE),
-        ("mst_pretrain", (ROOT / "tests/qa/blind_mutations.txt").read_text()),
-        ("mst_transfer", (ROOT / "tests/qa/transfer_mutations.txt").read_text()),
-    ],
-    ids=["table", "blind", "transfer"],
-)
-def test_every_mutation_finds_its_line(package: str, listed: str) -> None:
-    """A mutation would change nothing, so that nobody would know whether a test catches it."""
-    mutations = parse(listed)
-    assert len(mutations) >= 50
-    stale = [
-        f"{m.file}: {m.old}"
-        for m in mutations
-        if (ROOT / package / m.file).read_text().count(m.old) != 1 or m.new == m.old
+def test_a_sample_has_every_mutation_of_reading_resume_and_data_checks() -> None:
+    """A sample would leave out what it is drawn to prove, or be another one for the next person."""
+    mutations = read_lists()
+    sample = draw(mutations, 60, seed=0)
+    always = [m for m in mutations if ALWAYS.match(m.file)]
+    assert len(sample) == max(60, len(always)) and 30 <= len(always)
+    assert [m for m in sample if ALWAYS.match(m.file)] == always
+    assert draw(mutations, 60, seed=0) == sample != draw(mutations, 60, seed=1)
+
+
+def test_a_line_that_is_gone_is_neither_caught_nor_survived(tmp_path: Path) -> None:
+    """A mutation that changes nothing would be counted, or one that lies twice in a file be made twice."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/a.py").write_text("x = 1\nx = 1\n")
+    for file, old in (("a.py", "y = 1"), ("a.py", "x = 1"), ("b.py", "x = 1")):
+        (mutation,) = parse("some.txt", "package", f"{file} test_a.py::test\n- {old}\n+ x = 2\n")
+        assert mutation == Mutation("some.txt", "package", file, "test_a.py::test", old, "x = 2")
+        assert check(tmp_path, mutation) == (STALE, "test_a.py::test")
+
+
+def test_a_mutated_line_is_put_back(tmp_path: Path) -> None:
+    """The next mutation would be tried on code that is wrong already."""
+    for folder in ("package", "tests/package"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "package/a.py").write_text("x = 1\n")
+    (tmp_path / "tests/package/test_a.py").write_text(
+        "from package.a import x\n\ndef test_x():\n    assert x < 3\n"
+    )
+    results = [
+        check(tmp_path, Mutation("some.txt", "package", "a.py", "test_a.py::test_x", "x = 1", f"x = {value}"))
+        for value in (2, 3)
     ]
-    assert stale == []
-
-
-def test_named_tests_exist() -> None:
-    """A mutation of the table would be tried against a test that was renamed."""
-    for mutation in parse(TABLE):
-        file, _, name = mutation.test.partition("::")
-        assert f"def {name}(" in (ROOT / "tests/mst_pretrain" / file).read_text(), mutation.test
+    assert [result for result, _ in results] == ["SURVIVED", "caught"]
+    assert (tmp_path / "package/a.py").read_text() == "x = 1\n"

@@ -26,22 +26,3 @@ def test_first_steps_are_reported_and_later_ones_are_not() -> None:
         "Step 1: input global_crops [2, 2, 3, 8, 8], local_crops [2, 4, 3, 4, 4]; loss 1.5000;"
     )
     assert "weights moved by 5.000e+00" in lines[0] and "peak memory" in lines[0]
-
-
-def test_objects_and_labelled_pixels_are_counted() -> None:
-    """A batch without ground truth would look like one with it."""
-    from mst_pretrain.training.first_steps import ground_truth
-
-    class Sample(SimpleNamespace):
-        def __contains__(self, key: str) -> bool:
-            return hasattr(self, key)
-
-    labels = torch.full((4, 4), 255)
-    labels[0, :3] = 1
-    assert ground_truth({"data_samples": [Sample(gt_instances=[1, 2]), Sample(gt_instances=[3])]}).startswith(
-        "3 "
-    )
-    assert ground_truth({"data_samples": [Sample(gt_sem_seg=SimpleNamespace(data=labels))]}).startswith(
-        "3 labelled"
-    )
-    assert ground_truth({"global_crops": labels}) == ""

@@ -102,11 +102,11 @@ def test_crops_are_refused_where_a_step_would_fail(
     crops = MultiCrop([{"size": size}, {"size": size}], {"size": local_size}, 1)
     views = torch.zeros(2, 1, 3, size, size), torch.zeros(1, 1, 3, local_size, local_size)
     if not refused:
-        model.check_crops(crops)
+        crops.check(*model.crop_units)
         model.loss(*views, torch.tensor([1]))
         return
     with pytest.raises(UserError, match=refused):
-        model.check_crops(crops)
+        crops.check(*model.crop_units)
     with pytest.raises((ValueError, AssertionError)):
         model.loss(*views, torch.tensor([1]))
 
@@ -114,4 +114,4 @@ def test_crops_are_refused_where_a_step_would_fail(
 def test_one_crop_is_refused() -> None:
     """The student would have nothing to match."""
     with pytest.raises(UserError, match="one crop"):
-        MST(SWIN, HEAD).check_crops(MultiCrop([{"size": 32}], {"size": 32}, 0))
+        MultiCrop([{"size": 32}], {"size": 32}, 0).check(1, 1)
