@@ -69,13 +69,23 @@ class MSTRunner(Runner):
         Only the first process writes, and it needs no other one: a hook may call this there alone. The initial
         weights do not become the latest: an earlier run's result may still be there.
         """
-        self.saved_iter = (kwargs.get("meta") or {}).get("iter", -1)
+        meta = kwargs["meta"] = {**(kwargs.get("meta") or {}), **self.own_meta()}
+        self.saved_iter = meta.get("iter", -1)
         if is_main_process():  # the others have nothing to write
             whole = Path(out_dir, filename)
             with replacing(whole) as part:
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
             if filename != INITIAL:  # a new run must not replace an old one's result before it has one
                 point_latest(whole)
+
+    def own_meta(self) -> dict[str, str]:
+        """What a checkpoint says of its backbone, and where the images were."""
+        model: Any = self.model
+        architecture: dict[str, str] = next(
+            (part.architecture for part in model.modules() if hasattr(part, "architecture")), {}
+        )
+        data = self.cfg.get("data_root")
+        return {**architecture, **({"data": str(data)} if data else {})}
 
     def load_checkpoint(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from mst_pretrain.checkpoints.reading import weight_file
 from mst_pretrain.checkpoints.storage import file_sha256
 from mst_pretrain.runtime.config import ADD, load_config
 from mst_pretrain.runtime.errors import UserError
@@ -62,7 +63,7 @@ def starting_point(cfg: Config) -> dict[str, Any]:
     To be asked before ``--resume`` removes them from the config.
     """
     path = checkpoint_of(cfg)
-    digest = file_sha256(path) if path and Path(path).is_file() else None
+    digest = file_sha256(weight_file(path)) if path and Path(path).exists() else None
     return {"init": row_of(cfg), "init_checkpoint": path, "init_sha256": digest}
 
 

@@ -15,7 +15,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
-from mst_pretrain.checkpoints.loading import load_state_dict
+from mst_pretrain.checkpoints.backbone import find_backbone, read_backbone
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.hooks import ScheduleHook
@@ -123,7 +123,7 @@ def test_run_starts_equal_and_leaves_its_files(toy_config: MakeConfig) -> None:
     assert not torch.equal(end["distillation.center"], start["distillation.center"])
     assert (folder / "latest.pth").samefile(folder / "iter_2.pth")
     assert not list(folder.glob("*.part"))
-    backbone = load_state_dict(folder / "latest.pth", "teacher.backbone.")
+    backbone = find_backbone(folder / "latest.pth", prefix="teacher.backbone.").state
     assert set(backbone) == set(runner.model.teacher.backbone.state_dict())
 
 

@@ -13,7 +13,6 @@ import timm
 import torch
 from torch import nn
 
-from mst_pretrain.checkpoints.loading import backbone_prefix
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
 
@@ -78,16 +77,14 @@ def test_unclear_files_are_refused(backbone: nn.Module, tmp_path: Path) -> None:
         f"{name}.{key}": value for name in ("a", "b") for key, value in backbone.state_dict().items()
     }
     torch.save(two, tmp_path / "two.pth")
-    torch.save({"student.backbone.patch_embed.proj.weight": torch.ones(2)}, tmp_path / "student.pth")
-    assert backbone_prefix(tmp_path / "student.pth") == "student.backbone."
     torch.save({"weight": torch.ones(2)}, tmp_path / "none.pth")
-    with pytest.raises(UserError, match=r"two\.pth holds several backbones \(a\., b\.\)"):
-        backbone_prefix(tmp_path / "two.pth")
-    with pytest.raises(UserError, match=r"none\.pth holds no patch_embed\.proj\.weight.*convert_checkpoint"):
-        backbone_prefix(tmp_path / "none.pth")
+    with pytest.raises(UserError, match=r"two\.pth can be read in 2 ways.*'a\.'.*'b\.'"):
+        MST(VIT, HEAD, init_from=str(tmp_path / "two.pth"))
+    with pytest.raises(UserError, match=r"none\.pth holds no ViT or Swin backbone.*found: weight"):
+        MST(VIT, HEAD, init_from=str(tmp_path / "none.pth"))
     state = {key: value for key, value in backbone.state_dict().items() if not key.startswith("blocks.1.")}
     torch.save(state, tmp_path / "cut.pth")
-    with pytest.raises(UserError, match=r"cut\.pth.*12 missing"):
+    with pytest.raises(UserError, match=r"cut\.pth.*12 weights missing"):
         MST(VIT, HEAD, init_from=str(tmp_path / "cut.pth"))
 
 
@@ -98,7 +95,7 @@ def test_a_deeper_backbone_is_refused(backbone: nn.Module, tmp_path: Path) -> No
         key.replace("blocks.1", "blocks.2"): value for key, value in deeper.items() if "blocks.1" in key
     }
     torch.save(deeper, tmp_path / "deep.pth")
-    with pytest.raises(UserError, match=r"deep\.pth has 12 weights .*blocks\.2.*model\.backbone"):
+    with pytest.raises(UserError, match=r"deep\.pth does not fit .*12 weights that it has no place for.*blocks\.2"):
         MST(VIT, HEAD, init_from=str(tmp_path / "deep.pth"))
 
 
