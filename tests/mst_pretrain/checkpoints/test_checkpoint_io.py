@@ -212,7 +212,10 @@ def test_position_embedding_is_resized_to_the_grid(
     new = F.interpolate(old, grid, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
     torch.testing.assert_close(target.pos_embed, torch.cat([source.pos_embed[:, :1], new], 1))
     count = len(target.state_dict())
-    assert report == f"all {count} keys matched (resized: pos_embed (1, 17, 8) -> {tuple(target.pos_embed.shape)})"
+    assert (
+        report
+        == f"all {count} keys matched (resized: pos_embed (1, 17, 8) -> {tuple(target.pos_embed.shape)})"
+    )
 
 
 def test_half_precision_position_embedding_is_resized_in_float32(tmp_path: Path) -> None:

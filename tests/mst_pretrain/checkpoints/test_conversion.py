@@ -61,7 +61,9 @@ def test_a_swin_that_lost_its_end_is_refused(cut: str, tmp_path: Path) -> None:
     """Depths are read from the keys: a Swin without its last blocks would be a whole Swin of another depth."""
     state = foreign.backbone("swin", "swin-t", foreign.checkpoint("swin", "swin-t", 0), "model")
     path = saved({"model": {k: v for k, v in state.items() if not re.match(cut, k)}}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"another depth than the published ones|no place for|does not fit a whole"):
+    with pytest.raises(
+        UserError, match=r"another depth than the published ones|no place for|does not fit a whole"
+    ):
         convert_checkpoint(path, tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
 

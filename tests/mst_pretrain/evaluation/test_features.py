@@ -6,17 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mst_pretrain.checkpoints import convert_checkpoint, read_backbone
+from mst_pretrain.checkpoints.reading import weight_file
+from mst_pretrain.checkpoints.storage import file_sha256
 from mst_pretrain.evaluation.features import block_features, check_size, feature_columns
 from mst_pretrain.evaluation.trunk import load_trunk
 from mst_pretrain.method.backbones import build_trunk, forward_trunk
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
+from tests.mst_pretrain.checkpoints.conftest import SMALL
 
 VIT: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=5, num_heads=2)
 Randomize = Callable[[nn.Module, int], nn.Module]
@@ -166,6 +171,48 @@ def test_model_is_guessed_from_timms_file(
     trunk, origin = load_trunk(str(tmp_path / "t.safetensors"))
     assert (origin.model, origin.model_args, origin.prefix) == (name, options, "")
     assert same_weights(trunk, model)
+
+
+FOREIGN = [
+    ("dino", "vit-tiny-test", None),
+    ("ibot", "vit-tiny-test", None),
+    ("mae", "vit-tiny-test", None),
+    ("moby", "swin-tiny-test", None),
+    ("esvit", "swin-tiny-test", None),
+    ("dino", "vit-tiny-test", "huggingface"),
+    ("moby", "swin-tiny-test", "huggingface"),
+    ("moby", "swin-tiny-test", "mmdet"),
+    ("dino", "vit-tiny-test", "mmseg"),
+]
+
+
+@pytest.mark.parametrize(("format", "architecture", "library"), FOREIGN)
+def test_anybodys_file_is_evaluated_as_its_conversion(
+    format: str, architecture: str, library: str | None, tmp_path: Path
+) -> None:
+    """A published file would have to be converted first, or its figures be those of scrambled weights."""
+    torch.save(foreign.checkpoint(format, architecture, seed=1), tmp_path / "a.pth")
+    given, source = SMALL[architecture], tmp_path / "a.pth"
+    if library is not None:
+        source = tmp_path / ("hf" if library == "huggingface" else "b.pth")
+        convert_checkpoint(tmp_path / "a.pth", source, library, **given)
+    said = {} if library == "huggingface" else given  # its config.json tells the model
+    convert_checkpoint(source, tmp_path / "timm.safetensors", **said)
+    shape = read_backbone(tmp_path / "timm.safetensors").architecture
+    model: Any = timm.create_model(
+        shape.name,
+        num_classes=0,
+        checkpoint_path=str(tmp_path / "timm.safetensors"),
+        **shape.arguments,
+    ).eval()
+    trunk, origin = load_trunk(str(source), **said)
+    images = torch.randn(2, 3, *shape.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens = model.forward_features(images)
+        expected = tokens.mean((1, 2)) if shape.is_swin else tokens[:, 0]
+        assert torch.equal(block_features(trunk, images), expected)
+    assert (origin.model, origin.model_args) == (shape.name, shape.arguments)
+    assert origin.checkpoint == str(source) and origin.sha256 == file_sha256(weight_file(source))
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,13 @@ def test_run_starts_equal_and_leaves_its_files(toy_config: MakeConfig) -> None:
     assert not list(folder.glob("*.part"))
     backbone = find_backbone(folder / "latest.pth", prefix="teacher.backbone.").state
     assert set(backbone) == set(runner.model.teacher.backbone.state_dict())
+    shape = {**runner.cfg.model.backbone}
+    name, wanted = shape.pop("name"), {k: v for k, v in shape.items() if k != "drop_path_rate"}
+    for file in ("initial.pth", "latest.pth"):  # or every evaluation would ask for --model
+        found = read_backbone(folder / file)
+        assert (found.file.meta["architecture"], json.loads(found.file.meta["model_args"])) == (name, wanted)
+        assert (found.architecture.name, found.architecture.arguments) == (name, wanted)
+        assert found.file.meta["data"] == runner.cfg.data_root
 
 
 def test_log_shows_the_values_that_were_used(toy_config: MakeConfig) -> None:
