@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import mst_transfer  # noqa: F401, registers
-from mst_pretrain.checkpoints import convert_checkpoint
+from mst_pretrain.checkpoints import convert_checkpoint, read_backbone
 from mst_pretrain.checkpoints.storage import save_atomic, save_safetensors
 from mst_pretrain.method.backbones import forward_trunk
 from mst_pretrain.method.mst import MST
@@ -208,6 +208,17 @@ def test_anybodys_file_is_loaded_as_its_conversion(
         backbone.init_weights()
         state = backbone.trunk.state_dict()
         assert all(torch.equal(value, converted.state[key]) for key, value in state.items())
+
+
+def test_a_fine_tuned_backbone_says_which_model_it_is(tmp_path: Path) -> None:
+    """Evaluating or converting what was fine-tuned, of an unusual size, would ask for --model and --model-args."""
+    backbone = small_vit(pyramid=False, drop_path_rate=0.3)
+    state = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
+    saved_model = {"state_dict": state | {"neck.weight": torch.ones(1)}, "meta": backbone.trunk.architecture}
+    torch.save(saved_model, tmp_path / "w.pth")
+    found = read_backbone(tmp_path / "w.pth")
+    assert (found.reading.prefix, found.architecture.arguments) == ("backbone.trunk.", SMALL_VIT)
+    assert all(torch.equal(value, found.state[key]) for key, value in backbone.trunk.state_dict().items())
 
 
 def test_a_missing_weight_is_an_error(trunks: dict[str, tuple[Path, Any]]) -> None:
