@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from pathlib import Path
 
 from mst_pretrain.checkpoints import Backbone, convert_checkpoint
@@ -25,6 +24,7 @@ from mst_pretrain.checkpoints.verify import (
     require,
     timm_deviation,
 )
+from mst_pretrain.evaluation.arguments import json_object
 from mst_pretrain.runtime.errors import UserError, run_cli
 
 
@@ -56,21 +56,6 @@ def verify(backbone: Backbone, written: Path, to: str) -> float:
             "Do not use it; please report the source file's origin."
         )
     return deviation
-
-
-def json_object(text: str) -> dict[str, object]:
-    """An argument in braces.
-
-    Raises:
-        ArgumentTypeError: It is something else.
-    """
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
-    return value
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--init-from",
         metavar="PATH",
-        help="pretraining starts from this timm, DINO or MST backbone; heads are new. Learning rates were measured: "
-        "configs/pretrain/mst_deit-s_from-dino.py",
+        help="pretraining starts from this backbone, of any format that is read; heads are new. Learning rates were "
+        "measured: configs/pretrain/mst_deit-s_from-dino.py",
     )
     parser.add_argument(
         "--init",

@@ -15,7 +15,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from mst_pretrain.checkpoints.loading import load_backbone
+from mst_pretrain.checkpoints.loading import load_model
+from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.method.backbones import output_stride
@@ -71,7 +72,8 @@ def _pretraining(out: Path, paths: list[Path]) -> list[tuple[str, list[Picture]]
     cfg = Config.fromfile(out / "configs/pretrain.py")
     init_default_scope("mmengine")
     model = MODELS.build(cfg.model).eval()
-    load_backbone(model, out / "pretrain/latest.pth")
+    checkpoint = out / "pretrain/latest.pth"
+    load_model(model, load_checkpoint(checkpoint), checkpoint)
     stride = output_stride(model.student.backbone)
     mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
     columns: dict[str, list[Picture]] = {
@@ -147,7 +149,8 @@ def _predictor(out: Path, name: str, arm: str, scope: str) -> tuple[Callable[[An
     init_default_scope(scope)
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model).eval()
-    load_backbone(model, out / arm / name / "latest.pth")
+    checkpoint = out / arm / name / "latest.pth"
+    load_model(model, load_checkpoint(checkpoint), checkpoint)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     return lambda sample: model.test_step(pseudo_collate([sample]))[0], dataset
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..method.proven import refuse_unproven
 from ..runtime.errors import UserError
 
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
 # (width, depth): every timm ViT of these has 64 channels per head.
 VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
 SWINS: dict[tuple[int, tuple[int, ...]], str] = {
@@ -91,9 +91,14 @@ class Architecture:
         """Epsilon of its LayerNorms."""
         return self.model.norm.eps
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    @property
+    def window(self) -> int:
+        """Window side of a Swin."""
+        return window_side(self.model.layers[0].blocks[0].attn.relative_position_bias_table)
+
+    def shapes(self) -> Shapes:
         """Of every weight, by timm's names."""
-        return {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        return shapes_of(self.model)
 
     def changed(self, **arguments: Any) -> Architecture:
         """The same with other arguments."""
@@ -111,8 +116,7 @@ def architecture_of(
     """The model of a backbone: as given, as the file says, or a standard ViT or Swin by its shapes.
 
     Args:
-        meta: The checkpoint's ``meta``: its ``cfg`` is the text of the run's config; a file of ours that was
-            converted has ``architecture`` and ``model_args``.
+        meta: The checkpoint's ``meta``; that of our own files has ``architecture`` and ``model_args``.
         weights: Of the backbone, with timm's keys.
         path: For the message.
         config: Hugging Face's ``config.json``.
@@ -178,17 +182,11 @@ def _of_meta(meta: Any) -> Architecture | None:
     """What one of our own files says."""
     if not isinstance(meta, Mapping):
         return None
-    text, name = meta.get("cfg"), meta.get("architecture")
-    if isinstance(text, str):
-        model = literal_config(text).get("model")
-        backbone = model.get("backbone") if isinstance(model, dict) else None
-        if isinstance(backbone, dict) and "name" in backbone:
-            arguments = {k: v for k, v in backbone.items() if k not in ("name", "drop_path_rate")}
-            return Architecture(backbone["name"], arguments)
+    name = meta.get("architecture")
     if isinstance(name, str) and timm.is_model(name):
         try:
             arguments = json.loads(meta.get("model_args") or "{}")
-        except ValueError:
+        except (TypeError, ValueError):
             return None
         return Architecture(name, arguments) if isinstance(arguments, dict) else None
     return None
@@ -269,7 +267,7 @@ def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
             blocks[stage] = max(blocks.get(stage, 0), int(found[2]) + 1)
             if key.endswith("relative_position_bias_table"):
                 heads[stage] = value.shape[1]
-                windows[stage] = (round(value.shape[0] ** 0.5) + 1) // 2
+                windows[stage] = window_side(value)
     if patch is None or not heads or set(heads) != set(range(len(blocks))):
         return None
     depths, width = tuple(blocks[stage] for stage in sorted(blocks)), patch.shape[0]
@@ -283,48 +281,17 @@ def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
     for pixels in (None, 224, 256, 384, 448, 512, side * window):
         sized = built if pixels is None else built.changed(img_size=pixels)
         stages = sized.model.layers
-        if all(window_side(stages[index].blocks[0].attn) == windows[index] for index in range(len(depths))):
+        tables = [stage.blocks[0].attn.relative_position_bias_table for stage in stages]
+        if all(window_side(table) == windows[index] for index, table in enumerate(tables)):
             return sized
     return None
 
 
-def window_side(attention: Any) -> int:
-    """Window of a timm Swin's attention, from the size of its bias table."""
-    return (round(attention.relative_position_bias_table.shape[0] ** 0.5) + 1) // 2
+def window_side(table: Tensor) -> int:
+    """Side of a Swin's window, from its bias table [(2 side - 1) squared, heads]."""
+    return (round(table.shape[0] ** 0.5) + 1) // 2
 
 
-def literal_config(text: str) -> dict[str, Any]:
-    """The literal assignments of a config's text, the others left out: nothing of the file is executed."""
-    values: dict[str, Any] = {}
-    try:
-        statements = ast.parse(text).body
-    except (SyntaxError, ValueError):
-        return values
-    for statement in statements:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-        if isinstance(statement, ast.Assign) and isinstance(target, ast.Name):
-            try:
-                values[target.id] = _literal(statement.value)
-            except ValueError:
-                continue
-    return values
-
-
-def _literal(node: ast.expr) -> Any:
-    """The value of nested ``dict(...)``, lists, tuples and constants.
-
-    Raises:
-        ValueError: Anything else.
-    """
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "dict"
-        and not node.args
-    ):
-        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.List):
-        return [_literal(item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_literal(item) for item in node.elts)
-    return ast.literal_eval(node)
+def shapes_of(module: nn.Module) -> Shapes:
+    """Shapes of a module's weights by their names."""
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}

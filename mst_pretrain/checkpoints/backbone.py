@@ -1,10 +1,12 @@
-"""The backbone in anybody's checkpoint, with timm's names: every weight, or a refusal."""
+"""The one reader: the backbone in anybody's checkpoint, with timm's names, every weight of it or a refusal."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,20 @@ from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table_simple
 from torch import Tensor
 
 from ..runtime.errors import UserError
-from .architecture import Architecture, architecture_of
-from .dialects import VIT, Tensors
+from .architecture import Architecture, Shapes, architecture_of
+from .dialects import TIMM_SWIN, TIMM_VIT, VIT, Tensors
 from .formats import NORM_EPS, Reading, below, recognise
 from .reading import CheckpointFile, read_file
 
-PRECISIONS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # What may stand beside a backbone's weights without entering its features.
 BESIDE = re.compile(
     r"(head|heads|head_dist|head_dense|fc|fc_norm|classifier|pooler|projection_head|projector|predictor|decoder\w*"
     r"|mask_token|masked_embed|embeddings\.mask_token|norm\d)(\.|$)"
 )
-# Arguments of a timm model that every format can express.
-EXPRESSIBLE = {
-    *("img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size"),
-    *("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate", "global_pool"),
-    *("dynamic_img_size", "strict_img_size"),
+PROBLEMS = {
+    "missing": "weights missing",
+    "mismatched": "weights of another shape",
+    "extra": "weights that it has no place for",
 }
 
 
@@ -37,30 +37,40 @@ class Backbone:
     """The weights of one backbone with timm's names, and what reading them found.
 
     Attributes:
-        state: timm's names.
-        architecture: The model they belong to.
-        reading: How the file was read.
         file: The file.
+        reading: How the file was read.
+        state: Weights by timm's names; float32 after :meth:`fit`.
+        left: What is not the backbone's, by its name behind the prefix: heads, decoders, output norms.
+        extra: Names behind the prefix that may be the backbone's although its dialect does not know them.
+        beside: Number of the file's tensors that do not stand below the prefix.
         missing: ``name (shape)`` of weights that the file lacks, all of them allowed to.
-        unexpected: ``name (shape)`` of what is not the backbone's: heads, decoders, output norms.
         resized: ``name old shape -> new shape``.
         cast: Number of weights of another precision, which became float32.
-        buffers: Number of entries that are computed again.
     """
 
-    state: Tensors
-    architecture: Architecture
-    reading: Reading
     file: CheckpointFile
+    reading: Reading
+    state: Tensors
+    left: Tensors
+    extra: list[str]
+    beside: int
     missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     cast: int = 0
-    buffers: int = 0
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The model that the weights belong to; see :func:`architecture_of`."""
+        return architecture_of(self.file.meta, self.state, self.file.path, self.file.config)
 
     @property
-    def norm_eps(self) -> float:
-        """Of the LayerNorms that the weights were trained with, where the file or its format says; else timm's."""
+    def unexpected(self) -> list[str]:
+        """``name (shape)`` of everything in :attr:`left`."""
+        return sorted(f"{name} {tuple(value.shape)}" for name, value in self.left.items())
+
+    @property
+    def said_norm_eps(self) -> float | None:
+        """Epsilon of the LayerNorms that the weights were trained with; None where neither file nor format says."""
         family = self.reading.dialect.family
         if self.file.config is not None:  # transformers' defaults
             said = self.file.config.get("layer_norm_eps", 1e-12 if family == VIT else 1e-5)
@@ -68,8 +78,86 @@ class Backbone:
             said = self.file.meta.get("norm_eps", NORM_EPS.get((self.reading.format, family)))
         try:
             return float(said)
-        except (TypeError, ValueError):  # not said
-            return self.architecture.norm_eps
+        except (TypeError, ValueError):
+            return None
+
+    @property
+    def norm_eps(self) -> float:
+        """:attr:`said_norm_eps`, or else that of timm's model."""
+        said = self.said_norm_eps
+        return self.architecture.norm_eps if said is None else said
+
+    def differences(self, expected: Shapes, spare: Collection[str] = ()) -> dict[str, list[str]]:
+        """The weights that are missing, of another shape or extra in a model, by the keys of :data:`PROBLEMS`.
+
+        Args:
+            expected: The model's shapes by timm's names.
+            spare: Names that it would have as a whole, and that may be left out.
+        """
+        shapes = {name: tuple(value.shape) for name, value in self.state.items()}
+        return {
+            "missing": [name for name in expected if name not in shapes],
+            "mismatched": [
+                f"{name} {shape} for {expected[name]}"
+                for name, shape in shapes.items()
+                if name in expected and shape != expected[name]
+            ],
+            "extra": [*(name for name in shapes if name not in expected and name not in spare), *self.extra],
+        }
+
+    def fit(
+        self, expected: Shapes, what: str, spare: Collection[str] = (), allow_missing: Sequence[str] = ()
+    ) -> None:
+        """Keep the weights of a model, all of them, in float32.
+
+        Args:
+            expected: The model's shapes by timm's names.
+            what: The model, for messages.
+            spare: As :meth:`differences` takes it.
+            allow_missing: Patterns (``re.match``) of names that may be missing.
+
+        Raises:
+            UserError: A weight is missing, of another shape, without a place in the model, not of floating-point
+                numbers, or not finite.
+        """
+        problems = self.differences(expected, spare)
+        absent = problems["missing"]
+        problems["missing"] = [name for name in absent if not _matches(name, allow_missing)]
+        found = [
+            f"{len(names)} {PROBLEMS[kind]} (first: {', '.join(names[:3])})"
+            for kind, names in problems.items()
+            if names
+        ]
+        if found:
+            raise UserError(
+                f"{self.file.path} does not fit {what}: {'; '.join(found)}. Nothing was loaded: the file was cut, or "
+                "is of another architecture. Give the model it was trained with (--model and --model-args; in a "
+                "config, the backbone's), or convert it with tools/convert_checkpoint.py, where --allow-missing "
+                "PATTERN and --ignore PATTERN name what may be missing or is not a part of the backbone."
+            )
+        self.missing = [f"{name} {expected[name]}" for name in absent]
+        self.left |= {name: value for name, value in self.state.items() if name not in expected}
+        kept = {name: value for name, value in self.state.items() if name in expected}
+        odd = [n for n, v in kept.items() if not v.is_floating_point() or v.layout != torch.strided]
+        if odd:
+            raise UserError(
+                f"{self.file.path} has {len(odd)} weights of type {kept[odd[0]].dtype}, {kept[odd[0]].layout} (first: "
+                f"{odd[0]}), so it was quantized or is not a checkpoint of a training. Nothing was loaded. Use the "
+                "file it was made from."
+            )
+        self.cast = sum(value.dtype != torch.float32 for value in kept.values())
+        self.state = {name: value.float() for name, value in kept.items()}
+        broken = [name for name, value in self.state.items() if not bool(torch.isfinite(value).all())]
+        if broken:
+            raise UserError(
+                f"{self.file.path} has values that are not finite in {len(broken)} weights (first: {broken[0]}). "
+                "Nothing was loaded. Use an earlier checkpoint of the run."
+            )
+
+    def note_resized(self, name: str, new: Tensor) -> None:
+        """Replace a weight by a resized one."""
+        self.resized.append(f"{name} {tuple(self.state[name].shape)} -> {tuple(new.shape)}")
+        self.state[name] = new
 
     def __str__(self) -> str:
         lines = [
@@ -78,13 +166,12 @@ class Backbone:
             f"architecture: {self.architecture}",
             f"matched: {len(self.state)} of {len(self.state) + len(self.missing)} weights",
         ]
-        beside = len(self.file.tensors) - len(self.state) - len(self.unexpected) - self.buffers
         for name in ("missing", "unexpected", "resized"):
             entries: list[str] = getattr(self, name)
             shown = "; ".join(entries[:8]) + (f"; and {len(entries) - 8} more" if len(entries) > 8 else "")
             lines.append(f"{name}: {len(entries)}" + (f" ({shown})" if entries else ""))
-        if self.reading.prefix and beside > 0:
-            lines.append(f"beside it in the file: {beside} tensors of heads and other networks")
+        if self.beside:
+            lines.append(f"beside it in the file: {self.beside} tensors of heads and other networks")
         if self.norm_eps != self.architecture.norm_eps:
             lines.append(
                 f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
@@ -93,6 +180,52 @@ class Backbone:
         if self.cast:
             lines.append(f"cast to float32: {self.cast}")
         return "\n".join(lines)
+
+
+def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:
+    """What stands at one place of a file, with timm's names; not yet compared with any model.
+
+    Raises:
+        UserError: Of a query, key and value not all are there.
+    """
+    own, dialect = below(file, reading.prefix), reading.dialect
+    try:
+        state, unknown = dialect.to_timm(own)
+    except ValueError as error:
+        raise UserError(f"{file.path} is incomplete: {error}. Copy it again.") from error
+    unknown = [key for key in unknown if not re.fullmatch(dialect.buffers, key)]
+    left = [key for key in unknown if BESIDE.match(key) or _matches(key, ignore)]
+    extra = [key for key in unknown if key not in left]
+    if dialect in (TIMM_VIT, TIMM_SWIN):  # of a model that is not plain: registers, LayerScale, ...
+        state, extra = state | {key: own[key] for key in extra}, []
+    return Backbone(
+        file, reading, state, {key: own[key] for key in left}, extra, len(file.tensors) - len(own)
+    )
+
+
+def find_backbone(
+    source: str | Path,
+    source_format: str = "auto",
+    which: str | None = None,
+    prefix: str | None = None,
+    ignore: Sequence[str] = (),
+    trusted: bool = False,
+) -> Backbone:
+    """The backbone of a checkpoint, not yet compared with any model.
+
+    Args:
+        source: File, or Hugging Face folder.
+        source_format: Name in :data:`FORMATS`, or ``auto``.
+        which: ``teacher`` or ``student``; None for the one whose figures the file's authors publish.
+        prefix: Exactly what stands before the backbone's keys; None finds it.
+        ignore: Patterns of the file's names, behind the prefix, that are left out although they may be the network's.
+        trusted: Whether the file may run code; see :func:`load_checkpoint`.
+
+    Raises:
+        UserError: The file cannot be read, is ambiguous or of another format.
+    """
+    file = read_file(source, trusted)
+    return backbone_at(file, recognise(file, source_format, which, prefix), ignore)
 
 
 def read_backbone(
@@ -109,134 +242,34 @@ def read_backbone(
     ignore: Sequence[str] = (),
     trusted: bool = False,
 ) -> Backbone:
-    """Read the backbone of anybody's checkpoint.
+    """Read the backbone of anybody's checkpoint, whole; for a module that is there, see :func:`load_backbone`.
 
     Args:
-        source: File, or Hugging Face folder.
-        source_format: Name in :data:`FORMATS`, or ``auto``.
-        which: ``teacher`` or ``student``; None for the one whose figures the file's authors publish.
-        prefix: Exactly what stands before the backbone's keys; None finds it.
+        source: As :func:`find_backbone` takes it, with ``source_format``, ``which``, ``prefix``, ``ignore`` and
+            ``trusted``.
         model: timm name, for a file whose shapes do not tell.
         model_args: timm arguments that differ from the named model's.
         image_size: (height, width) or (side,) in pixels that the model is to be built for; a ViT's positions are
             resized to its grid (bicubic, antialiased as in timm). None keeps them.
         window_size: A Swin's bias tables are resized to it (bicubic). None keeps them.
         allow_missing: Patterns (``re.match``) of timm names that the file may lack.
-        ignore: Patterns of the file's names, behind the prefix, that are left out although they may be the network's.
-        trusted: Whether the file may run code; see :func:`load_checkpoint`.
 
     Raises:
         UserError: The file cannot be read, is ambiguous or of another format, lacks a weight, has one of another
             shape, one the architecture has no place for, or one that is not finite.
     """
-    file = read_file(source, trusted)
-    reading = recognise(file, source_format, which, prefix)
-    own = below(file, reading.prefix)
-    try:
-        state, unknown = reading.dialect.to_timm(own)
-    except ValueError as error:
-        raise UserError(f"{file.path} is incomplete: {error}. Copy it again.") from error
-    buffers = [key for key in unknown if re.fullmatch(reading.dialect.buffers, key)]
-    left = [key for key in unknown if key not in buffers]
-    foreign = [
-        key for key in left if not BESIDE.match(key) and not any(re.match(pattern, key) for pattern in ignore)
-    ]
-    if foreign:
-        raise UserError(
-            f"{file.path} has {len(foreign)} weights that a {reading.dialect.name} has no place for (first: "
-            f"{foreign[0]}), so it may be of another architecture, whose features would be others without them. If "
-            "they are no part of the backbone: --ignore PATTERN"
-        )
-    unexpected = [f"{key} {tuple(own[key].shape)}" for key in left]
-    architecture = architecture_of(file.meta, state, file.path, file.config, model, model_args)
-    expected = architecture.shapes()  # the model can be built
-    _refuse_inexpressible(architecture, expected, file.path)
-    odd = [key for key, v in state.items() if v.dtype not in PRECISIONS or v.layout != torch.strided]
-    if odd:
-        raise UserError(
-            f"{file.path} has {len(odd)} weights of type {state[odd[0]].dtype}, {state[odd[0]].layout} (first: "
-            f"{odd[0]}). Give a file of floating-point weights."
-        )
-    cast = sum(value.dtype != torch.float32 for value in state.values())
-    state = {key: value.float() for key, value in state.items()}
-    missing = _check(state, architecture, expected, file.path, allow_missing)
-    backbone = Backbone(
-        state,
-        architecture,
-        reading,
-        file,
-        missing,
-        sorted(unexpected),
-        cast=cast,
-        buffers=len(buffers),
-    )
+    backbone = find_backbone(source, source_format, which, prefix, ignore, trusted)
+    file = backbone.file
+    architecture = architecture_of(file.meta, backbone.state, file.path, file.config, model, model_args)
+    backbone.architecture = architecture
+    backbone.fit(architecture.shapes(), f"a whole {architecture}", allow_missing=allow_missing)
     if image_size is not None or window_size is not None:
         _resize(backbone, image_size, window_size)
     return backbone
 
 
-def _refuse_inexpressible(
-    architecture: Architecture, expected: Mapping[str, tuple[int, ...]], path: Path
-) -> None:
-    """Refuse what no weight says and other formats do not have.
-
-    Raises:
-        UserError: An argument of the model, or a ViT whose [CLS] has no position.
-    """
-    inexpressible = set(architecture.arguments) - EXPRESSIBLE
-    if inexpressible:
-        raise UserError(
-            f"{path}: '{min(inexpressible)}' of the model is in no weight and cannot be written for others."
-        )
-    tokens = 1 + architecture.grid[0] * architecture.grid[1]
-    if not architecture.is_swin and expected.get("pos_embed", (1, 0))[1] != tokens:
-        raise UserError(
-            f"{path}: {architecture.name} has no position of its [CLS] token, which every other format expects. It "
-            "cannot be converted; give --model the one the file was trained with, if that was another."
-        )
-
-
-def _check(
-    state: Tensors,
-    architecture: Architecture,
-    expected: Mapping[str, tuple[int, ...]],
-    path: Path,
-    allow_missing: Sequence[str],
-) -> list[str]:
-    """Every weight of the architecture is there, of its shape, and finite; returns those allowed to be missing.
-
-    Raises:
-        UserError: They are not.
-    """
-    absent = [name for name in expected if name not in state]
-    lost = [name for name in absent if not any(re.match(pattern, name) for pattern in allow_missing)]
-    extra = [name for name in state if name not in expected]
-    other = [
-        f"{name} {tuple(value.shape)} for {expected[name]}"
-        for name, value in state.items()
-        if name in expected and tuple(value.shape) != expected[name]
-    ]
-    problems = [
-        f"{len(names)} {what} (first: {', '.join(names[:3])})"
-        for names, what in (
-            (lost, "weights missing"),
-            (extra, "weights that it has no place for"),
-            (other, "weights of another shape"),
-        )
-        if names
-    ]
-    if problems:
-        raise UserError(
-            f"{path} is not a whole {architecture}: {'; '.join(problems)}. Nothing was written. It was cut, or is of "
-            "another architecture (--model, --model-args); weights that may be missing: --allow-missing PATTERN"
-        )
-    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise UserError(
-            f"{path} has values that are not finite in {len(broken)} weights (first: {broken[0]}). Nothing was "
-            "written. Use an earlier checkpoint of the run."
-        )
-    return [f"{name} {expected[name]}" for name in absent]
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(re.match(pattern, name) for pattern in patterns)
 
 
 def _resize(backbone: Backbone, image_size: Sequence[int] | None, window_size: int | None) -> None:
@@ -263,17 +296,17 @@ def _resize(backbone: Backbone, image_size: Sequence[int] | None, window_size: i
             raise UserError(f"--window {window_size}: give 2 or more.")
         target = target.changed(window_size=window_size)
         side = 2 * window_size - 1
-        for name, table in state.items():
+        for name, table in list(state.items()):
             if name.endswith("relative_position_bias_table"):
                 shape = (side * side, table.shape[1])
-                state[name] = resize_rel_pos_bias_table_simple(table.float(), (window_size,) * 2, shape)
-                _note(backbone, name, table)
+                resized = resize_rel_pos_bias_table_simple(table, (window_size,) * 2, shape)
+                backbone.note_resized(name, resized)
     elif image_size is not None and not architecture.is_swin:
-        old = state["pos_embed"]
-        state["pos_embed"] = resample_abs_pos_embed(
-            old, list(target.grid), list(architecture.grid), num_prefix_tokens=1
+        before = state["pos_embed"].shape[1] - math.prod(architecture.grid)  # [CLS], registers
+        positions = resample_abs_pos_embed(
+            state["pos_embed"], list(target.grid), list(architecture.grid), num_prefix_tokens=before
         )
-        _note(backbone, "pos_embed", old)
+        backbone.note_resized("pos_embed", positions)
     expected = target.shapes()
     if any(tuple(value.shape) != expected[name] for name, value in state.items()):
         raise UserError(
@@ -281,7 +314,3 @@ def _resize(backbone: Backbone, image_size: Sequence[int] | None, window_size: i
             "--img-size too, e.g. --window 12 --img-size 384."
         )
     backbone.architecture = target
-
-
-def _note(backbone: Backbone, name: str, old: Tensor) -> None:
-    backbone.resized.append(f"{name} {tuple(old.shape)} -> {tuple(backbone.state[name].shape)}")

@@ -16,12 +16,19 @@ from torch import Tensor
 from ..runtime.atomic import file_sha256
 from ..runtime.errors import UserError
 from . import huggingface
-from .architecture import literal_config
+from .architecture import window_side
 from .backbone import Backbone, read_backbone
-from .dialects import ORIGINAL_SWIN, Tensors
+from .dialects import ORIGINAL_SWIN, TIMM_SWIN, TIMM_VIT, Tensors
 from .formats import TARGETS, Target
 from .reading import epoch_of, iteration_of
 from .storage import owned, save_atomic, save_safetensors
+
+# Arguments of a timm model that every format can express.
+EXPRESSIBLE = {
+    *("img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size"),
+    *("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate", "global_pool"),
+    *("dynamic_img_size", "strict_img_size"),
+}
 
 
 def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm") -> list[Path]:
@@ -36,13 +43,14 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
         The files written.
 
     Raises:
-        UserError: The format does not exist, has no such architecture, or wants another name.
+        UserError: The format does not exist, has no such architecture or weight, or wants another name.
     """
     destination, target = Path(destination), find_target(to)
     check_destination(destination, target)
     family = backbone.reading.dialect.family
     if family not in target.layout:
         raise UserError(f"--to {to}: {target.remedy}.")
+    _refuse_inexpressible(backbone)
     dialect, prefix = target.layout[family]
     state = dialect.from_timm(backbone.state)
     metadata = describe(backbone)
@@ -58,6 +66,33 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     else:
         save_atomic({target.container: named, "meta": metadata}, destination)
     return [destination]
+
+
+def _refuse_inexpressible(backbone: Backbone) -> None:
+    """Refuse what no weight says, and the weights that other formats do not have.
+
+    Raises:
+        UserError: There is an argument of the model, a weight that no plain network has, or a ViT whose [CLS] has no
+            position.
+    """
+    architecture, path = backbone.architecture, backbone.file.path
+    inexpressible = set(architecture.arguments) - EXPRESSIBLE
+    if inexpressible:
+        raise UserError(
+            f"{path}: '{min(inexpressible)}' of the model is in no weight and cannot be written for others."
+        )
+    positions = 1 + architecture.grid[0] * architecture.grid[1]
+    if not architecture.is_swin and architecture.shapes().get("pos_embed", (1, 0))[1] != positions:
+        raise UserError(
+            f"{path}: {architecture.name} has no position of its [CLS] token, which every other format expects. It "
+            "cannot be converted; give --model the one the file was trained with, if that was another."
+        )
+    plain = TIMM_SWIN if architecture.is_swin else TIMM_VIT
+    if other := plain.to_timm(backbone.state)[1]:
+        raise UserError(
+            f"{path}: {architecture.name} has {len(other)} weights that no other format has a place for (first: "
+            f"{other[0]}). It cannot be converted; evaluations and configs with timm's name of it read it as it is."
+        )
 
 
 def expressible_eps(backbone: Backbone) -> float:
@@ -95,7 +130,7 @@ def position_indices(state: Mapping[str, Tensor]) -> Tensors:
     indices: Tensors = {}
     for name, table in state.items():
         if name.endswith("relative_position_bias_table"):
-            window = (int(table.shape[0] ** 0.5) + 1) // 2
+            window = window_side(table)
             rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
             places = torch.stack([rows.flatten(), columns.flatten()])
             difference = places[:, :, None] - places[:, None, :] + window - 1  # of query and key
@@ -107,17 +142,16 @@ def describe(backbone: Backbone) -> dict[str, str]:
     """What a file says of itself: method, architecture, network, epoch, data, configuration, origin."""
     meta, reading = backbone.file.meta, backbone.reading
     text = meta.get("cfg")
-    config = literal_config(text) if isinstance(text, str) else {}
     known = {
         "format": "pt",
-        "method": meta.get("method") or method_of(config) or reading.format,
+        "method": meta.get("method") or method_of(backbone) or reading.format,
         "architecture": backbone.architecture.name,
         "model_args": json.dumps(backbone.architecture.arguments),
         "norm_eps": f"{backbone.norm_eps:g}",
         "network": reading.role or meta.get("network"),
         "epoch": epoch_of(backbone.file),
         "iteration": iteration_of(backbone.file),
-        "data": config.get("data_root") or meta.get("data"),
+        "data": meta.get("data"),
         "config_sha256": hashlib.sha256(text.encode()).hexdigest() if text else meta.get("config_sha256"),
         "source": backbone.file.path.name,
         "source_sha256": file_sha256(backbone.file.path),
@@ -129,16 +163,15 @@ def describe(backbone: Backbone) -> dict[str, str]:
     return {key: str(value) for key, value in known.items() if value not in (None, "")}
 
 
-def method_of(config: Mapping[str, Any]) -> str | None:
-    """MST, or DINO where a config of ours has neither masks nor a decoder; None without a config of ours.
+def method_of(backbone: Backbone) -> str | None:
+    """MST, or DINO where a pretraining of ours has neither a mask token nor a decoder; None for other files.
 
     DINO itself starts its [CLS] token with a standard deviation of 0.02, timm's ViT with 1e-6.
     """
-    model = config.get("model")
-    if not isinstance(model, Mapping) or model.get("type") != "MST":
+    if backbone.reading.format != "mst" or backbone.reading.role is None:
         return None
-    masked = (model.get("masking") or {}).get("mode", "none") != "none"
-    return "MST" if masked or model.get("decoder") else "DINO"
+    of_mst = any(key == "mask_token" or key.startswith("decoder.") for key in backbone.file.tensors)
+    return "MST" if of_mst else "DINO"
 
 
 def version() -> str:

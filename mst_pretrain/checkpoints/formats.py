@@ -196,6 +196,8 @@ def recognise(
             f"{file.path} is not of format '{source}' ({expected.files}): found {listed}. Leave out --from to have it "
             "recognised."
         )
+    if prefix is not None and which is None and len(found) == 1:
+        return found[0]
     return _choose(file, found, which)
 
 
@@ -209,10 +211,10 @@ def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = No
     backbones = [found for found in everything if prefix is None or found[1] == prefix]
     if not backbones:
         heads = ", ".join(sorted({key.split(".")[0] for key in file.tensors})[:8]) or "no tensors"
-        where = "" if prefix is None else f" right below '{prefix}'"
+        where = "" if prefix is None else f" right below the prefix '{prefix}'"
         raise UserError(
-            f"{file.path} holds no ViT or Swin backbone of a known dialect{where} (found: {heads}). Formats read: "
-            f"{', '.join(known.name for known in FORMATS)}."
+            f"{file.path} holds no ViT or Swin backbone of a known dialect{where} (found: "
+            f"{_listed(everything) or heads}). Formats read: {', '.join(known.name for known in FORMATS)}."
         )
     found = [_reading(file, dialect, where, source) for dialect, where in backbones]
     fitting = [reading for reading in found if reading is not None]
@@ -239,7 +241,8 @@ def _reading(file: CheckpointFile, dialect: Dialect, prefix: str, source: str) -
         if len(meanings) > 1:
             names = " and ".join(known.name for known in fitting)
             raise UserError(
-                f"{file.path} may be of {names}, which are read differently. Say which: --from {fitting[0].name}"
+                f"{file.path} may be of {names}, which are read differently. Say which: python "
+                f"tools/convert_checkpoint.py --from {fitting[0].name}"
             )
     name = fitting[0].name if fitting else dialect.name
     files = fitting[0].files if fitting else "a prefix of no known project"
@@ -261,7 +264,8 @@ def _choose(file: CheckpointFile, readings: Sequence[Reading], which: str | None
     if wanted is not None and None in roles and len(readings) > 1 and which is None:
         raise UserError(
             f"{file.path} holds several backbones: {_listed([(r.dialect, r.prefix) for r in readings])}. "
-            "Choose: --which teacher (the averaged weights) or --which student."
+            "Choose one by its prefix: --prefix, or prefix in init_cfg; or in tools/convert_checkpoint.py with "
+            "--which teacher (the averaged weights) or --which student."
         )
     if wanted == STUDENT and STUDENT not in roles and None in roles:
         chosen = [reading for reading in readings if reading.role is None]
@@ -269,11 +273,14 @@ def _choose(file: CheckpointFile, readings: Sequence[Reading], which: str | None
         chosen = [reading for reading in readings if wanted is None or reading.role == wanted]
     if not chosen:
         other = TEACHER if wanted == STUDENT else STUDENT
-        raise UserError(f"{file.path} holds a {other} only, no {wanted}. To take it: --which {other}.")
+        raise UserError(
+            f"{file.path} holds a {other} only, no {wanted}. To take it, give its prefix (--prefix "
+            f"{readings[0].prefix}), or convert it with --which {other}."
+        )
     if len(chosen) > 1:
         raise UserError(
             f"{file.path} can be read in {len(chosen)} ways: {_listed([(r.dialect, r.prefix) for r in chosen])}. "
-            "Choose one: --prefix PREFIX"
+            "Choose one by its prefix: --prefix, or prefix in init_cfg."
         )
     return chosen[0]
 

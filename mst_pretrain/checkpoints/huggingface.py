@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..runtime.atomic import remove_stale, temporary_name
 from ..runtime.errors import UserError
-from .architecture import Architecture, window_side
+from .architecture import Architecture
 from .storage import save_safetensors
 
 CROP_SHARE = 224 / 256  # of the resized short side, as DINO's evaluation crops [code: DINO]
@@ -61,7 +61,7 @@ def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
             embed_dim=model.embed_dim,
             depths=[len(layer.blocks) for layer in model.layers],
             num_heads=[block.attn.num_heads for block in blocks],
-            window_size=window_of(model),
+            window_size=architecture.window,
             mlp_ratio=blocks[0].mlp.fc1.out_features / model.embed_dim,
             use_absolute_embeddings=False,
             drop_path_rate=0.0,
@@ -76,11 +76,6 @@ def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
         intermediate_size=model.blocks[0].mlp.fc1.out_features,
         **common,
     )
-
-
-def window_of(model: Any) -> int:
-    """Window side of a timm Swin, from the size of its bias tables."""
-    return window_side(model.layers[0].blocks[0].attn)
 
 
 def preprocessor_config(architecture: Architecture) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..runtime.atomic import file_sha256
 from ..runtime.errors import UserError
-from .architecture import Architecture, architecture_of
+from .backbone import PROBLEMS, backbone_at
 from .dialects import Dialect, anchors
-from .formats import below, readings
+from .formats import Reading, below, readings
 from .reading import CheckpointFile, epoch_of, iteration_of, read_file
 
 SHOWN = 200  # characters of a metadata entry
@@ -25,18 +25,8 @@ ZERO_AT_START = (
     r".*(mask_token|masked_embed|attn_mask|relative_position_index|bias|center|queue_ptr|running_mean|"
     r"num_batches_tracked)$"
 )
-COUNTED = (
-    "epoch",
-    "iter",
-    "iteration",
-)  # told apart from the other metadata: the file's may be another count
-# Of a backbone, though no part of one in any dialect; everything else beside the known parts may be another network.
-OF_A_BACKBONE = r"(reg_token|register_tokens|dist_token|absolute_pos_embed|norm_pre\..+|rel_pos_bias\..+)"
-PROBLEMS = {
-    "missing": "weights",
-    "mismatched": "weights of another shape",
-    "extra": "weights that it has no place for",
-}
+# told apart from the other metadata: the file's may be another count
+COUNTED = ("epoch", "iter", "iteration")
 
 
 def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
@@ -95,46 +85,29 @@ def health(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, Any]:
     """One backbone of the file."""
-    own, found = below(file, prefix), dict[str, Any](prefix=prefix, dialect=dialect.name)
     try:
         (reading,) = readings(file, prefix=prefix)
-        network = reading.role or file.meta.get("network")
-        found |= {"network": network, "format": reading.format, "why": reading.why}
     except UserError as error:  # two formats fit
-        found |= {"network": None, "format": "unclear", "why": str(error)}
+        reading = Reading("unclear", dialect, prefix, None, str(error))
+    network = reading.role or file.meta.get("network")
+    entry = dict[str, Any](prefix=prefix, dialect=dialect.name, network=network)
+    entry |= {"format": reading.format, "why": reading.why}
+    state = below(file, prefix)
     try:
-        state, unknown = dialect.to_timm(own)
-        architecture: Architecture = architecture_of(file.meta, state, file.path, file.config)
-        expected = architecture.shapes()
-        found |= {
+        found = backbone_at(file, reading)
+        architecture = found.architecture
+        entry |= {
             "architecture": str(architecture),
             "image_size": list(architecture.image_size),
             "patch_size": architecture.patch_size,
-            "missing": [name for name in expected if name not in state],
-            "mismatched": [
-                f"{name} {tuple(value.shape)} for {expected[name]}"
-                for name, value in state.items()
-                if name in expected and tuple(value.shape) != expected[name]
-            ],
-            "extra": [*(name for name in state if name not in expected), *_of_backbone(unknown, dialect)],
+            **found.differences(architecture.shapes()),
         }
-    except (UserError, ValueError) as error:
-        found |= {"architecture": None, "problem": str(error)}
-        state = own
-    found["parameters"] = sum(value.numel() for value in state.values() if value.is_floating_point())
-    found["norms"] = norms(state)
-    return found
-
-
-def _of_backbone(unknown: list[str], dialect: Dialect) -> list[str]:
-    """Of the keys that no rule of the dialect knows, the weights inside the parts that it has: no heads, no buffers."""
-    parts = {rule.theirs.split(".")[0] for rule in dialect.rules}
-    return [
-        key
-        for key in unknown
-        if not re.fullmatch(dialect.buffers, key)
-        and (key.split(".")[0] in parts or re.fullmatch(OF_A_BACKBONE, key))
-    ]
+        state = found.state
+    except UserError as error:
+        entry |= {"architecture": None, "problem": str(error)}
+    entry["parameters"] = sum(value.numel() for value in state.values() if value.is_floating_point())
+    entry["norms"] = norms(state)
+    return entry
 
 
 def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
@@ -187,7 +160,7 @@ def report(found: Mapping[str, Any]) -> str:
                 f"  architecture: {entry['architecture']}; image {height} x {width}, patch {entry['patch_size']}"
             )
             lines += [
-                f"  {name.upper()}: {len(entry[name])} {what} (first: {entry[name][:3]})"
+                f"  PROBLEM: {len(entry[name])} {what} (first: {entry[name][:3]})"
                 for name, what in PROBLEMS.items()
                 if entry[name]
             ]

@@ -61,6 +61,26 @@ def iteration_of(file: CheckpointFile) -> str | None:
     return str(said[0]) if said else None
 
 
+def weight_file(path: str | Path) -> Path:
+    """The file of weights in a Hugging Face folder, which has its ``config.json``; any other path as it is.
+
+    Raises:
+        UserError: The folder has none, or no ``config.json``.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
+    if not found:
+        raise UserError(
+            f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
+            "transformers' save_pretrained that is not split into several files."
+        )
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{path / CONFIG} is not there. A Hugging Face folder needs it beside the weights.")
+    return found[0]
+
+
 def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     """Read a checkpoint, or the weights and ``config.json`` of a Hugging Face folder.
 
@@ -71,18 +91,9 @@ def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     Raises:
         UserError: It cannot be read, or holds no tensors.
     """
-    path, config = Path(path), None
-    if path.is_dir():
-        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
-        if not found:
-            raise UserError(
-                f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
-                "transformers' save_pretrained that is not split into several files."
-            )
-        config = _read_config(path / CONFIG)
-        path = found[0]
-    elif path.name in WEIGHT_FILES and (path.parent / CONFIG).is_file():
-        config = _read_config(path.parent / CONFIG)
+    path = weight_file(path)
+    beside = path.with_name(CONFIG)
+    config = _read_config(beside) if path.name in WEIGHT_FILES and beside.is_file() else None
     loaded = load_checkpoint(path, trusted=trusted)
     tensors, containers = flat_tensors(loaded)
     if not tensors:
@@ -99,14 +110,12 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     """``config.json``.
 
     Raises:
-        UserError: It is not there or no JSON.
+        UserError: It is not JSON.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}, no object")
         return config
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there. A Hugging Face folder needs it beside the weights.") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}). Copy it again.") from error

@@ -33,7 +33,8 @@ def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
     """Which weights, which model."""
     parser.add_argument(
         "--checkpoint",
-        help="of tools/pretrain.sh, or timm's keys (.pth, .safetensors); 'none' or left out: random weights",
+        help="any that tools/convert_checkpoint.py reads, e.g. of tools/pretrain.sh, DINO or Hugging Face; 'none' or "
+        "left out: random weights",
     )
     parser.add_argument(
         "--prefix", help="what stands before the backbone's keys (default: found in the file)"

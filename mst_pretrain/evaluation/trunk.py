@@ -10,11 +10,9 @@ from typing import Any
 import torch
 
 from ..checkpoints.architecture import architecture_of
-from ..checkpoints.loading import backbone_prefix, load_backbone, refuse_leftovers
-from ..checkpoints.storage import flat_tensors, load_checkpoint
+from ..checkpoints.backbone import read_backbone
 from ..method.backbones import Trunk, build_trunk
 from ..runtime.atomic import file_sha256
-from ..runtime.errors import UserError
 from .ranks import speaks
 
 DEFAULT_MODEL = "vit_small_patch16_224"
@@ -58,8 +56,8 @@ def load_trunk(
     The file is unpickled once; its bytes are read a second time for the digest.
 
     Args:
-        checkpoint: Ours or timm's file; None or ``none`` for random weights.
-        prefix: Part of the file's keys before timm's; None finds it.
+        checkpoint: Anybody's, as :func:`read_backbone` takes it; None or ``none`` for random weights.
+        prefix: Exactly what stands before the backbone's keys; None finds it.
         model: timm name; None takes the file's.
         model_args: timm arguments that differ from the file's (or from the named model's).
         seed: Of random weights.
@@ -67,38 +65,19 @@ def load_trunk(
     Raises:
         UserError: The file cannot be read, is of another kind, or does not fit the model whole.
     """
-    given = dict(model_args or {})
     if checkpoint is None or checkpoint == RANDOM:
         if speaks():
             print(f"random weights, seed {seed}: a control, no pretrained backbone", file=sys.stderr)
+        built = architecture_of(None, {}, RANDOM, model=model or DEFAULT_MODEL, model_args=model_args)
+        built.shapes()  # the model can be built
         torch.manual_seed(seed)
-        name = model or DEFAULT_MODEL
-        return _build(name, given).eval(), Origin(name, given, RANDOM, None, None, seed)
-    loaded = load_checkpoint(checkpoint)
-    whole = flat_tensors(loaded)[0]
-    if prefix is None:
-        prefix = backbone_prefix(checkpoint, whole)
-    weights = {key[len(prefix) :]: value for key, value in whole.items() if key.startswith(prefix)}
-    found = architecture_of(loaded.get("meta"), weights, checkpoint, None, model, given)
-    model, arguments = found.name, found.arguments
-    trunk = _build(model, arguments)
-    report = load_backbone(trunk, checkpoint, prefix, tensors=whole)
-    refuse_leftovers(report, checkpoint, "Give the --model and --model-args it was trained with.")
+        trunk = build_trunk(built.name, **built.arguments).eval()
+        return trunk, Origin(built.name, built.arguments, RANDOM, None, None, seed)
+    backbone = read_backbone(checkpoint, prefix=prefix, model=model, model_args=model_args)
+    name, arguments = backbone.architecture.name, backbone.architecture.arguments
+    trunk = build_trunk(name, **arguments)
+    trunk.load_state_dict(backbone.state)
     if speaks():
-        print(f"{checkpoint}, {prefix or 'no prefix'}, {model}: {report}", file=sys.stderr)
-    return trunk.eval(), Origin(model, arguments, str(checkpoint), file_sha256(checkpoint), prefix, None)
-
-
-def _build(model: str, arguments: dict[str, Any]) -> Trunk:
-    """The trunk without drop path.
-
-    Raises:
-        UserError: timm does not know the name or refuses the arguments.
-    """
-    try:
-        return build_trunk(model, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(
-            f"{model} cannot be built with --model-args {arguments}: {reason}. Correct them."
-        ) from error
+        print(f"{checkpoint}\n{backbone}", file=sys.stderr)
+    digest = file_sha256(backbone.file.path)
+    return trunk.eval(), Origin(name, arguments, str(checkpoint), digest, backbone.reading.prefix, None)

@@ -17,7 +17,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..checkpoints.loading import backbone_prefix, load_backbone, read_tensors, refuse_leftovers
+from ..checkpoints.loading import load_backbone
 from ..runtime.errors import InvalidValue, UserError
 from .backbones import Features, build_trunk, choose_attention, embed_width, forward_trunk, output_stride
 from .decoder import ImageDecoder
@@ -50,8 +50,8 @@ class MST(BaseModel):
         lambda_rec: Weight of the restoration loss.
         gradient_checkpointing: Compute the student's activations again in the backward pass: less memory, more time.
         compile: Backend of ``torch.compile`` for both trunks, e.g. ``inductor``; None runs them as they are.
-        init_from: A timm, DINO or MST checkpoint whose backbone both networks start from; heads, mask token and
-            decoder are new. None starts from random weights.
+        init_from: Anybody's checkpoint whose backbone both networks start from; heads, mask token and decoder are
+            new. None starts from random weights.
         data_preprocessor: MMEngine config; moves crops to the device and augments their colours.
     """
 
@@ -75,10 +75,7 @@ class MST(BaseModel):
         self.student = Network(backbone, head)
         self.teacher = Network({**backbone, "drop_path_rate": 0.0}, head)
         if init_from is not None:
-            tensors = read_tensors(init_from)
-            prefix = backbone_prefix(init_from, tensors)
-            report = load_backbone(self.student.backbone, init_from, prefix, tensors=tensors)
-            refuse_leftovers(report, init_from, "Set model.backbone to it.")
+            report = load_backbone(self.student.backbone, init_from)
             print_log(
                 f"Backbone from {init_from}: {report}. Student and teacher start equal; projection head, mask token "
                 "and decoder are new.",

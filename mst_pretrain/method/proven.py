@@ -6,6 +6,7 @@ second token. So what is allowed is a list, and tests/*/test_proven_models.py ha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -55,6 +56,10 @@ def create_trunk(name: str, families: Iterable[type] = tuple(FAMILIES), **argume
         families: timm's classes of which it may be.
         arguments: Of the timm model.
 
+    Returns:
+        The model. Its ``architecture`` is what a checkpoint says of it in ``meta``: ``architecture``, timm's name, and
+        ``model_args``, the JSON text of what differs from the named model's.
+
     Raises:
         UserError: timm does not know ``name``, it is of no such class, or :func:`refuse_unproven`.
         InvalidValue: timm refuses an argument.
@@ -65,7 +70,7 @@ def create_trunk(name: str, families: Iterable[type] = tuple(FAMILIES), **argume
         raise UserError(f"timm has no model '{name}'. Give one it has ({close}): {wanted}.")
     try:
         with checking_arguments(name):
-            model = timm.create_model(name, num_classes=0, **arguments)
+            model: Trunk = timm.create_model(name, num_classes=0, **arguments)
     except TypeError as error:
         if not any(f"'{option}'" in str(error) for option in OF_ONE_FAMILY):
             raise
@@ -73,6 +78,10 @@ def create_trunk(name: str, families: Iterable[type] = tuple(FAMILIES), **argume
     if type(model) not in families:
         raise UserError(f"'{name}' is timm's {type(model).__name__}, not {wanted}. Choose one.")
     refuse_unproven(model, name)
+    of_weights = {
+        key: value for key, value in arguments.items() if key not in (*OF_ONE_FAMILY, "drop_path_rate")
+    }
+    model.architecture = {"architecture": name, "model_args": json.dumps(of_weights, default=str)}
     return model
 
 

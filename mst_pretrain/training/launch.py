@@ -88,8 +88,10 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
             f"--init-from: {args.config} is no pretraining config. Name the backbone's weights there with "
             "--cfg-options model.backbone.init_cfg.checkpoint=FILE."
         )
-    if not cfg.get("resume") and not Path(args.init_from).is_file():  # resumed weights replace it
-        raise UserError(f"--init-from {args.init_from}: there is no such file. Give a timm or DINO backbone.")
+    if not cfg.get("resume") and not Path(args.init_from).exists():  # resumed weights replace it
+        raise UserError(
+            f"--init-from {args.init_from}: there is no such file. Give a checkpoint of a backbone."
+        )
     cfg.model.init_from = args.init_from
 
 

@@ -83,12 +83,21 @@ class MSTRunner(Runner):
         meta = kwargs.pop("meta", None) or {}
         self.saved_iter = meta.get("iter", -1)
         if is_main_process():  # the others have nothing to write
-            kwargs["meta"] = {**meta, RUN: {**describe(self), **(self.resumed or {})}}
+            kwargs["meta"] = {**meta, **self.own_meta(), RUN: {**describe(self), **(self.resumed or {})}}
             whole = Path(out_dir, filename)
             with replacing(whole) as part:
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
             if filename != INITIAL:  # a new run must not replace an old one's result before it has one
                 point_latest(whole)
+
+    def own_meta(self) -> dict[str, str]:
+        """What a checkpoint says of its backbone, and where the images were."""
+        model: Any = self.model
+        architecture: dict[str, str] = next(
+            (part.architecture for part in model.modules() if hasattr(part, "architecture")), {}
+        )
+        data = self.cfg.get("data_root")
+        return {**architecture, **({"data": str(data)} if data else {})}
 
     def load_checkpoint(
         self,

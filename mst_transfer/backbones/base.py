@@ -11,12 +11,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_pretrain.checkpoints.loading import load_backbone, refuse_leftovers
+from mst_pretrain.checkpoints.loading import load_backbone
 from mst_pretrain.runtime.errors import UserError
 
-LAST_NORM = frozenset(
-    {"norm.weight", "norm.bias"}
-)  # of a file, where the model here has fc_norm in its place
+# of a file, where the model here has fc_norm in its place
+LAST_NORM = frozenset({"norm.weight", "norm.bias"})
 
 
 class TrunkBackbone(BaseModule):
@@ -24,7 +23,7 @@ class TrunkBackbone(BaseModule):
 
     Args:
         init_cfg: None keeps timm's initialisation; ``dict(type='Pretrained', checkpoint=FILE, prefix=...)`` loads
-            every weight of the trunk or fails.
+            every weight of the trunk from anybody's checkpoint or fails; without ``prefix`` the backbone is found.
 
     Attributes:
         trunk: As far as the last output needs it.
@@ -51,15 +50,10 @@ class TrunkBackbone(BaseModule):
                 f"dict(type='Pretrained', checkpoint=FILE, prefix=...), got {init}."
             )
         path = Path(init["checkpoint"])
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"pretrained weights not found: {path}. {_remedy(path)}")
-        report = load_backbone(self.trunk, path, init.get("prefix", ""), antialias=False)
-        refuse_leftovers(
-            report,
-            path,
-            "Set model and model_args to the ones it was trained with, or give init_cfg another file.",
-            self.whole | LAST_NORM if isinstance(self.trunk.norm, nn.Identity) else self.whole,
-        )
+        spare = self.whole | LAST_NORM if isinstance(self.trunk.norm, nn.Identity) else self.whole
+        report = load_backbone(self.trunk, path, init.get("prefix"), antialias=False, spare=spare)
         print_log(f"{type(self).__name__} from {path}: {report}", logger="current")
         self._is_init = True
 

@@ -12,7 +12,6 @@ from mmengine.config import ConfigDict
 
 from mst_pretrain.checkpoints.architecture import Architecture
 from mst_pretrain.checkpoints.backbone import Backbone
-from mst_pretrain.checkpoints.huggingface import window_of
 from mst_pretrain.checkpoints.storage import use_safe_loading
 from mst_pretrain.checkpoints.verify import deviation, image_for
 
@@ -35,7 +34,7 @@ def native_backbone(architecture: Architecture, library: str, checkpoint: str | 
             patch_size=architecture.patch_size,
             depths=[len(layer.blocks) for layer in model.layers],
             num_heads=[layer.blocks[0].attn.num_heads for layer in model.layers],
-            window_size=window_of(model),
+            window_size=architecture.window,
             out_indices=tuple(range(len(model.layers))),
             drop_path_rate=0.0,
             init_cfg=init,

@@ -14,12 +14,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mst_pretrain.method.proven import create_trunk, refuse_unproven
-from mst_pretrain.runtime.errors import InvalidValue, checking_arguments
+from mst_pretrain.method.proven import create_trunk
+from mst_pretrain.runtime.errors import InvalidValue
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
 from .windows import run_in_windows
 
+PLAIN = "vit_base_patch16_224"  # has the defaults of timm's VisionTransformer
 _SCALES = (4.0, 2.0, 1.0, 0.5)  # of the pyramid, cells per patch
 
 
@@ -34,7 +35,7 @@ class MSTVisionTransformer(TrunkBackbone):
     so away from the native size the two differ a little.
 
     Args:
-        model: timm name, or None to build ``VisionTransformer(**model_args)``.
+        model: timm name, or None for timm's ``VisionTransformer(**model_args)``.
         model_args: Arguments that differ from the named model's.
         out_indices: Blocks tapped, counted from 0; later blocks are not built.
         frozen_stages: -1 trains all; 0 freezes the embeddings, i > 0 also the first i blocks.
@@ -74,12 +75,7 @@ class MSTVisionTransformer(TrunkBackbone):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         options = dict(dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {}))
-        if model is None:
-            with checking_arguments("VisionTransformer"):
-                trunk: Any = VisionTransformer(num_classes=0, **options)
-            refuse_unproven(trunk, "VisionTransformer")
-        else:
-            trunk = create_trunk(model, [VisionTransformer], **options)
+        trunk = create_trunk(model or PLAIN, [VisionTransformer], **options)
         self.out_indices = tuple(out_indices)
         if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices)):
             raise InvalidValue(f"out_indices must rise, got {self.out_indices}")

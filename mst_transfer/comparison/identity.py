@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from mst_pretrain.checkpoints.reading import weight_file
 from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import ADD, load_config
 from mst_pretrain.runtime.errors import UserError
@@ -56,7 +57,7 @@ def config_sha256(path: str | Path) -> str:
 def starting_point(cfg: Config) -> dict[str, Any]:
     """Row, file and digest of the weights that a config starts from."""
     path = checkpoint_of(cfg)
-    digest = file_sha256(path) if path and Path(path).is_file() else None
+    digest = file_sha256(weight_file(path)) if path and Path(path).exists() else None
     return {"init": row_of(cfg), "init_checkpoint": path, "init_sha256": digest}
 
 

@@ -88,7 +88,7 @@ def _check_pretrained(cfg: Config) -> None:
             "" if path.is_file() else f"; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE"
         )
         raise UserError(f"{message}{another}; or start from random weights: --init random")
-    if path.is_file():
+    if path.exists():
         return
     config = f"configs/pretrain/{path.parent.name}.py"
     raise UserError(

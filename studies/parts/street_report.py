@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mst_pretrain.checkpoints.loading import load_state_dict
+from mst_pretrain.checkpoints.backbone import find_backbone
 from mst_pretrain.checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from mst_pretrain.runtime.atomic import file_sha256, write_json, write_text
 from mst_pretrain.runtime.config import load_config
@@ -121,7 +121,9 @@ def check_pretraining(folders: dict[Run, Path]) -> dict[str, Any]:
                 "away and run it again."
             )
         same_seed = next(other for other in folders if other[1] == run[1])
-        one, two = (load_state_dict(folders[other] / INITIAL, BACKBONE) for other in (run, same_seed))
+        one, two = (
+            find_backbone(folders[other] / INITIAL, prefix=BACKBONE).state for other in (run, same_seed)
+        )
         if set(one) != set(two) or not all(torch.equal(one[key], two[key]) for key in one):
             raise UserError(f"{folders[run]} and {folders[same_seed]} began with different backbones.")
     batch = settings[first]["train_dataloader"]["batch_size"]

@@ -127,7 +127,7 @@ def test_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "tensors with nan: 1 (encoder.norm.weight)",
         "tensors with inf: 1 (encoder_k.patch_embed.proj.bias)",
         "tensors with all zero: 1 (encoder.layers.0.blocks.0.attn.qkv.weight)",
-        "MISSING: 1 weights (first: ['layers.1.blocks.1.mlp.fc1.bias'])",
+        "PROBLEM: 1 weights missing (first: ['layers.1.blocks.1.mlp.fc1.bias'])",
         "not finite",
     ):
         assert line in text, line
@@ -145,14 +145,14 @@ def test_inspection_finds_another_architecture(tmp_path: Path, capsys: pytest.Ca
     assert (student["missing"], student["mismatched"], student["extra"]) == ([], [shape], [])
     assert (teacher["missing"], teacher["mismatched"], teacher["extra"]) == ([], [], [])
     assert module.main([str(tmp_path / "a.pth")]) == 1
-    assert f"MISMATCHED: 1 weights of another shape (first: ['{shape}'])" in capsys.readouterr().out
+    assert f"PROBLEM: 1 weights of another shape (first: ['{shape}'])" in capsys.readouterr().out
 
     saved = foreign.checkpoint("moby", "swin-t", 0)
     names = ["layers.0.blocks.1.attn.logit_scale", "absolute_pos_embed"]
     saved["model"] |= {f"encoder_k.{name}": torch.ones(3) for name in names}
     torch.save(saved, tmp_path / "a.pth")
     assert module.main([str(tmp_path / "a.pth")]) == 1
-    line = f"EXTRA: 2 weights that it has no place for (first: {names})"
+    line = f"PROBLEM: 2 weights that it has no place for (first: {names})"
     assert capsys.readouterr().out.count(line) == 1
 
 
@@ -162,7 +162,7 @@ def test_inspection_finds_a_block_too_many(tmp_path: Path, capsys: pytest.Captur
     said = {"architecture": "vit_tiny_patch16_224", "model_args": json.dumps({"depth": 1})}
     torch.save({"state_dict": state, "meta": said}, tmp_path / "a.pth")
     assert tool("inspect_checkpoint").main([str(tmp_path / "a.pth")]) == 1
-    assert "EXTRA: 12 weights that it has no place for (first: ['blocks.1." in capsys.readouterr().out
+    assert "PROBLEM: 12 weights that it has no place for (first: ['blocks.1." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ def test_core_works_without_the_transfer_packages(config: Path, images: Path, tm
     output = run(sys.executable, "-c", CORE_ALONE, str(config), str(work_dir), str(images), json.dumps(SHAPE))
     result = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
     assert result["knn_1"] == 100.0 and (result["train_images"], result["val_images"]) == (17, 17)
-    assert f"{work_dir / 'backbone.safetensors'}" in output and "keys matched" in output
+    assert f"{work_dir / 'backbone.safetensors'}" in output and "matched: 30 of 30 weights" in output
     prefix, state = "teacher.backbone.", load_checkpoint(work_dir / "latest.pth")["state_dict"]
     teacher = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SHAPE).eval()
     teacher.load_state_dict(

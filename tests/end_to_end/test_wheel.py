@@ -14,7 +14,7 @@ import timm
 import torch
 from PIL import Image
 
-from mst_pretrain.checkpoints.loading import load_state_dict
+from mst_pretrain.checkpoints.backbone import find_backbone
 from mst_toolkit import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -95,5 +95,5 @@ def test_pretraining_and_export_in_an_empty_folder(installed: Path, tmp_path: Pa
     mst(installed, tmp_path, "convert_checkpoint", "work_dirs/pretrain/latest.pth", "vit.safetensors")
     sizes = dict(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=4, num_classes=0)
     model = timm.create_model("vit_tiny_patch16_224", checkpoint_path=tmp_path / "vit.safetensors", **sizes)
-    expected = load_state_dict(tmp_path / "work_dirs/pretrain/latest.pth", "teacher.backbone.")
+    expected = find_backbone(tmp_path / "work_dirs/pretrain/latest.pth", prefix="teacher.backbone.").state
     assert expected and all(torch.equal(model.state_dict()[name], expected[name]) for name in expected)

@@ -146,7 +146,7 @@ def student(*extra: str) -> Callable[[Workshop], Arguments]:
 
 PROCESS: dict[str, Any] = dict(process=True)
 GIVEN: dict[str, Any] = dict(names_destination=True)
-INCOMPLETE = r"is not a whole vit_tiny_patch16_224: 12 weights missing \(first: blocks\.{}\."
+INCOMPLETE = r"does not fit a whole vit_tiny_patch16_224: 12 weights missing \(first: blocks\.{}\."
 THIS_MODEL = ("--model", MODEL)
 CODE = r"holds more than weights \(the object \S*system\).*nothing was loaded in another way.*--trusted"
 NO_ROOM = r"error: .*new\.\w+"
@@ -196,7 +196,7 @@ CASES = (
     Case(
         "a ViT with LayerScale",
         other_vit(init_values=0.1),
-        "24 weights that a timm ViT has no place for.*another architecture",
+        "24 weights that it has no place for.*another architecture",
     ),
     Case("a deeper ViT", other_vit(depth=13), "does not say which model it is"),
     Case(

@@ -12,7 +12,6 @@ from typing import Any
 import timm
 import torch
 import transformers
-from mmengine.config import Config
 from torch import Tensor, nn
 
 from mst_pretrain.checkpoints.architecture import Architecture, swin, vit
@@ -308,8 +307,8 @@ def mst_checkpoint(net: Net, work: Path) -> tuple[Path, State]:
     model = MST(backbone=backbone, head=head)
     randomise(model)
     path = work / "mst.pth"
-    config = Config(dict(model=dict(type="MST", backbone=backbone, head=head))).pretty_text
-    save_atomic({"state_dict": model.state_dict(), "meta": {"cfg": config, "epoch": 3, "iter": 9}}, path)
+    meta = {**model.teacher.backbone.architecture, "epoch": 3, "iter": 9}
+    save_atomic({"state_dict": model.state_dict(), "meta": meta}, path)
     return path, dict(model.teacher.backbone.state_dict())
 
 

@@ -50,7 +50,7 @@ def test_a_missing_block_is_refused_and_nothing_written(block: int, tmp_path: Pa
     state = {key: value for key, value in vit_state().items() if not key.startswith(f"blocks.{block}.")}
     path = saved(state, tmp_path / "a.pth")
     with pytest.raises(
-        UserError, match=rf"a\.pth is not a whole .*12 weights missing \(first: blocks\.{block}\."
+        UserError, match=rf"a\.pth does not fit a whole .*12 weights missing \(first: blocks\.{block}\."
     ):
         convert_checkpoint(path, tmp_path / "b.safetensors", **VIT)
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
@@ -61,7 +61,9 @@ def test_a_swin_that_lost_its_end_is_refused(cut: str, tmp_path: Path) -> None:
     """Depths are read from the keys: a Swin without its last blocks would be a whole Swin of another depth."""
     state = foreign.backbone("swin", "swin-t", foreign.checkpoint("swin", "swin-t", 0), "model")
     path = saved({"model": {k: v for k, v in state.items() if not re.match(cut, k)}}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"another depth than the published ones|no place for|is not a whole"):
+    with pytest.raises(
+        UserError, match=r"another depth than the published ones|no place for|does not fit a whole"
+    ):
         convert_checkpoint(path, tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
 
@@ -124,7 +126,7 @@ def test_missing_weights_must_be_named(tmp_path: Path) -> None:
     [
         (
             lambda s: s | {"blocks.0.ls1.gamma": torch.ones(48)},
-            r"1 weights that a timm ViT has no place for.*blocks\.0\.ls1\.gamma",
+            r"1 weights that it has no place for.*blocks\.0\.ls1\.gamma",
         ),
         (
             lambda s: s | {"blocks.2.norm1.weight": torch.ones(48)},
@@ -147,11 +149,11 @@ def test_missing_weights_must_be_named(tmp_path: Path) -> None:
         ),
         (
             lambda s: {"state_dict": s, "state_dict_ema": s},
-            r"several backbones.*''.*'state_dict_ema\.'.*--which teacher",
+            r"several backbones.*''.*'state_dict_ema\.'.*--prefix.*--which teacher",
         ),
         (
             lambda s: {f"student.backbone.{k}": v for k, v in s.items()},
-            r"holds a student only.*--which student",
+            r"holds a student only.*--prefix student\.backbone\..*--which student",
         ),
     ],
 )
@@ -439,7 +441,8 @@ def test_positions_without_a_class_token_are_refused(name: str, tmp_path: Path) 
     state = timm.create_model(name, num_classes=0, **arguments).state_dict()
     path = saved({key: value for key, value in state.items() if ".ls" not in key}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=rf"{name} has no position of its \[CLS\] token"):
-        read_backbone(path, model=name, model_args=arguments)
+        convert_checkpoint(path, tmp_path / "b.pth", "mmseg", model=name, model_args=arguments)
+    assert not (tmp_path / "b.pth").exists()
 
 
 def test_bias_tables_are_resized_only_when_asked(tmp_path: Path, foreign_file: File) -> None:

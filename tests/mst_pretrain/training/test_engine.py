@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor
 
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
-from mst_pretrain.checkpoints.loading import load_state_dict
+from mst_pretrain.checkpoints.backbone import find_backbone, read_backbone
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.hooks import ScheduleHook
@@ -123,8 +124,15 @@ def test_run_starts_equal_and_leaves_its_files(toy_config: MakeConfig) -> None:
     assert not torch.equal(end["distillation.center"], start["distillation.center"])
     assert (folder / "latest.pth").samefile(folder / "iter_2.pth")
     assert not list(folder.glob("*.part"))
-    backbone = load_state_dict(folder / "latest.pth", "teacher.backbone.")
+    backbone = find_backbone(folder / "latest.pth", prefix="teacher.backbone.").state
     assert set(backbone) == set(runner.model.teacher.backbone.state_dict())
+    shape = {**runner.cfg.model.backbone}
+    name, wanted = shape.pop("name"), {k: v for k, v in shape.items() if k != "drop_path_rate"}
+    for file in ("initial.pth", "latest.pth"):  # or every evaluation would ask for --model
+        found = read_backbone(folder / file)
+        assert (found.file.meta["architecture"], json.loads(found.file.meta["model_args"])) == (name, wanted)
+        assert (found.architecture.name, found.architecture.arguments) == (name, wanted)
+        assert found.file.meta["data"] == runner.cfg.data_root
 
 
 def test_log_shows_the_values_that_were_used(toy_config: MakeConfig) -> None:

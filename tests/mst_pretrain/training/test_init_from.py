@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
 import safetensors.torch
 import timm
 import torch
 from torch import nn
 
-from mst_pretrain.checkpoints.loading import backbone_prefix
+from mst_pretrain.checkpoints import read_backbone
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
 
@@ -64,6 +65,17 @@ def test_both_networks_start_from_the_backbone(kind: str, backbone: nn.Module, t
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
+@pytest.mark.parametrize("format", ["moby", "esvit"])
+def test_another_layout_is_converted(format: str, tmp_path: Path) -> None:
+    """A Swin of MoBY or EsViT would be refused, or its mergings start a stage too early."""
+    torch.save(foreign.checkpoint(format, "swin-tiny-test", seed=1), tmp_path / "w.pth")
+    expected = read_backbone(tmp_path / "w.pth")
+    shape = {"name": expected.architecture.name, **expected.architecture.arguments}
+    got = MST(shape, HEAD, init_from=str(tmp_path / "w.pth")).teacher.backbone.state_dict()
+    assert set(got) == set(expected.state)
+    assert all(torch.equal(got[key], value) for key, value in expected.state.items())
+
+
 def test_it_says_what_is_new(backbone: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A user would take the new head for a pretrained one, or not see that every key matched."""
     path = save(backbone, "dino backbone", tmp_path / "w.pth")
@@ -78,16 +90,14 @@ def test_unclear_files_are_refused(backbone: nn.Module, tmp_path: Path) -> None:
         f"{name}.{key}": value for name in ("a", "b") for key, value in backbone.state_dict().items()
     }
     torch.save(two, tmp_path / "two.pth")
-    torch.save({"student.backbone.patch_embed.proj.weight": torch.ones(2)}, tmp_path / "student.pth")
-    assert backbone_prefix(tmp_path / "student.pth") == "student.backbone."
     torch.save({"weight": torch.ones(2)}, tmp_path / "none.pth")
-    with pytest.raises(UserError, match=r"two\.pth holds several backbones \(a\., b\.\)"):
-        backbone_prefix(tmp_path / "two.pth")
-    with pytest.raises(UserError, match=r"none\.pth holds no patch_embed\.proj\.weight.*convert_checkpoint"):
-        backbone_prefix(tmp_path / "none.pth")
+    with pytest.raises(UserError, match=r"two\.pth can be read in 2 ways.*'a\.'.*'b\.'"):
+        MST(VIT, HEAD, init_from=str(tmp_path / "two.pth"))
+    with pytest.raises(UserError, match=r"none\.pth holds no ViT or Swin backbone.*found: weight"):
+        MST(VIT, HEAD, init_from=str(tmp_path / "none.pth"))
     state = {key: value for key, value in backbone.state_dict().items() if not key.startswith("blocks.1.")}
     torch.save(state, tmp_path / "cut.pth")
-    with pytest.raises(UserError, match=r"cut\.pth.*12 missing"):
+    with pytest.raises(UserError, match=r"cut\.pth.*12 weights missing"):
         MST(VIT, HEAD, init_from=str(tmp_path / "cut.pth"))
 
 
@@ -98,7 +108,9 @@ def test_a_deeper_backbone_is_refused(backbone: nn.Module, tmp_path: Path) -> No
         key.replace("blocks.1", "blocks.2"): value for key, value in deeper.items() if "blocks.1" in key
     }
     torch.save(deeper, tmp_path / "deep.pth")
-    with pytest.raises(UserError, match=r"deep\.pth has 12 weights .*blocks\.2.*model\.backbone"):
+    with pytest.raises(
+        UserError, match=r"deep\.pth does not fit .*12 weights that it has no place for.*blocks\.2"
+    ):
         MST(VIT, HEAD, init_from=str(tmp_path / "deep.pth"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
 import timm
 import torch
@@ -13,11 +14,13 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import mst_transfer  # noqa: F401, registers
+from mst_pretrain.checkpoints import convert_checkpoint, read_backbone
 from mst_pretrain.checkpoints.storage import save_atomic, save_safetensors
 from mst_pretrain.method.backbones import forward_trunk
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.backbones import MSTSwin, MSTVisionTransformer, base
+from tests.mst_pretrain.checkpoints.conftest import SMALL
 
 SMALL_VIT: dict[str, Any] = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 64}
 SMALL_SWIN: dict[str, Any] = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 3, 4)}
@@ -173,6 +176,51 @@ def test_without_checkpoint_timms_values_stay(build: Any) -> None:
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("format", "architecture", "library", "prefix"),
+    [
+        ("dino", "vit-tiny-test", None, None),
+        ("dino", "vit-tiny-test", None, "student.module.backbone."),
+        ("dino", "vit-tiny-test", "huggingface", None),
+        ("mae", "vit-tiny-test", None, None),
+        ("moby", "swin-tiny-test", None, None),
+        ("moby", "swin-tiny-test", None, "encoder_k."),
+        ("esvit", "swin-tiny-test", None, None),
+        ("moby", "swin-tiny-test", "mmdet", None),
+    ],
+)
+def test_anybodys_file_is_loaded_as_its_conversion(
+    format: str, architecture: str, library: str | None, prefix: str | None, tmp_path: Path
+) -> None:
+    """A published file would have to be converted first, or fine-tuning start from another of its networks."""
+    torch.save(foreign.checkpoint(format, architecture, seed=1), tmp_path / "a.pth")
+    given, source = SMALL[architecture], tmp_path / "a.pth"
+    if library is not None:
+        source = tmp_path / ("hf" if library == "huggingface" else "b.pth")
+        convert_checkpoint(tmp_path / "a.pth", source, library, **given)
+    converted = convert_checkpoint(source, tmp_path / "timm.safetensors", prefix=prefix, **given)
+    shape = converted.architecture
+    for path, where in ((source, {"prefix": prefix} if prefix else {}), (tmp_path / "timm.safetensors", {})):
+        init_cfg = {"type": "Pretrained", "checkpoint": str(path), **where}
+        kind: Any = MSTSwin if shape.is_swin else MSTVisionTransformer
+        options = {} if shape.is_swin else {"out_indices": (1,), "pyramid": False}
+        backbone = kind(shape.name, shape.arguments, init_cfg=init_cfg, **options)
+        backbone.init_weights()
+        state = backbone.trunk.state_dict()
+        assert all(torch.equal(value, converted.state[key]) for key, value in state.items())
+
+
+def test_a_fine_tuned_backbone_says_which_model_it_is(tmp_path: Path) -> None:
+    """Evaluating or converting what was fine-tuned, of an unusual size, would ask for --model and --model-args."""
+    backbone = small_vit(pyramid=False, drop_path_rate=0.3)
+    state = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
+    saved_model = {"state_dict": state | {"neck.weight": torch.ones(1)}, "meta": backbone.trunk.architecture}
+    torch.save(saved_model, tmp_path / "w.pth")
+    found = read_backbone(tmp_path / "w.pth")
+    assert (found.reading.prefix, found.architecture.arguments) == ("backbone.trunk.", SMALL_VIT)
+    assert all(torch.equal(value, found.state[key]) for key, value in backbone.trunk.state_dict().items())
+
+
 def test_a_missing_weight_is_an_error(trunks: dict[str, tuple[Path, Any]]) -> None:
     """A checkpoint lacking one tensor would load in part and train on."""
     path, _ = trunks["swin"]
@@ -182,7 +230,7 @@ def test_a_missing_weight_is_an_error(trunks: dict[str, tuple[Path, Any]]) -> No
     torch.save(checkpoint, path)
     backbone = small_swin(init_cfg=pretrained(path))
     before = backbone.trunk.patch_embed.proj.weight.clone()
-    with pytest.raises(UserError, match=f"{path.name} does not fit.*1 missing.*{lost}"):
+    with pytest.raises(UserError, match=f"{path.name} does not fit.*1 weights missing.*{lost}"):
         backbone.init_weights()
     assert torch.equal(backbone.trunk.patch_embed.proj.weight, before)
 
@@ -220,7 +268,8 @@ def test_a_weight_without_a_place_is_an_error(
     init_cfg = saved(tmp_path / "w.pth", {**state, name: torch.ones_like(state[like])})
     build: Any = small_vit if kind == "vit" else small_swin
     with pytest.raises(
-        UserError, match=rf"w\.pth has 1 weights .*{name}.*another architecture\. Set model and"
+        UserError,
+        match=rf"w\.pth does not fit .*1 weights that it has no place for .*{name}.*another architecture",
     ):
         build(init_cfg=init_cfg).init_weights()
 
@@ -234,7 +283,7 @@ def test_a_cut_trunk_knows_its_depth(depth: int, trunks: dict[str, tuple[Path, A
         backbone.init_weights()
         assert torch.equal(backbone.trunk.blocks[1].norm1.weight, state["blocks.1.norm1.weight"])
     else:
-        with pytest.raises(UserError, match=r"has 12 weights .*blocks\.4\."):
+        with pytest.raises(UserError, match=r"12 weights that it has no place for .*blocks\.4\."):
             backbone.init_weights()
 
 
@@ -267,7 +316,7 @@ def test_a_classifier_and_an_unused_norm_are_let_go(
     [
         (lambda weight: weight.index_fill(0, torch.tensor(1), float("nan")), "not finite in 1 weights"),
         (lambda weight: weight.index_fill(0, torch.tensor(1), float("-inf")), "not finite in 1 weights"),
-        (lambda weight: weight.to(torch.int8), "no floating-point numbers"),
+        (lambda weight: weight.to(torch.int8), "of type torch.int8, torch.strided"),
     ],
     ids=["nan", "inf", "integers"],
 )

@@ -340,5 +340,5 @@ def test_every_source_tensor_counts(build: Any, source: Any, images: tuple[int, 
         for changed in (torch.zeros_like(value), permuted.view_as(value)):
             found = features({**state, key: changed})
             assert max(map(relative, found, expected)) > 10 * TOLERANCE, key
-        with pytest.raises(UserError, match=f"1 missing.*{key}"):
+        with pytest.raises(UserError, match=f"1 weights missing.*{key}"):
             features({name: tensor for name, tensor in state.items() if name != key})
