@@ -87,10 +87,7 @@ def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
                 elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                     images.append(entry.name)
     except OSError as error:
-        raise UserError(
-            f"Folder {here} cannot be listed ({error.strerror or error}), so its images would be left out. Allow "
-            "yourself to read it (chmod u+rx), or move it out of the images."
-        ) from error
+        raise unlistable(here, error) from error
     to_visit = set()
     for folder in sorted(folders):
         target = os.path.realpath(os.path.join(root, below, folder))
@@ -102,6 +99,14 @@ def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
             yield from _walk(root, f"{below}{name}{os.sep}", seen)
         else:
             yield below + name
+
+
+def unlistable(folder: str | Path, error: OSError) -> UserError:
+    """What to say of a folder that cannot be listed."""
+    return UserError(
+        f"Folder {folder} cannot be listed ({error.strerror or error}), so that its images would be left out. Allow "
+        "yourself to read it (chmod u+rx), or move it out of the images."
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -81,11 +81,9 @@ def coco_problems(
         classes: Names by label, a subset of the categories; None: all of them.
         masks: Every annotation must have one.
     """
-    unsound = False
-    for problem in entry_problems(path, content, masks):
-        unsound = True
-        yield problem
-    if unsound:  # the rules below rely on the fields
+    problems = list(entry_problems(path, content, masks))
+    yield from problems
+    if problems:  # the rules below rely on the fields
         return
     yield from category_problems(path, content, classes)
     yield from _object_problems(path, content, classes)
@@ -125,11 +123,8 @@ def _missing_fields(content: Content) -> Faults:
         for entry in content[key]:
             missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
             if missing:
-                needed = ", ".join(fields)
-                yield (
-                    f"an entry of '{key}' lacks {', '.join(missing)}; it needs {needed}",
-                    "Export it as COCO instance annotations.",
-                )
+                what = f"an entry of '{key}' lacks {', '.join(missing)}; it needs {', '.join(fields)}"
+                yield what, "Export it as COCO instance annotations."
                 return
 
 
@@ -144,75 +139,64 @@ def _unusable_ids(content: Content) -> Faults:
         whole = [i for i in ids if isinstance(i, int) and not isinstance(i, bool) and i >= first]
         strange = [repr(i) for i in ids if not isinstance(i, int) or isinstance(i, bool) or i < first]
         twice = [repr(i) for i, count in Counter(whole).items() if count > 1]
-        if strange or twice:
-            yield (
-                f"{len(strange) + len(twice)} ids of '{key}' are used twice or are not whole numbers from {first}: "
-                f"{first_of([*strange, *twice])}; training and evaluation would confuse them",
-                f"Number the {key} 1, 2, 3, ..., and correct what refers to them.",
-            )
+        what = f"ids of '{key}' are used twice or are not whole numbers from {first}, so that they would be confused"
+        remedy = f"Number the {key} 1, 2, 3, ..., and correct what refers to them."
+        yield from _counted([*strange, *twice], what, remedy)
 
 
 def _repeated_names(content: Content) -> Faults:
     counts = Counter(coco_classes(content))
     twice = [f"'{name}'" for name, count in counts.items() if count > 1]
-    if twice:
-        yield (
-            f"{len(twice)} category names are used twice: {first_of(twice)}",
-            "Rename or merge these categories.",
-        )
+    return _counted(twice, "category names are used twice", "Rename or merge these categories.")
 
 
 def _unusable_sizes(content: Content) -> Faults:
-    odd = [i for i in content["images"] if not _is_number(i["width"]) or not _is_number(i["height"])]
-    if odd:
-        yield (
-            f"{len(odd)} images have a width or height that is not a finite number: "
-            f"{first_of([image['file_name'] for image in odd])}",
-            "Write each image's size in pixels.",
-        )
+    odd = [
+        i["file_name"] for i in content["images"] if not (_is_number(i["width"]) and _is_number(i["height"]))
+    ]
+    what = "images have a width or height that is not a finite number"
+    return _counted(odd, what, "Write each image's size in pixels.")
 
 
 def _unknown_categories(content: Content) -> Faults:
-    categories = {category["id"] for category in content["categories"]}
-    stray = [
-        a
-        for a in content["annotations"]
-        if not _is_number(a["category_id"]) or a["category_id"] not in categories
-    ]
-    if stray:
-        yield (
-            f"{len(stray)} annotations have a category that is not in its categories: {_first(stray, 'category_id')}",
-            "Add the category or correct the ids.",
-        )
+    what = "annotations have a category that is not in its categories"
+    remedy = "Add the category or correct the ids."
+    return _counted(_pointing_nowhere(content, "category_id", "categories"), what, remedy)
 
 
 def _unknown_images(content: Content) -> Faults:
-    images = {image["id"] for image in content["images"]}
-    lost = [a for a in content["annotations"] if not _is_number(a["image_id"]) or a["image_id"] not in images]
-    if lost:
-        yield (
-            f"{len(lost)} annotations belong to images that are not in its images: {_first(lost, 'image_id')}",
-            "Add the images or remove these annotations.",
-        )
+    what = "annotations belong to images that are not in its images"
+    remedy = "Add the images or remove these annotations."
+    return _counted(_pointing_nowhere(content, "image_id", "images"), what, remedy)
 
 
 def _unusable_boxes(content: Content) -> Faults:
     bent = [a for a in content["annotations"] if not _is_box(a["bbox"]) or not _is_number(a["area"])]
-    if bent:
-        yield (
-            f"{len(bent)} boxes are not [x, y, width, height] in finite numbers, with an area: {_first(bent, 'bbox')}",
-            "Correct them.",
-        )
+    what = "boxes are not [x, y, width, height] in finite numbers, with an area"
+    return _counted(_named(bent, "bbox"), what, "Correct them.")
 
 
 def _missing_masks(content: Content) -> Faults:
     bare = [a for a in content["annotations"] if not _is_mask(a.get("segmentation"))]
-    if bare:
-        yield (
-            f"{len(bare)} annotations have no mask ('segmentation' is absent, empty, or has less than three points): "
-            f"{_first(bare)}",
-            "Add the masks, remove these annotations, or train boxes only (docs/own_data.md).",
-        )
+    what = "annotations have no mask ('segmentation' is absent, empty, or has less than three points)"
+    remedy = "Add the masks, remove these annotations, or train boxes only (docs/own_data.md)."
+    return _counted(_named(bare), what, remedy)
+
+
+def _counted(examples: Sequence[str], what: str, remedy: str) -> Faults:
+    if examples:
+        yield f"{len(examples)} {what}: {first_of(examples)}", remedy
+
+
+def _pointing_nowhere(content: Content, field: str, key: str) -> list[str]:
+    known = {entry["id"] for entry in content[key]}
+    return _named(
+        [a for a in content["annotations"] if not _is_number(a[field]) or a[field] not in known], field
+    )
+
+
+def _named(annotations: Sequence[dict[str, Any]], field: str = "") -> list[str]:
+    return [f"annotation {a['id']}" + (f" -> {field} {a[field]}" if field else "") for a in annotations]
 
 
 def category_problems(path: Path, content: Content, classes: Sequence[str] | None) -> Iterator[Problem]:
@@ -224,22 +208,16 @@ def category_problems(path: Path, content: Content, classes: Sequence[str] | Non
     own, classes = coco_classes(content), tuple(classes or ())
     lacking = [name for name in classes if name not in own]
     if lacking:
-        yield Problem(
-            "entries",
-            path,
-            f"has no category {first_of(lacking)}; it has {', '.join(own)}",
-            "It must have them all: correct the classes in the config, or the file.",
-        )
+        what = f"has no category {first_of(lacking)}; it has {', '.join(own)}"
+        remedy = "It must have them all: correct the classes in the config, or the file."
+        yield Problem("entries", path, what, remedy)
         return
     pairs = zip_longest([name for name in own if name in classes], classes)
     for place, (name, wanted) in enumerate(pairs, 1):
         if name != wanted:
-            yield Problem(
-                "entries",
-                path,
-                f"category {place} of those trained is '{name}' there and '{wanted}' in training",
-                "They must have the same order: correct the file, or the classes.",
-            )
+            what = f"category {place} of those trained is '{name}' there and '{wanted}' in training"
+            remedy = "They must have the same order: correct the file, or the classes."
+            yield Problem("entries", path, what, remedy)
             return
 
 
@@ -248,13 +226,12 @@ def _object_problems(path: Path, content: Content, classes: Sequence[str] | None
     trained = [a for a in annotations if not classes or names[a["category_id"]] in classes]
     if any(not _is_left_out(a) and not a["iscrowd"] for a in trained):
         return
-    yield Problem(
-        "no object",
-        path,
+    what = (
         f"has no object to train on or to score: of {len(annotations)} annotations {len(trained)} are of the classes "
         f"trained, and {sum(map(_is_left_out, trained))} of these have an area of 0 or a box of less than a pixel; the "
-        "others are crowds",
+        "others are crowds"
     )
+    yield Problem("no object", path, what)
 
 
 def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
@@ -262,17 +239,17 @@ def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
     images = {image["id"]: image for image in content["images"]}
     flat = [a for a in content["annotations"] if _is_left_out(a) and not is_small(a)]
     if flat:
-        yield Problem("no area", path, f"{len(flat)} of {len(content['annotations'])}: {_first(flat)}")
+        yield Problem(
+            "no area", path, f"{len(flat)} of {len(content['annotations'])}: {first_of(_named(flat))}"
+        )
     for annotation in content["annotations"]:
         x, y, width, height = annotation["bbox"]
         image = images[annotation["image_id"]]
         outside = max(-x, -y, x + width - image["width"], y + height - image["height"])
         if outside > BOX_SLACK:
             size = f"{image['height']}x{image['width']} (height x width)"
-            what = (
-                f"annotation {annotation['id']}: box {annotation['bbox']} in {image['file_name']} of {size}"
-            )
-            yield Problem("box outside", path, what)
+            box = f"annotation {annotation['id']}: box {annotation['bbox']}"
+            yield Problem("box outside", path, f"{box} in {image['file_name']} of {size}")
 
 
 def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) -> Iterator[Problem]:
@@ -300,12 +277,6 @@ def is_small(annotation: dict[str, Any]) -> bool:
 def _is_left_out(annotation: dict[str, Any]) -> bool:
     """mmdet drops an annotation without an area, or with a box of less than a pixel."""
     return annotation["area"] <= 0 or is_small(annotation)
-
-
-def _first(annotations: list[dict[str, Any]], field: str | None = None) -> str:
-    return first_of(
-        [f"annotation {a['id']}" + (f" -> {field} {a[field]}" if field else "") for a in annotations]
-    )
 
 
 def _is_box(box: Any) -> bool:

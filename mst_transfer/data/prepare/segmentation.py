@@ -45,10 +45,8 @@ def prepare_cityscapes(task: Task) -> None:
             task.findings.take(folder, task.reader.images("test images", paths))
         else:
             _check_pairs(task, split, (paths, maps), len(layouts.CITYSCAPES_CLASSES))
-            official = [
-                layouts.cityscapes_label_map(path, folder, task.root / "gtFine" / split) for path in paths
-            ]
-            _check_label_ids(task, split, (paths, official))
+            source = task.root / "gtFine"
+            _check_label_ids(task, split, paths, [source / path.relative_to(labels) for path in maps])
 
 
 def _make_train_ids(task: Task, images: dict[str, list[Path]]) -> Path:
@@ -111,16 +109,9 @@ def prepare_pair(task: Task) -> None:
         _check_pairs(task, split, pairs, task.classes)
 
 
-def _check_label_ids(task: Task, split: str, pairs: layouts.Pairs) -> None:
-    """The official score reads ``labelIds``: where they are, they are whole and of the image's size.
-
-    Args:
-        task: The task.
-        split: For progress lines.
-        pairs: Images, and the ``labelTrainIds`` path of each.
-    """
-    images, maps = pairs
-    official = [label.with_name(label.name.replace("TrainIds", "Ids")) for label in maps]
+def _check_label_ids(task: Task, split: str, images: list[Path], maps: list[Path]) -> None:
+    """The official score reads ``labelIds``: where they lie beside ``labelTrainIds``, they fit their image."""
+    official = [path.with_name(path.name.replace("TrainIds", "Ids")) for path in maps]
     there = in_threads(Path.is_file, official, task.reader.workers, BLOCK)
     present = [label for label, found in zip(official, there, strict=True) if found]
     task.findings.take(task.root, task.reader.label_maps(f"{split} labelIds", present))

@@ -42,17 +42,17 @@ def strings(content: dict[str, Any]) -> None:
 FAULTS: dict[str, tuple[Edit, str]] = {
     "annotation id 0": (
         lambda c: c["annotations"][0].update(id=0),
-        r"1 ids of 'annotations' .* whole numbers from 1: 0; .*Number the annotations 1, 2, 3",
+        r"1 ids of 'annotations' .* whole numbers from 1, .*: 0\. Number the annotations 1, 2, 3",
     ),
     "annotation id twice": (
         lambda c: [a.update(id=7) for a in c["annotations"][:3]],
-        r"1 ids of 'annotations' are used twice .*: 7;",
+        r"1 ids of 'annotations' are used twice .*: 7\. ",
     ),
     "image id twice": (
         lambda c: c["images"].append(dict(c["images"][0])),
         r"1 ids of 'images' are used twice .*Number the images",
     ),
-    "image ids in quotes": (strings, r"\d ids of 'images' .* whole numbers from 0: '\d"),
+    "image ids in quotes": (strings, r"\d ids of 'images' .* whole numbers from 0, .*: '\d"),
     "no height": (
         lambda c: c["images"][0].update(height=None),
         r"1 images have a width or height that is not a finite number: street_\d+\.jpg\. Write",
