@@ -115,39 +115,32 @@ class Reader:
         self.read, self.unchanged = 0, 0
 
     def images(self, what: str, paths: Sequence[Path], sizes: bool = False) -> Iterator[Problem]:
-        """Look at every image.
+        """Look at every image, and yield those that cannot be used.
 
         Args:
             what: For the progress lines, e.g. "train2017 images".
             paths: The images.
-            sizes: They are needed; a thorough reader always has them.
-
-        Yields:
-            The images that cannot be used.
+            sizes: They are needed among the facts; with a record they are always there.
         """
         quick = _image_ends_and_size if sizes else _image_ends
         yield from self.look_at(what, paths, whole_image if self.record else quick)
 
     def label_maps(self, what: str, paths: Sequence[Path]) -> Iterator[Problem]:
-        """Look at every label map; arguments and problems as of :meth:`images`."""
-        if self.record:
-            yield from self.look_at(what, paths, whole_label_map)
-            return
-        chosen = set(sample(paths))
-        yield from self.look_at(
-            what, paths, lambda path: (whole_label_map if path in chosen else _map_ends_and_size)(path)
-        )
+        """Look at every label map, and yield those that cannot be used."""
+        chosen = set() if self.record else set(sample(paths))
+
+        def quick(path: Path) -> Facts:
+            return whole_label_map(path) if path in chosen else _map_ends_and_size(path)
+
+        yield from self.look_at(what, paths, whole_label_map if self.record else quick)
 
     def look_at(self, what: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> Iterator[Problem]:
-        """Look at every file that is not in the record, and keep its facts.
+        """Look at every file that is not in the record, keep its facts, and yield those that cannot be used.
 
         Args:
             what: For the progress lines.
             paths: Files.
             look: Gives the facts of a whole file, or raises :class:`Unusable`.
-
-        Yields:
-            The files that cannot be used.
         """
         kind, progress = look.__name__, Progress(f"reading {what}", len(paths))
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from mmdet.datasets import CocoDataset
 
-from mst_pretrain.runtime.errors import UserError
-
 from ..coco_file import coco_classes, read_coco
 from ..coco_rules import coco_problems, is_small
 from .findings import Task
@@ -30,19 +28,15 @@ def prepare_coco(task: Task) -> None:
         for part, archive in missing:
             task.findings.add("missing split", part, f"does not exist; unpack {archive}")
         if not missing:
-            classes = _coco_split(task, folder, path, classes)
+            with task.findings.keeping(path):
+                classes = _coco_split(task, folder, path, classes)
     if task.any_count and classes and classes != CocoDataset.METAINFO["classes"]:
         task.findings.notes.append(f"for the config: classes = {classes!r}")
 
 
 def _coco_split(task: Task, folder: Path, path: Path, classes: Classes) -> Classes:
     """Counts and problems; the classes that the next split must have."""
-    findings = task.findings
-    try:
-        content = read_coco(path)
-    except UserError as error:
-        findings.add("layout", path, str(error))
-        return classes
+    findings, content = task.findings, read_coco(path)
     findings.splits[folder.name] = {key: len(content[key]) for key in ("images", "annotations", "categories")}
     images = len(content["images"])
     findings.expect(path, images, task.expected(COCO_COUNTS, folder.name), "images (COCO 2017)")

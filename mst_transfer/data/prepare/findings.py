@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,18 @@ class Findings:
     def take(self, path: Path, problems: Iterable[Problem]) -> list[Problem]:
         """Keep and return all problems; an error that ends their iteration is the last of them, of ``path``."""
         before = len(self.problems)
-        try:
+        with self.keeping(path):
             for problem in problems:
                 self.problems.append(problem)
+        return self.problems[before:]
+
+    @contextmanager
+    def keeping(self, path: Path) -> Iterator[None]:
+        """An error that ends the block becomes a problem of ``path``."""
+        try:
+            yield
         except UserError as error:
             self.add("layout", path, str(error))
-        return self.problems[before:]
 
     def expect(self, path: Path, found: int, expected: int | None, of: str) -> None:
         """Compare a count with the official one, if there is one."""

@@ -43,14 +43,11 @@ def prepare_imagenet(task: Task) -> None:
 def _class_folders(task: Task, split: str, folder: Path) -> tuple[int, list[str]]:
     images, classes = [], class_names(folder)
     if not classes:
-        task.findings.add(
-            "layout", folder, f"has no class folders. Sort the images into {folder}/CLASS/IMAGE."
-        )
+        what = f"has no class folders. Sort the images into {folder}/CLASS/IMAGE."
+        task.findings.add("layout", folder, what)
     for name in classes:
-        try:
+        with task.findings.keeping(folder / name):
             images += list_images(folder / name)
-        except UserError as error:
-            task.findings.add("layout", folder / name, str(error))
     task.findings.take(folder, task.reader.images(f"{split} images", images))
     return len(images), classes
 

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from mst_pretrain.data.files import BLOCK, in_threads
-from mst_pretrain.runtime.errors import UserError
 
 from .. import layouts
 from ..pair_rules import pair_problems, size_problems
@@ -23,22 +22,16 @@ def prepare_cityscapes(task: Task) -> None:
         folder = task.root / "leftImg8bit" / split
         if not folder.is_dir():
             if split != "test" or not task.any_count:
-                task.findings.add(
-                    "missing split", folder, "no such folder; unpack leftImg8bit_trainvaltest.zip"
-                )
+                what = "no such folder; unpack leftImg8bit_trainvaltest.zip"
+                task.findings.add("missing split", folder, what)
             continue
-        try:
+        with task.findings.keeping(folder):
             images[split] = layouts.cityscapes_images(folder)
-        except UserError as error:
-            task.findings.add("layout", folder, str(error))
-            continue
-        task.findings.splits[split] = {"images": len(images[split])}
-        task.findings.expect(
-            folder, len(images[split]), task.expected(CITYSCAPES_COUNTS, split), "images (Cityscapes)"
-        )
     labels = _make_train_ids(task, images)
     for split, paths in images.items():
-        folder = task.root / "leftImg8bit" / split
+        folder, expected = task.root / "leftImg8bit" / split, task.expected(CITYSCAPES_COUNTS, split)
+        task.findings.splits[split] = {"images": len(paths)}
+        task.findings.expect(folder, len(paths), expected, "images (Cityscapes)")
         maps = [layouts.cityscapes_label_map(path, folder, labels / split) for path in paths]
         if split == "test" and not any(map(Path.is_file, maps)):
             task.findings.notes.append("test has no label maps; its images are checked without")
@@ -98,15 +91,11 @@ def prepare_pair(task: Task) -> None:
         missing = [part for part in (folder, labels) if not part.is_dir()]
         for part in missing:
             task.findings.add("missing split", part, "no such folder")
-        if missing:
-            continue
-        try:
-            pairs = layouts.folder_pairs(folder, labels)
-        except UserError as error:
-            task.findings.add("layout", folder, str(error))
-            continue
-        task.findings.splits[split] = {"images": len(pairs[0])}
-        _check_pairs(task, split, pairs, task.classes)
+        if not missing:
+            with task.findings.keeping(folder):
+                pairs = layouts.folder_pairs(folder, labels)
+                task.findings.splits[split] = {"images": len(pairs[0])}
+                _check_pairs(task, split, pairs, task.classes)
 
 
 def _check_label_ids(task: Task, split: str, images: list[Path], maps: list[Path]) -> None:

@@ -53,6 +53,22 @@ FAULTS: dict[str, tuple[Edit, str]] = {
         r"1 ids of 'images' are used twice .*Number the images",
     ),
     "image ids in quotes": (strings, r"\d ids of 'images' .* whole numbers from 0, .*: '\d"),
+    "unknown category": (
+        lambda c: c["annotations"][0].update(category_id=77),
+        r"1 annotations .*category_id 77\. .*correct the ids",
+    ),
+    "unknown image": (
+        lambda c: c["annotations"][1].update(image_id=999),
+        r"1 annotations .*image_id 999\. .*remove these",
+    ),
+    "short box": (
+        lambda c: c["annotations"][0].update(bbox=[1, 2, 3]),
+        r"1 boxes are not \[x, y, width, height\]",
+    ),
+    "no box": (lambda c: c["annotations"][0].pop("bbox"), "'annotations' lacks bbox"),
+    "no crowd": (lambda c: c["annotations"][0].pop("iscrowd"), "'annotations' lacks iscrowd"),
+    "no file": (lambda c: c["images"][0].pop("file_name"), "'images' lacks file_name"),
+    "names for images": (lambda c: c.update(images=["a.jpg"]), "'images' lacks id, file_name"),
     "no height": (
         lambda c: c["images"][0].update(height=None),
         r"1 images have a width or height that is not a finite number: street_\d+\.jpg\. Write",
@@ -91,6 +107,14 @@ def test_what_training_cannot_use(coco: Path, name: str, split: str) -> None:
     (problem,) = findings.problems
     assert (problem.kind, problem.path) == ("entries", coco / split)
     assert f"{problem.path}: {problem.what}. {problem.remedy}" == str(error.value)
+
+
+@pytest.mark.parametrize("key", ["categories", "annotations"])
+def test_lists_without_an_entry(coco: Path, key: str) -> None:
+    """A results file, or one without annotations, would end in a KeyError."""
+    edited(coco / TRAIN, lambda content: content[key].clear())
+    with pytest.raises(UserError, match=rf"{TRAIN} has no entries under '{key}'"):
+        check_coco(coco, TRAIN, "train2017")
 
 
 def test_faults_of_several_kinds_are_all_named(coco: Path) -> None:
