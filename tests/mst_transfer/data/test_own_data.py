@@ -140,7 +140,7 @@ def test_a_photo_that_its_camera_turned_has_an_upright_map(pair: Path, orientati
     upright = LoadImageFromFile()({"img_path": str(photo)})["img"].shape[:2]
     assert upright == ((48, 64) if orientation < 5 else (64, 48))
     for size in ((48, 64), (64, 48)):
-        Image.fromarray(np.zeros(size, np.uint8)).save(label)
+        Image.fromarray(np.zeros(size, np.uint8)).save(label, exif=exif)  # a map is never turned
         findings, _ = prepare("pair", pair, classes=3)
         said = [problem.what for problem in findings.problems]
         if size == upright:
