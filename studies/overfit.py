@@ -43,7 +43,7 @@ def make_subset(source: Path, target: Path, photos: int = PHOTOS) -> list[dict[s
     Raises:
         UserError: The source is not in COCO's layout, or has fewer photographs.
     """
-    from mst_transfer.data.layouts import read_coco
+    from mst_transfer.data.coco_file import read_coco
 
     content = read_coco(source / "annotations/instances_train2017.json")
     images = sorted(content["images"], key=lambda image: image["id"])[:photos]

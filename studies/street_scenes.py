@@ -23,7 +23,7 @@ from pathlib import Path
 from mst_pretrain.checkpoints.storage import INITIAL, LATEST
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_transfer.comparison.rows import INIT_CFG
-from mst_transfer.data.layouts import check_cityscapes
+from mst_transfer.data.pair_rules import check_cityscapes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from studies.parts.arms import DINO, MST, Arm

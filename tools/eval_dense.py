@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg.randomness = dict(seed=args.seed)
     prepare(cfg, args)
 
-    from mst_transfer.data.layouts import cityscapes_present_classes
+    from mst_transfer.data.pair_rules import cityscapes_present_classes
     from mst_transfer.training.checks import check_training
 
     classes = cityscapes_present_classes(args.root, "train")

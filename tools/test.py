@@ -51,16 +51,15 @@ def main(argv: list[str] | None = None) -> None:
     from mst_transfer.comparison.record import ResultRecord
     from mst_transfer.evaluation.output import fresh_folder
     from mst_transfer.evaluation.report import write_metrics, write_report
-    from mst_transfer.evaluation.settings import check_metrics, use_our_metrics
+    from mst_transfer.evaluation.settings import use_our_metrics
     from mst_transfer.evaluation.speed import SpeedHook, speed_line
     from mst_transfer.evaluation.tta import TTAHook, use_tta
     from mst_transfer.training.checks import check_test
 
+    use_our_metrics(cfg, args.coco_library, args.out)
     on_first_rank(lambda: check_test(cfg))
     if args.out is not None:
         on_first_rank(lambda: fresh_folder(args.out))
-    use_our_metrics(cfg, args.coco_library, args.out)
-    on_first_rank(lambda: check_metrics(cfg))
     tta = args.tta or args.tta_scales is not None
     tta_model = use_tta(cfg, args.tta_scales) if tta else None
     speed = SpeedHook()

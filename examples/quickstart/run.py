@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mst_pretrain.data.files import check_image_folder
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError
-from mst_transfer.data import baselines, layouts
+from mst_transfer.data import baselines, coco_file, coco_rules, pair_rules
 from mst_transfer.evaluation.output import writable_folder
 
 from . import street
@@ -148,12 +148,12 @@ class Quickstart:
         images = self.images or coco / "train2017"
         count = check_image_folder(images)
         train = "annotations/instances_train2017.json"
-        layouts.check_coco(coco, train, "train2017")
-        things = layouts.coco_classes(coco / train)
-        layouts.check_coco(coco, "annotations/instances_val2017.json", "val2017", things)
+        coco_rules.check_coco(coco, train, "train2017")
+        things = coco_file.coco_classes(coco_file.read_coco(coco / train))
+        coco_rules.check_coco(coco, "annotations/instances_val2017.json", "val2017", things)
         for split in ("train", "val"):
-            layouts.check_cityscapes(cityscapes, split)
-        classes = layouts.cityscapes_present_classes(cityscapes, "train")
+            pair_rules.check_cityscapes(cityscapes, split)
+        classes = pair_rules.cityscapes_present_classes(cityscapes, "train")
         print(f"Pretraining images: {count} in {images}")
         print(
             f"Detection: {coco}, {len(things)} categories. Segmentation: {cityscapes}, {len(classes)} classes."

@@ -14,8 +14,9 @@ from torch import distributed
 
 from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
+from ..runtime.progress import Progress
 from .fetch import cache_folder
-from .files import find_fault, in_blocks, report_faults
+from .files import BLOCK, find_fault, in_threads, report_faults
 from .packed import PackedPaths
 
 VERDICT = "mst_images"  # key of the process group's store
@@ -99,9 +100,12 @@ def check_changed_files(paths: PackedPaths, origin: Path) -> None:
 
     whole: list[np.ndarray] = []
     faults: list[str] = []
-    for digests, found in in_blocks(look, len(paths)):
+    progress = Progress("looking at images", len(paths))
+    blocks = [range(start, min(start + BLOCK, len(paths))) for start in range(0, len(paths), BLOCK)]
+    for block, (digests, found) in zip(blocks, in_threads(look, blocks), strict=True):
         whole.append(digests)
         faults += found
+        progress.step(len(block))
     now = np.unique(np.concatenate(whole)) if whole else known
     if not np.array_equal(now, known):
         _write_digests(known_at, now)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024
 PNG_END = b"IEND\xaeB`\x82"
 SHOWN = 3
-BLOCK = 64  # files that one thread looks at in one go
+BLOCK = 64  # files that one thread looks at in one go, where a look takes less time than handing it over
+AHEAD = 4  # blocks per thread that are begun before their results are asked for
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def list_images(root: str | Path) -> list[Path]:
@@ -37,7 +40,7 @@ def image_names(root: str | Path) -> Iterator[str]:
         Names relative to ``root`` in the order of sorted paths: the same on every machine.
 
     Raises:
-        UserError: ``root`` is missing, is not a folder, or holds no image.
+        UserError: ``root`` is missing, is not a folder, or holds no image; or a folder below it cannot be listed.
     """
     root = Path(root)
     if not root.exists():
@@ -46,7 +49,7 @@ def image_names(root: str | Path) -> Iterator[str]:
         raise UserError(
             f"{root} is a file, but a folder of images is expected. Give the folder that holds it."
         )
-    names = _walk(str(root), "", {os.path.realpath(root)})
+    names = images_below(root)
     first = next(names, None)
     if first is None:
         wanted = " ".join(IMAGE_SUFFIXES)
@@ -57,21 +60,34 @@ def image_names(root: str | Path) -> Iterator[str]:
 
 def holds_image(root: str | Path) -> bool:
     """Whether there is an image below a folder; stops at the first."""
-    return next(_walk(str(root), "", {os.path.realpath(root)}), None) is not None
+    return next(images_below(root), None) is not None
+
+
+def images_below(root: str | Path) -> Iterator[str]:
+    """As :func:`image_names`, but a folder without an image yields nothing.
+
+    Raises:
+        UserError: ``root`` or a folder below it cannot be listed.
+    """
+    return _walk(str(root), "", {os.path.realpath(root)})
 
 
 def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
     """Images below ``root/below``; every folder is sorted by itself, so no list of all names is needed."""
     images: list[str] = []
     folders: list[str] = []
-    with suppress(OSError), os.scandir(os.path.join(root, below)) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                folders.append(entry.name)
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                images.append(entry.name)
+    here = os.path.join(root, below)
+    try:
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    folders.append(entry.name)
+                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                    images.append(entry.name)
+    except OSError as error:
+        raise unlistable(here, error) from error
     to_visit = set()
     for folder in sorted(folders):
         target = os.path.realpath(os.path.join(root, below, folder))
@@ -83,6 +99,14 @@ def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
             yield from _walk(root, f"{below}{name}{os.sep}", seen)
         else:
             yield below + name
+
+
+def unlistable(folder: str | Path, error: OSError) -> UserError:
+    """What to say of a folder that cannot be listed."""
+    return UserError(
+        f"Folder {folder} cannot be listed ({error.strerror or error}), so that its images would be left out. Allow "
+        "yourself to read it (chmod u+rx), or move it out of the images."
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -106,26 +130,43 @@ def check_image_files(paths: Sequence[str | Path] | PackedPaths) -> None:
     Raises:
         UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
     """
-
-    def look(block: range) -> list[str]:
-        return [f"{paths[i]} ({fault})" for i in block if (fault := find_fault(paths[i]))]
-
-    report_faults([fault for faults in in_blocks(look, len(paths)) for fault in faults], len(paths))
-
-
-def in_blocks(look: Callable[[range], T], total: int) -> Iterator[T]:
-    """What ``look`` returns for every block of 0 .. ``total`` - 1, in order; it runs in several threads."""
-    progress = Progress("looking at images", total)
-    blocks = [range(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
-    with checking_pool() as pool:
-        for block, result in zip(blocks, pool.map(look, blocks), strict=True):
-            progress.step(len(block))
-            yield result
+    progress = Progress("looking at images", len(paths))
+    faults = []
+    for path, fault in zip(paths, in_threads(find_fault, paths, block=BLOCK), strict=True):
+        progress.step(1)
+        if fault:
+            faults.append(f"{path} ({fault})")
+    report_faults(faults, len(paths))
 
 
-def checking_pool() -> ThreadPoolExecutor:
-    """Threads that wait for a disk or a network file system, not for each other."""
-    return ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1)))
+def in_threads(
+    function: Callable[[T], R], items: Iterable[T], workers: int | None = None, block: int = 1
+) -> Generator[R, None, None]:
+    """``function`` of each item, in order, in threads that wait for a disk or a network file system.
+
+    Only some blocks are under way at a time, so neither a million results nor large ones fill the memory. Close the
+    generator when stopping early: what waits is dropped then.
+
+    Args:
+        function: Called in several threads at a time.
+        items: Anything that can be iterated over.
+        workers: Threads; None: four per core, at most 16.
+        block: Items that a thread takes at a time.
+    """
+    workers = workers or min(16, 4 * (os.cpu_count() or 1))
+    waiting: deque[Future[list[R]]] = deque()
+    remaining = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while some := list(islice(remaining, block)):
+                waiting.append(pool.submit(lambda some: [function(item) for item in some], some))
+                if len(waiting) >= AHEAD * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def report_faults(faults: Sequence[str], total: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import UnusableImage, UserError
-from .files import checking_pool, find_encoded_fault, report_faults
+from .files import BLOCK, find_encoded_fault, in_threads, report_faults
 
 PREFIX = "hf:"
 SPEC = re.compile(r"hf:(?P<name>[^@#]+)(?:@(?P<split>[^#]+))?(?:#(?P<column>.+))?")
@@ -77,9 +77,8 @@ class HubSource:
 
     def check(self) -> None:
         """See :func:`find_encoded_fault`."""
-        with checking_pool() as pool:
-            found = pool.map(self._fault, range(len(self)))
-            faults = [f"{self.name(index)} ({fault})" for index, fault in enumerate(found) if fault]
+        found = in_threads(self._fault, range(len(self)), block=BLOCK)
+        faults = [f"{self.name(index)} ({fault})" for index, fault in enumerate(found) if fault]
         report_faults(faults, len(self))
 
     def _fault(self, index: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.errors import UserError
-from .files import image_names, visible
+from .files import image_names, unlistable, visible
 from .packed import PackedPaths
 
 
@@ -31,8 +31,15 @@ def number_classes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
 
 
 def class_names(root: Path) -> list[str]:
-    """The folders in ``root`` in sorted order, hidden ones left out."""
-    return sorted(visible(entry.name for entry in root.iterdir() if entry.is_dir()))
+    """The folders in ``root`` in sorted order, hidden ones left out.
+
+    Raises:
+        UserError: ``root`` cannot be listed.
+    """
+    try:
+        return sorted(visible(entry.name for entry in root.iterdir() if entry.is_dir()))
+    except OSError as error:
+        raise unlistable(root, error) from error
 
 
 def class_folders(root: str | Path) -> tuple[PackedPaths, np.ndarray, list[str]]:

@@ -15,7 +15,7 @@ import numpy as np
 from ..runtime.errors import UnusableImage, UserError
 from ..runtime.progress import Progress
 from .fetch import local_shards
-from .files import checking_pool, find_encoded_fault, first_of, report_faults
+from .files import BLOCK, find_encoded_fault, first_of, in_threads, report_faults
 from .labels import number_classes
 from .tar_index import index_tar
 
@@ -66,14 +66,13 @@ class ShardSource:
     def check(self) -> None:
         """See :func:`find_encoded_fault`; only some bytes of each member are read."""
         faults = []
-        with checking_pool() as pool:
-            for shard, path in enumerate(self.paths):
-                members = np.nonzero(self._shard == shard)[0]
-                with open(path, "rb") as file:
-                    found = pool.map(partial(self._fault, file.fileno()), members)
-                    faults += [
-                        f"{self.name(i)} ({fault})" for i, fault in zip(members, found, strict=True) if fault
-                    ]
+        for shard, path in enumerate(self.paths):
+            members = np.nonzero(self._shard == shard)[0]
+            with open(path, "rb") as file:
+                found = in_threads(partial(self._fault, file.fileno()), members, block=BLOCK)
+                faults += [
+                    f"{self.name(i)} ({fault})" for i, fault in zip(members, found, strict=True) if fault
+                ]
         report_faults(faults, len(self))
 
     def _fault(self, file: int, index: int) -> str:

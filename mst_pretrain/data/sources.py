@@ -144,7 +144,7 @@ def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
             return FileSource(*class_folders(folder), origin=folder)
         return FileSource(PackedPaths(image_names(folder), folder), origin=folder)
     except UserError:
-        if shards := shards_in(folder):
+        if (shards := shards_in(folder)) and not holds_image(folder):
             return ShardSource(shards, labelled)
         raise
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mst_pretrain.data.files import in_threads
 from mst_pretrain.runtime.errors import UserError
 
-from .layouts import CITYSCAPES_CLASSES, cityscapes_label_maps, read_coco
+from .coco_file import read_coco
+from .layouts import CITYSCAPES_CLASSES
+from .pair_rules import cityscapes_label_maps
 
 MAX_SIDE = 512  # of the prior; larger maps vote and are predicted through nearest neighbour
 MAX_BOXES = 3000  # per class; beyond this many, evenly spaced ones stand for all
@@ -80,10 +82,8 @@ def position_prior_miou(
 
 
 def _read_maps(paths: Sequence[Path], size: tuple[int, int] | None) -> Iterator[np.ndarray]:
-    """uint8 (height, width) maps in order, resized to ``size`` by nearest neighbour, few at a time."""
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for start in range(0, len(paths), 32):
-            yield from pool.map(partial(_read_map, size=size), paths[start : start + 32])
+    """uint8 (height, width) maps in order, resized to ``size`` by nearest neighbor, few at a time."""
+    return in_threads(partial(_read_map, size=size), paths)
 
 
 def _read_map(path: Path, size: tuple[int, int] | None) -> np.ndarray:

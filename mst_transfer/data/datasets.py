@@ -10,8 +10,7 @@ from mmseg.registry import DATASETS
 
 from mst_pretrain.runtime.errors import UserError
 
-from .folders import folder_pairs
-from .layouts import cityscapes_images
+from .layouts import cityscapes_images, folder_pairs
 
 
 @DATASETS.register_module()

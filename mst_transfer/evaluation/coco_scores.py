@@ -13,8 +13,9 @@ import numpy as np
 
 from mst_pretrain.runtime.errors import UserError
 
-from ..data.coco_faults import id_faults
-from ..data.layouts import read_coco
+from ..data.coco_file import read_coco
+from ..data.coco_rules import id_problems
+from ..data.problems import stop_at_first
 
 LIBRARIES = ("faster-coco-eval", "pycocotools")
 # The twelve numbers of COCO's evaluation, in its order (https://cocodataset.org/#detection-eval).
@@ -50,12 +51,10 @@ def load_ground_truth(ann_file: str | Path) -> dict[str, Any]:
     """Read instance annotations whose ids COCO's evaluation can use.
 
     Raises:
-        UserError: As :func:`read_coco`, or :func:`id_faults` finds some.
+        UserError: As :func:`read_coco`, or :func:`id_problems` finds one.
     """
     content = read_coco(ann_file)
-    faults = id_faults(content)
-    if faults:
-        raise UserError(f"{ann_file}: {faults[0]}")
+    stop_at_first(id_problems(Path(ann_file), content))
     return content
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
+from mst_pretrain.runtime.config import import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 
-from ..data.layouts import coco_classes
-from .coco_metric import category_ids_of
+from ..data.coco_rules import category_problems
+from ..data.problems import stop_at_first
 from .coco_scores import LIBRARIES, load_ground_truth, require_library
 from .label_images import cityscapes_label_ids
 
@@ -95,6 +96,7 @@ def use_our_metrics(cfg: Config, library: str | None, out_dir: str | None) -> No
     Raises:
         UserError: An option was given that no metric of the config takes.
     """
+    import_custom_modules(cfg)  # the type of the data set decides on the labels
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
     ours = [_ours(dict(evaluator)) for evaluator in evaluators]
     coco = [evaluator for evaluator in ours if evaluator["type"] == "MSTCocoMetric"]
@@ -130,16 +132,8 @@ def check_metrics(cfg: Config, split: str = "test") -> None:
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         if evaluator["type"] == "MSTCocoMetric":
             require_library(evaluator.get("library", LIBRARIES[0]))
-            content = load_ground_truth(evaluator["ann_file"])
-            classes, source = classes_of(cfg, f"{split}_dataloader"), evaluator["ann_file"]
-            category_ids_of(content, classes, source)
-            if classes and [name for name in coco_classes(source, content) if name in classes] != list(
-                classes
-            ):
-                raise UserError(
-                    f"{source} has the categories in another order than the classes of {cfg.filename}, and mmdet's "
-                    "labels follow the file's. Correct the file's order, or the classes'."
-                )
+            path, classes = Path(evaluator["ann_file"]), classes_of(cfg, f"{split}_dataloader")
+            stop_at_first(category_problems(path, load_ground_truth(path), classes))
 
 
 def _ours(evaluator: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from itertools import takewhile
@@ -11,7 +10,9 @@ from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
 
-from ..data.coco_faults import coco_faults
+from ..data.coco_file import read_coco
+from ..data.coco_rules import entry_problems
+from ..data.problems import stop_at_first
 from ..evaluation.coco_metric import category_ids_of
 
 # Of 1 to 90, the ids that COCO's instance annotations leave out (https://cocodataset.org).
@@ -24,16 +25,8 @@ def read_ids(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: It cannot be read, lacks one of them, or their entries cannot be used.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}). Give a COCO annotation file.") from error
-    for key in ("images", "categories"):
-        if not isinstance(content, dict) or not content.get(key):
-            raise UserError(f"{path} has no '{key}'. Give a COCO annotation file.")
-    faults = coco_faults({**content, "annotations": []}, masks=False)
-    if faults:
-        raise UserError(f"{path}: {faults[0]}")
+    content = read_coco(path, ("images", "categories"))
+    stop_at_first(entry_problems(Path(path), {**content, "annotations": []}, masks=False))
     return content
 
 

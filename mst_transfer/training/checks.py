@@ -15,12 +15,15 @@ from mst_pretrain.runtime.config import import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 
 from ..comparison.rows import INIT_CFG, problem_of
-from ..data import folders, layouts
+from ..data.coco_file import parsing_once
+from ..data.coco_rules import check_coco
+from ..data.pair_rules import check_cityscapes, check_folder_pair
 from ..evaluation.settings import check_metrics, classes_of, trained_classes
 
 Names = tuple[str, ...] | None
 
 
+@parsing_once()
 def check_training(cfg: Config) -> None:
     """Training and validation data, the pretrained weights, the classes.
 
@@ -39,8 +42,9 @@ def check_training(cfg: Config) -> None:
     check_metrics(cfg, "val")
 
 
+@parsing_once()
 def check_test(cfg: Config) -> None:
-    """Test data, and its classes against the model's and the checkpoint's.
+    """Test data, its classes against the model's and the checkpoint's, and the metrics.
 
     Raises:
         UserError: One of them is not as the config says.
@@ -59,6 +63,7 @@ def check_test(cfg: Config) -> None:
     where = f"{cfg.filename}: test_dataloader.dataset"
     remedy = "Set its metainfo.classes to the checkpoint's, or give a checkpoint of this config."
     _check_names(where, scored, cfg.load_from, trained, remedy)
+    check_metrics(cfg)
 
 
 def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: str) -> None:
@@ -104,14 +109,14 @@ def _check_data(cfg: Config, loader: str) -> None:
         return
     classes = classes_of(cfg, loader)
     if dataset.type == "CocoDataset":
-        layouts.check_coco(
+        check_coco(
             dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes, _needs_masks(cfg, loader)
         )
     elif dataset.type == "StreetSegmentation":
-        layouts.check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
+        check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
     elif dataset.type == "FolderSegmentation":
         root, prefix = Path(dataset.get("data_root") or ""), dataset.data_prefix
-        folders.check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
+        check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
     if classes:
         _check_classes(cfg, loader, len(classes))
 

@@ -17,15 +17,15 @@ from pycocotools.coco import COCO
 from examples.quickstart import street
 from examples.quickstart.street_scenes import LOOKS
 from examples.quickstart.street_things import MIN_PIXELS, THINGS, render
+from mst_pretrain.data.files import check_image_folder
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_transfer.data.baselines import cityscapes_position_prior, coco_frequent_box
-from mst_transfer.data.layouts import (
+from mst_transfer.data.coco_file import coco_classes, read_coco
+from mst_transfer.data.coco_rules import check_coco
+from mst_transfer.data.pair_rules import (
     check_cityscapes,
-    check_coco,
-    check_image_folder,
     cityscapes_label_maps,
     cityscapes_present_classes,
-    coco_classes,
 )
 
 TRAIN, VAL = 40, 12
@@ -94,7 +94,7 @@ def test_layouts_pass_the_checks(scenes: Path) -> None:
             *("road", "sidewalk", "building", "vegetation", "sky"),
             *("person", "car", "truck", "bus", "bicycle"),
         )
-    assert coco_classes(scenes / "coco/annotations/instances_val2017.json") == tuple(THINGS)
+    assert coco_classes(read_coco(scenes / "coco/annotations/instances_val2017.json")) == tuple(THINGS)
 
 
 def test_instances_agree_with_label_maps(scenes: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -10,13 +9,11 @@ from pathlib import Path
 
 from mst_pretrain.runtime.atomic import write_json
 
-from .. import layouts
+from ..reading import Reader, Record, need_folder
 from .coco import prepare_coco
-from .findings import Findings
+from .findings import Findings, Task
 from .imagenet import prepare_imagenet
 from .segmentation import prepare_cityscapes, prepare_pair
-from .task import Task
-from .verify import Record, Verifier
 
 SUMMARY, RECORD = "prepare_data.json", "prepare_data.verified.jsonl"
 CHECKS: dict[str, Callable[[Task], None]] = {
@@ -54,14 +51,14 @@ def prepare(
         What was found, and the summary's path.
 
     Raises:
-        UserError: ``root`` is no folder, or nothing can be written to ``out``.
+        UserError: ``root`` is not a folder, or nothing can be written to ``out``.
     """
     root, started = Path(root), time.monotonic()
-    layouts.need_folder(root, "the data root")
+    need_folder(root, "the data root")
     target = Path(out) if out is not None else root
     record = Record(target / RECORD, root)
-    verifier = Verifier(record, workers or min(16, 4 * (os.cpu_count() or 1)))
-    task = Task(root, target, any_count, classes, boxes_only, verifier)
+    reader = Reader(record, workers)
+    task = Task(root, target, any_count, classes, boxes_only, reader)
     try:
         CHECKS[kind](task)
     finally:
@@ -73,8 +70,8 @@ def prepare(
             "root": str(root),
             "official_counts": not any_count,
             **task.findings.as_dict(),
-            "files_read": verifier.read,
-            "files_unchanged": verifier.unchanged,
+            "files_read": reader.read,
+            "files_unchanged": reader.unchanged,
             "seconds": round(time.monotonic() - started, 1),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },

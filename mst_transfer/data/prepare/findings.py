@@ -1,77 +1,24 @@
-"""What the preparation of a data set found: problems with their remedies, on the screen and in a summary file."""
+"""What the preparation of a data set works with and finds: problems with their remedies, for screen and summary."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
 
+from ..problems import KINDS, Problem
+from ..reading import Reader
+
 SHOWN_PER_KIND = 5
-
-KINDS = {  # what is said of a kind of problem, and how it is mended
-    "missing split": (
-        "parts of the data set are missing",
-        "Unpack the archive named beside each, or correct the data root.",
-    ),
-    "wrong count": (
-        "counts are not the official ones",
-        "Unpack the archives again; if this is a set of your own, say so: --any-count.",
-    ),
-    "unusable file": (
-        "files are truncated or cannot be decoded",
-        "Copy or unpack them again, or remove them and their labels.",
-    ),
-    "absent image": (
-        "images named by a JSON are not there",
-        "Copy or unpack them again, or remove their entries from the JSON.",
-    ),
-    "image size": (
-        "images are of another size than the JSON says",
-        "Use the images that were annotated, or correct the JSON.",
-    ),
-    "entries": ("entries of a JSON cannot be used", "See each."),
-    "no area": (
-        "files have annotations of area 0 whose box is larger; training leaves them out",
-        "Write each object's 'area' in pixels: its mask's, or its box's.",
-    ),
-    "box outside": (
-        "boxes reach out of their image by more than a pixel",
-        "Correct or remove these annotations.",
-    ),
-    "no label map": (
-        "images have no label map",
-        "Unpack the labels again, or remove these images.",
-    ),
-    "polygons": (
-        "polygons cannot be drawn",
-        "Unpack gtFine_trainvaltest.zip again.",
-    ),
-    "label map size": (
-        "label maps are of another size than their image",
-        "Resize the map with nearest neighbour, or replace it.",
-    ),
-    "unknown id": (
-        "label maps have ids beyond the classes",
-        "Write pixels of no class as 255; Cityscapes: delete the file and run this again, it is drawn anew.",
-    ),
-    "layout": ("parts cannot be used", "See each."),
-}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One fault: its kind (a key of ``KINDS``), the file or folder, and what is wrong with it."""
-
-    kind: str
-    path: Path
-    what: str
 
 
 @dataclass
 class Findings:
-    """Problems, notes on what is no problem, and the numbers of each split."""
+    """Problems, notes on what is not a problem, and the numbers of each split."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -81,15 +28,21 @@ class Findings:
         """Keep a problem."""
         self.problems.append(Problem(kind, path, what))
 
-    def add_faults(self, faults: dict[Path, tuple[str, ...]]) -> None:
-        """Keep the files that cannot be used."""
-        for path, reasons in faults.items():
-            for what in reasons:
-                self.add("unusable file", path, what)
+    def take(self, path: Path, problems: Iterable[Problem]) -> list[Problem]:
+        """Keep and return all problems; an error that ends their iteration is the last of them, of ``path``."""
+        before = len(self.problems)
+        with self.keeping(path):
+            for problem in problems:
+                self.problems.append(problem)
+        return self.problems[before:]
 
-    def add_error(self, path: Path, error: UserError) -> None:
-        """Keep the message of a check that stopped at its first fault."""
-        self.add("layout", path, str(error))
+    @contextmanager
+    def keeping(self, path: Path) -> Iterator[None]:
+        """An error that ends the block becomes a problem of ``path``."""
+        try:
+            yield
+        except UserError as error:
+            self.add("layout", path, str(error))
 
     def expect(self, path: Path, found: int, expected: int | None, of: str) -> None:
         """Compare a count with the official one, if there is one."""
@@ -100,12 +53,15 @@ class Findings:
         """What a person reads: at most five problems of a kind, the rest is in the summary."""
         lines = [f"{name}: {_numbers(numbers)}" for name, numbers in self.splits.items()]
         lines += [f"note: {note}" for note in self.notes]
-        for kind, (title, remedy) in KINDS.items():
+        for kind, (title, _) in KINDS.items():
             mine = [problem for problem in self.problems if problem.kind == kind]
             if not mine:
                 continue
-            lines.append(f"error: {title} ({len(mine)}). {remedy}")
-            lines += [f"  {problem.path}: {problem.what}" for problem in mine[:SHOWN_PER_KIND]]
+            shared = mine[0].remedy if len({problem.remedy for problem in mine}) == 1 else "See each."
+            lines.append(f"error: {title} ({len(mine)}). {shared}".rstrip())
+            for problem in mine[:SHOWN_PER_KIND]:
+                own = f". {problem.remedy}" if problem.remedy != shared else ""
+                lines.append(f"  {problem.path}: {problem.what}{own}")
             if len(mine) > SHOWN_PER_KIND:
                 lines.append(f"  and {len(mine) - SHOWN_PER_KIND} more, all in {summary}")
         return lines
@@ -116,10 +72,37 @@ class Findings:
             "splits": self.splits,
             "notes": self.notes,
             "problems": [
-                {"kind": p.kind, "path": str(p.path), "what": p.what, "remedy": KINDS[p.kind][1]}
+                {"kind": p.kind, "path": str(p.path), "what": p.what, "remedy": p.remedy}
                 for p in self.problems
             ],
         }
+
+
+@dataclass
+class Task:
+    """One run.
+
+    Args:
+        root: The data set.
+        out: Folder of what is written: the summary, the record and new label maps; ``root`` unless given.
+        any_count: The set is not the official one: any number of images and classes, no test split needed.
+        classes: Number of classes of a pair of folders.
+        boxes_only: COCO's annotations need no masks.
+        reader: Reads the files.
+        findings: Filled by the checks.
+    """
+
+    root: Path
+    out: Path
+    any_count: bool
+    classes: int
+    boxes_only: bool
+    reader: Reader
+    findings: Findings = field(default_factory=Findings)
+
+    def expected(self, counts: dict[str, int], split: str) -> int | None:
+        """The official count, unless the set is another."""
+        return None if self.any_count else counts[split]
 
 
 def _numbers(numbers: dict[str, Any]) -> str:

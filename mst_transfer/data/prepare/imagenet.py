@@ -9,8 +9,8 @@ from mst_pretrain.data.labels import class_names
 from mst_pretrain.data.shards import ShardSource
 from mst_pretrain.runtime.errors import UserError
 
-from .task import Task
-from .verify import whole_image, whole_shard
+from ..reading import whole_shard
+from .findings import Task
 
 IMAGENET_COUNTS = {"train": 1281167, "val": 50000}
 IMAGENET_CLASSES = 1000
@@ -43,26 +43,21 @@ def prepare_imagenet(task: Task) -> None:
 def _class_folders(task: Task, split: str, folder: Path) -> tuple[int, list[str]]:
     images, classes = [], class_names(folder)
     if not classes:
-        task.findings.add(
-            "layout", folder, f"has no class folders. Sort the images into {folder}/CLASS/IMAGE."
-        )
+        what = f"has no class folders. Sort the images into {folder}/CLASS/IMAGE."
+        task.findings.add("layout", folder, what)
     for name in classes:
-        try:
+        with task.findings.keeping(folder / name):
             images += list_images(folder / name)
-        except UserError as error:
-            task.findings.add_error(folder / name, error)
-    _, faults = task.verifier.read_all(f"{split} images", images, whole_image)
-    task.findings.add_faults(faults)
+    task.findings.take(folder, task.reader.images(f"{split} images", images))
     return len(images), classes
 
 
 def _shards(task: Task, split: str, shards: list[Path]) -> tuple[int, list[str]]:
-    counts, faults = task.verifier.read_all(f"{split} shards", shards, whole_shard)
-    task.findings.add_faults(faults)
+    problems = task.findings.take(task.root, task.reader.look_at(f"{split} shards", shards, whole_shard))
     try:
         source = ShardSource(shards, labelled=True)
-    except UserError as error:  # a damaged shard is among the faults already
-        if not faults:
-            task.findings.add_error(task.root, error)
-        return sum(count for (count,) in counts.values()), []
+    except UserError as error:  # a damaged shard is among the problems already
+        if not problems:
+            task.findings.add("layout", task.root, str(error))
+        return sum(task.reader.facts.get(path, [0])[0] for path in shards), []
     return len(source), source.classes

@@ -10,11 +10,13 @@ from cityscapesscripts.helpers.annotation import Annotation
 from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
+from mst_pretrain.data.files import in_threads
 from mst_pretrain.runtime.atomic import replacing
 from mst_pretrain.runtime.progress import Progress
 
 from ..layouts import LABEL_TAIL
-from .verify import Unusable, Verifier
+from ..problems import Problem
+from ..reading import Unusable
 
 POLYGONS_TAIL = "_gtFine_polygons.json"
 
@@ -25,11 +27,11 @@ def polygons_of(label_map: Path, polygons_root: Path, labels_root: Path) -> Path
     return polygons_root / label_map.parent.relative_to(labels_root) / name
 
 
-def convert_all(verifier: Verifier, jobs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path, str]]:
-    """Write the label map of each (polygons, label map) in parallel, with progress.
+def convert_all(jobs: Sequence[tuple[Path, Path]], workers: int | None) -> Iterator[Problem]:
+    """Write the label map of each (polygons, label map) in threads, with progress.
 
     Yields:
-        Polygons, label map, and why they could not be drawn or an empty string.
+        The polygons that could not be drawn.
 
     Raises:
         UserError: A map cannot be written.
@@ -43,9 +45,10 @@ def convert_all(verifier: Verifier, jobs: Sequence[tuple[Path, Path]]) -> Iterat
         return ""
 
     progress = Progress("converting polygons to labelTrainIds", len(jobs))
-    with closing(verifier.each(attempt, jobs)) as attempts:
-        for (polygons, label_map), why in progress.over(zip(jobs, attempts, strict=True)):
-            yield polygons, label_map, why
+    with closing(in_threads(attempt, jobs, workers)) as attempts:
+        for (polygons, _), why in progress.over(zip(jobs, attempts, strict=True)):
+            if why:
+                yield Problem("polygons", polygons, why)
 
 
 def convert(polygons: Path, label_map: Path) -> None:

@@ -172,6 +172,24 @@ def test_a_folder_is_not_listed_twice(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(scanned) == 2 and scanned[1].rstrip("/").endswith("a")
 
 
+@pytest.mark.parametrize("block", [1, 3])
+def test_threads_keep_the_order_and_stop_early(block: int) -> None:
+    """Results would belong to other files, a million of them fill the memory, or an interruption wait for them all."""
+    begun: list[int] = []
+
+    def square(number: int) -> int:
+        begun.append(number)
+        time.sleep(0.001 * (number % 3))
+        return number * number
+
+    assert list(files.in_threads(square, range(50), 4, block)) == [number * number for number in range(50)]
+    begun.clear()
+    results = files.in_threads(square, range(10_000), 2, block)
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    results.close()
+    assert len(begun) <= (files.AHEAD * 2 + 5) * block
+
+
 def work(folder: Path, rank: int) -> None:
     """One of two processes whose collectives end after two seconds, on a check that takes four."""
     torch.distributed.init_process_group(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +62,28 @@ def test_links_do_not_multiply_images(tmp_path: Path) -> None:
     source = open_source(tmp_path / "images")
     names = [Path(source.name(index)).relative_to(tmp_path / "images") for index in range(len(source))]
     assert names == [Path("a.jpg"), Path("b/c.jpg"), Path("x/d.jpg")]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_folder_that_cannot_be_listed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labelled: bool
+) -> None:
+    """A run would train without the images of a folder that it may not read, and not say so."""
+    scandir, closed = os.scandir, tmp_path / "images/cat/closed"
+    photo(tmp_path / "images/cat/a.jpg")
+    photo(closed / "b.jpg")
+
+    def refuse(path: str) -> Any:
+        if Path(path) == closed:  # permissions do not stop the superuser
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=rf"Folder {closed}/? cannot be listed \(Permission denied\).*chmod"):
+        open_source(tmp_path / "images", labelled)
+    (tmp_path / "images/other.tar").write_bytes(b"")  # must not be taken in place of the images
+    with pytest.raises(UserError, match="cannot be listed"):
+        open_source(tmp_path / "images", labelled)
 
 
 def test_list_of_paths_and_labels(tmp_path: Path) -> None:

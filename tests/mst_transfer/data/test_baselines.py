@@ -13,7 +13,7 @@ from PIL import Image
 
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data.baselines import frequent_box_map, position_prior_miou
-from mst_transfer.data.layouts import cityscapes_label_maps
+from mst_transfer.data.pair_rules import cityscapes_label_maps
 
 
 def write_maps(folder: Path, *maps: list[list[int]] | np.ndarray) -> list[Path]:

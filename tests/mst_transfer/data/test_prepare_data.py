@@ -18,7 +18,8 @@ from PIL import Image
 
 from mst_pretrain.runtime.errors import run_cli
 from examples.quickstart import street
-from mst_transfer.data.prepare import RECORD, SUMMARY, verify
+from mst_transfer.data import reading
+from mst_transfer.data.prepare import RECORD, SUMMARY
 
 TOOL = Path(__file__).parents[3] / "tools/prepare_data.py"
 SET_SIZES = {"train": 3, "val": 2}
@@ -157,7 +158,7 @@ def test_json_names_an_absent_file(data: Path, run: Run) -> None:
     )
     code, said, summary = run("coco", root, "--any-count")
     assert (code, kinds(summary)) == (2, ["absent image"])
-    assert f"{root / 'train2017/gone.jpg'}: named by {path}" in said and "remove their entries" in said
+    assert f"{root / 'train2017/gone.jpg'}: is not there, but {path} names it" in said and "remove their entries" in said
 
 
 def test_boxes_and_sizes_of_a_json(data: Path, run: Run) -> None:
@@ -215,7 +216,7 @@ def test_label_map_of_another_size_or_with_unknown_ids(
     assert (code, kinds(summary)) == (2, ["label map size", "unknown id"])
     assert f"{first}: is 48x60 (height x width), its image" in said and "is 48x64" in said
     assert f"{second}: has the unknown id 19 (all: [19]); ids are 0..18 and 255" in said
-    assert "Resize the map with nearest neighbour" in said and "as 255" in said
+    assert "Resize the map with nearest neighbor" in said and "as 255" in said
 
 
 def test_label_ids_of_another_size(data: Path, run: Run) -> None:
@@ -289,7 +290,7 @@ def test_many_problems_are_bounded_on_the_screen(data: Path, run: Run) -> None:
 def test_unchanged_files_are_not_read_again(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an interruption hours of reading would start anew, or a file that changed since would pass unread."""
     root, opened = data / "coco", []
-    decode = verify.to_rgb
+    decode = reading.to_rgb
 
     def interrupted(encoded: bytes) -> Image.Image:
         opened.append(encoded)
@@ -297,7 +298,7 @@ def test_unchanged_files_are_not_read_again(data: Path, run: Run, monkeypatch: p
             raise KeyboardInterrupt
         return decode(encoded)
 
-    monkeypatch.setattr(verify, "to_rgb", interrupted)
+    monkeypatch.setattr(reading, "to_rgb", interrupted)
     code, said, summary = run("coco", root, "--any-count", "--workers", "1")
     assert code == 130 and "run the same command again" in said and summary == {}
     with open(root / RECORD, "a") as record:
@@ -369,7 +370,7 @@ def test_bad_polygons_are_named(polygons: Path, run: Run) -> None:
 
 def test_out_leaves_the_data_alone_and_is_a_data_root(polygons: Path, run: Run, tmp_path: Path) -> None:
     """Data that may only be read could not be prepared, or the maps made elsewhere not be trained on."""
-    from mst_transfer.data.layouts import check_cityscapes
+    from mst_transfer.data.pair_rules import check_cityscapes
 
     kept = sorted((polygons / "gtFine/val/street").glob("*.json"))[0]
     drawn = kept.with_name(kept.name.replace("polygons.json", "labelTrainIds.png"))

@@ -176,7 +176,7 @@ def test_annotation_ids_must_be_countable(tmp_path: Path) -> None:
     for number in (0, 2, "7"):
         truth["annotations"][0]["id"] = number
         path.write_text(json.dumps(truth))
-        with pytest.raises(UserError, match=r"truth\.json.*number the annotations 1, 2, 3"):
+        with pytest.raises(UserError, match=r"truth\.json.*Number the annotations 1, 2, 3"):
             load_ground_truth(path)
 
 

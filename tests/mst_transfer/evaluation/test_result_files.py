@@ -128,7 +128,7 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(probe, "load_trunk", lambda *_: (None, origin))
     for name in ("put_backbone", "put_classes", "on_first_rank"):
         monkeypatch.setattr(probe, name, lambda *_: None)
-    monkeypatch.setattr("mst_transfer.data.layouts.cityscapes_present_classes", lambda *_: ("road",))
+    monkeypatch.setattr("mst_transfer.data.pair_rules.cityscapes_present_classes", lambda *_: ("road",))
     out = tmp_path / "dense.json"
     probe.main(["data", "--checkpoint", "a.pth", "--config", str(tmp_path / "probe.py"), "--out", str(out)])
     result = json.loads(out.read_text())

@@ -74,9 +74,9 @@ def test_unusable_annotations_are_found_before_the_test(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     cfg = config("coco/mask_rcnn_mst.py", dict(type="MSTCocoMetric", ann_file=str(path)))
     for classes, ids, message in (
-        (("car", "dog"), 1, "'dog'"),
-        (("person", "car"), 1, "another order"),
-        (("car", "person"), 0, "number the annotations"),
+        (("car", "dog"), 1, "has no category dog"),
+        (("person", "car"), 1, "must have the same order"),
+        (("car", "person"), 0, "Number the annotations"),
     ):
         cfg.test_dataloader.dataset.metainfo = dict(classes=classes)
         content["annotations"] = [{"id": ids}]

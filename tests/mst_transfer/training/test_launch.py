@@ -12,7 +12,7 @@ import torch
 from examples.quickstart import street
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
-from mst_transfer.data import layouts
+from mst_transfer.data import coco_file, layouts
 from mst_transfer.training.checks import check_test, check_training
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -59,7 +59,9 @@ def test_good_settings_pass(root: Path) -> None:
 def test_both_splits_are_checked_before_training(root: Path, split: str) -> None:
     """A broken validation set would end a run after its first epoch."""
     lose_an_image(root, split)
-    with pytest.raises(UserError, match=rf"instances_{split}2017.json names 1 images"):
+    with pytest.raises(
+        UserError, match=rf"{split}2017/\S+: is not there, but .*instances_{split}2017.json names it"
+    ):
         check_training(detection(root))
 
 
@@ -71,6 +73,49 @@ def test_the_test_split_is_checked_before_testing(root: Path) -> None:
     with pytest.raises(UserError, match=r"other\.json does not exist"):
         check_test(cfg)
     check_test(detection(root))
+
+
+@pytest.mark.parametrize(("start", "parsed"), [(check_training, ["train", "val"]), (check_test, ["val"])])
+def test_a_start_parses_each_json_once(
+    root: Path, start: Any, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every check would parse COCO's annotations anew, or they would fill the memory during the run."""
+    texts: list[str] = []
+    loads = json.loads
+
+    def counted(text: str) -> Any:
+        texts.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(json, "loads", counted)
+    cfg = detection(root)
+    texts.clear()
+    start(cfg)
+    folder = root / "data/coco/annotations"
+    files = {split: (folder / f"instances_{split}2017.json").read_text() for split in ("train", "val")}
+    assert [split for text in texts for split in files if files[split] == text] == parsed
+    assert coco_file._kept is None
+
+
+def test_a_json_that_changed_is_parsed_again(root: Path) -> None:
+    """A file that was corrected would still be refused, or a broken one accepted, as it was before."""
+    path = root / "data/coco/annotations/instances_val2017.json"
+    with coco_file.parsing_once():
+        first = coco_file.read_coco(path)
+        assert coco_file.read_coco(path) is first
+        path.write_text(json.dumps({**first, "images": first["images"] * 2}))
+        assert len(coco_file.read_coco(path)["images"]) == 2 * len(first["images"])
+
+
+def test_what_only_costs_an_object_stops_no_training(root: Path) -> None:
+    """Data that mmdet trains on, with a box over the edge or an object without an area, would be refused."""
+    path = root / "data/coco/annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    first, second = content["annotations"][:2]
+    first["bbox"][0] = -9.0
+    second["area"] = 0
+    path.write_text(json.dumps(content))
+    check_training(detection(root))
 
 
 @pytest.mark.parametrize("heads", [4, 6, 80])
@@ -106,7 +151,7 @@ def test_segmentation_data(root: Path) -> None:
     }
     check_training(load_config(CONFIGS / "cityscapes/upernet_mst.py", options))
     next((root / "data/cityscapes/gtFine/val").rglob("*labelTrainIds.png")).unlink()
-    with pytest.raises(UserError, match=r"1 of 1 images in .*val have no label map"):
+    with pytest.raises(UserError, match=r"gtFine/val/\S+labelTrainIds\.png: does not exist"):
         check_training(load_config(CONFIGS / "cityscapes/upernet_mst.py", options))
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from mst_pretrain.runtime.errors import UserError
-from mst_transfer.data import layouts
 from examples.quickstart import street
-from mst_transfer.data.coco_faults import coco_faults
+from mst_transfer.data.coco_rules import check_coco, entry_problems
 from mst_transfer.data.prepare import prepare
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -43,17 +42,37 @@ def strings(content: dict[str, Any]) -> None:
 FAULTS: dict[str, tuple[Edit, str]] = {
     "annotation id 0": (
         lambda c: c["annotations"][0].update(id=0),
-        r"1 ids of 'annotations' .* whole numbers from 1: 0\. .*number the annotations 1, 2, 3",
+        r"1 ids of 'annotations' .* whole numbers from 1, .*: 0\. Number the annotations 1, 2, 3",
     ),
     "annotation id twice": (
         lambda c: [a.update(id=7) for a in c["annotations"][:3]],
-        r"1 ids of 'annotations' are used twice .*: 7\.",
+        r"1 ids of 'annotations' are used twice .*: 7\. ",
     ),
     "image id twice": (
         lambda c: c["images"].append(dict(c["images"][0])),
-        r"1 ids of 'images' are used twice .*number the images",
+        r"1 ids of 'images' are used twice .*Number the images",
     ),
-    "image ids in quotes": (strings, r"\d ids of 'images' .* whole numbers from 0: '\d"),
+    "image ids in quotes": (strings, r"\d ids of 'images' .* whole numbers from 0, .*: '\d"),
+    "unknown category": (
+        lambda c: c["annotations"][0].update(category_id=77),
+        r"1 annotations .*category_id 77\. .*correct the ids",
+    ),
+    "unknown image": (
+        lambda c: c["annotations"][1].update(image_id=999),
+        r"1 annotations .*image_id 999\. .*remove these",
+    ),
+    "short box": (
+        lambda c: c["annotations"][0].update(bbox=[1, 2, 3]),
+        r"1 boxes are not \[x, y, width, height\]",
+    ),
+    "no box": (lambda c: c["annotations"][0].pop("bbox"), "'annotations' lacks bbox"),
+    "no crowd": (lambda c: c["annotations"][0].pop("iscrowd"), "'annotations' lacks iscrowd"),
+    "no file": (lambda c: c["images"][0].pop("file_name"), "'images' lacks file_name"),
+    "names for images": (lambda c: c.update(images=["a.jpg"]), "'images' lacks id, file_name"),
+    "no height": (
+        lambda c: c["images"][0].update(height=None),
+        r"1 images have a width or height that is not a finite number: street_\d+\.jpg\. Write",
+    ),
     "no number in a box": (
         lambda c: c["annotations"][1].update(bbox=[1.0, float("nan"), 5.0, 5.0]),
         r"1 boxes are not .* finite .*: annotation \d+ -> bbox \[1\.0, nan, 5\.0, 5\.0\]\. Correct",
@@ -82,12 +101,20 @@ def test_what_training_cannot_use(coco: Path, name: str, split: str) -> None:
     edit, message = FAULTS[name]
     edited(coco / split, edit)
     with pytest.raises(UserError, match=message) as error:
-        layouts.check_coco(coco, split, split[22:-5], masks=True)
+        check_coco(coco, split, split[22:-5], masks=True)
     assert str(error.value).startswith(f"{coco / split}: ")
     findings, _ = prepare("coco", coco, any_count=True)
     (problem,) = findings.problems
     assert (problem.kind, problem.path) == ("entries", coco / split)
-    assert f"{problem.path}: {problem.what}" == str(error.value)
+    assert f"{problem.path}: {problem.what}. {problem.remedy}" == str(error.value)
+
+
+@pytest.mark.parametrize("key", ["categories", "annotations"])
+def test_lists_without_an_entry(coco: Path, key: str) -> None:
+    """A results file, or one without annotations, would end in a KeyError."""
+    edited(coco / TRAIN, lambda content: content[key].clear())
+    with pytest.raises(UserError, match=rf"{TRAIN} has no entries under '{key}'"):
+        check_coco(coco, TRAIN, "train2017")
 
 
 def test_faults_of_several_kinds_are_all_named(coco: Path) -> None:
@@ -97,15 +124,15 @@ def test_faults_of_several_kinds_are_all_named(coco: Path) -> None:
         for name in ("no number in a box", "category name twice", "empty mask"):
             FAULTS[name][0](content)
 
-    found = coco_faults(edited(coco / TRAIN, edit), masks=True)
-    assert [fault.split()[1] for fault in found] == ["category", "boxes", "annotations"]
+    found = entry_problems(coco / TRAIN, edited(coco / TRAIN, edit), masks=True)
+    assert [problem.what.split()[1] for problem in found] == ["category", "boxes", "annotations"]
 
 
 def test_boxes_without_masks_suffice_for_boxes(coco: Path) -> None:
     """Data sets that only have boxes could not be prepared, or trained on with a config of boxes."""
     for split in (TRAIN, VAL):
         edited(coco / split, lambda content: [a.pop("segmentation") for a in content["annotations"]])
-    assert layouts.check_coco(coco, TRAIN, "train2017") == 2
+    assert check_coco(coco, TRAIN, "train2017") == 2
     findings, _ = prepare("coco", coco, any_count=True, boxes_only=True)
     assert findings.problems == []
 
@@ -118,7 +145,7 @@ def test_run_lengths_are_masks(coco: Path) -> None:
         for annotation, rle in zip(content["annotations"], rles, strict=False):
             annotation.update(segmentation=rle, iscrowd=1)
 
-    assert coco_faults(edited(coco / TRAIN, edit), masks=True) == []
+    assert list(entry_problems(coco / TRAIN, edited(coco / TRAIN, edit), masks=True)) == []
 
 
 def test_areas_of_zero_are_a_problem(coco: Path) -> None:
@@ -148,13 +175,13 @@ def test_areas_of_zero_are_a_problem(coco: Path) -> None:
 def test_nothing_left_to_train_on(coco: Path, change: dict[str, Any]) -> None:
     """A run would train for days on no object and end with code 0 and mAP 0."""
     edited(coco / TRAIN, lambda content: [a.update(change) for a in content["annotations"][1:]])
-    assert layouts.check_coco(coco, TRAIN, "train2017") == 2  # one object is left
+    assert check_coco(coco, TRAIN, "train2017") == 2  # one object is left
     content = edited(coco / TRAIN, lambda content: content["annotations"][0].update(change))
     count = len(content["annotations"])
     with pytest.raises(
         UserError, match=rf"no object to train on .*of {count} annotations {count} are"
     ) as error:
-        layouts.check_coco(coco, TRAIN, "train2017")
+        check_coco(coco, TRAIN, "train2017")
     assert str(coco / TRAIN) in str(error.value) and "Write each object's 'area'" in str(error.value)
 
 
@@ -166,4 +193,4 @@ def test_no_object_of_the_classes(coco: Path) -> None:
 
     edited(coco / TRAIN, edit)
     with pytest.raises(UserError, match=r"no object to train on .* 0 are of the classes trained"):
-        layouts.check_coco(coco, TRAIN, "train2017", ["tram"])
+        check_coco(coco, TRAIN, "train2017", ["tram"])

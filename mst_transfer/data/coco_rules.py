@@ -1,0 +1,297 @@
+"""The rules of a COCO file, each a function over the parsed file: what training or evaluation could not use."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress, zip_longest
+from pathlib import Path
+from typing import Any
+
+from mst_pretrain.data.files import BLOCK, first_of, in_threads
+
+from .coco_file import LISTS, coco_classes, read_coco
+from .problems import Problem, stop_at_first
+from .reading import Reader, need_folder
+
+FIELDS = {
+    "images": ("id", "file_name", "height", "width"),
+    "categories": ("id", "name"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+}
+BOX_SLACK = 1.0  # pixels: COCO's own boxes are rounded
+
+Content = dict[str, Any]  # of read_coco
+Faults = Iterator[tuple[str, str]]  # what is wrong with entries, with number and first examples; the remedy
+
+
+def check_coco(
+    root: str | Path,
+    ann_file: str | Path,
+    img_prefix: str | Path,
+    classes: Sequence[str] | None = None,
+    masks: bool = False,
+) -> int:
+    """Check one COCO split before a training or a test, and print which categories are left out.
+
+    Args:
+        root: Data root, which ``ann_file`` and ``img_prefix`` are relative to.
+        ann_file: Instance JSON, e.g. ``annotations/instances_train2017.json``.
+        img_prefix: Image folder, e.g. ``train2017``.
+        classes: See :func:`coco_problems`.
+        masks: See :func:`coco_problems`.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: A folder is missing, or :func:`coco_problems` finds a problem.
+    """
+    path, folder = Path(root, ann_file), Path(root, img_prefix)
+    need_folder(Path(root), "the COCO data root")
+    need_folder(folder, "the image folder of this split")
+    content = read_coco(path)
+    stop_at_first(coco_problems(path, content, folder, Reader(), classes, masks))
+    own = coco_classes(content)
+    left_out = [name for name in own if classes and name not in classes]
+    if left_out:
+        print(
+            f"{path}: {len(left_out)} of {len(own)} categories are not trained: {first_of(left_out)}",
+            flush=True,
+        )
+    return len(content["images"])
+
+
+def coco_problems(
+    path: Path,
+    content: Content,
+    folder: Path,
+    reader: Reader,
+    classes: Sequence[str] | None = None,
+    masks: bool = False,
+) -> Iterator[Problem]:
+    """Problems of one COCO split: those of the entries first, then those of the files that they name.
+
+    Args:
+        path: The JSON.
+        content: What :func:`read_coco` read.
+        folder: Where the images are.
+        reader: Looks at the images; a thorough one also finds images of another size than the JSON says.
+        classes: Names by label, a subset of the categories; None: all of them.
+        masks: Every annotation must have one.
+    """
+    problems = list(entry_problems(path, content, masks))
+    yield from problems
+    if problems:  # the rules below rely on the fields
+        return
+    yield from category_problems(path, content, classes)
+    yield from _object_problems(path, content, classes)
+    yield from _box_problems(path, content)
+    yield from _image_problems(path, content, folder, reader)
+
+
+def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
+    """Problems of images, categories and annotations; those of a later group only where the earlier groups are sound.
+
+    Args:
+        path: The JSON.
+        content: Its three lists.
+        masks: Every annotation must have a mask.
+    """
+    groups: list[list[Callable[[Content], Faults]]] = [
+        [_missing_fields],
+        [_unusable_ids],
+        [_repeated_names, _unusable_sizes, _unknown_categories, _unknown_images, _unusable_boxes],
+    ]
+    if masks:
+        groups[-1].append(_missing_masks)
+    for rules in groups:
+        problems = [Problem("entries", path, *fault) for rule in rules for fault in rule(content)]
+        yield from problems
+        if problems:
+            return
+
+
+def id_problems(path: Path, content: Content) -> Iterator[Problem]:
+    """Problems of the ids alone: what evaluation needs."""
+    return (Problem("entries", path, *fault) for fault in _unusable_ids(content))
+
+
+def _missing_fields(content: Content) -> Faults:
+    for key, fields in FIELDS.items():
+        for entry in content[key]:
+            missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
+            if missing:
+                what = f"an entry of '{key}' lacks {', '.join(missing)}; it needs {', '.join(fields)}"
+                yield what, "Export it as COCO instance annotations."
+                return
+
+
+def _unusable_ids(content: Content) -> Faults:
+    """Ids must be whole numbers, each used once; those of annotations begin at 1.
+
+    COCO's evaluation takes a match with annotation 0 for none, and of two equal ids every reader forgets one.
+    """
+    for key in LISTS:
+        first = 1 if key == "annotations" else 0
+        ids = [entry.get("id") for entry in content[key]]
+        whole = [i for i in ids if isinstance(i, int) and not isinstance(i, bool) and i >= first]
+        strange = [repr(i) for i in ids if not isinstance(i, int) or isinstance(i, bool) or i < first]
+        twice = [repr(i) for i, count in Counter(whole).items() if count > 1]
+        what = f"ids of '{key}' are used twice or are not whole numbers from {first}, so that they would be confused"
+        remedy = f"Number the {key} 1, 2, 3, ..., and correct what refers to them."
+        yield from _counted([*strange, *twice], what, remedy)
+
+
+def _repeated_names(content: Content) -> Faults:
+    counts = Counter(coco_classes(content))
+    twice = [f"'{name}'" for name, count in counts.items() if count > 1]
+    return _counted(twice, "category names are used twice", "Rename or merge these categories.")
+
+
+def _unusable_sizes(content: Content) -> Faults:
+    odd = [
+        i["file_name"] for i in content["images"] if not (_is_number(i["width"]) and _is_number(i["height"]))
+    ]
+    what = "images have a width or height that is not a finite number"
+    return _counted(odd, what, "Write each image's size in pixels.")
+
+
+def _unknown_categories(content: Content) -> Faults:
+    what = "annotations have a category that is not in its categories"
+    remedy = "Add the category or correct the ids."
+    return _counted(_pointing_nowhere(content, "category_id", "categories"), what, remedy)
+
+
+def _unknown_images(content: Content) -> Faults:
+    what = "annotations belong to images that are not in its images"
+    remedy = "Add the images or remove these annotations."
+    return _counted(_pointing_nowhere(content, "image_id", "images"), what, remedy)
+
+
+def _unusable_boxes(content: Content) -> Faults:
+    bent = [a for a in content["annotations"] if not _is_box(a["bbox"]) or not _is_number(a["area"])]
+    what = "boxes are not [x, y, width, height] in finite numbers, with an area"
+    return _counted(_named(bent, "bbox"), what, "Correct them.")
+
+
+def _missing_masks(content: Content) -> Faults:
+    bare = [a for a in content["annotations"] if not _is_mask(a.get("segmentation"))]
+    what = "annotations have no mask ('segmentation' is absent, empty, or has less than three points)"
+    remedy = "Add the masks, remove these annotations, or train boxes only (docs/own_data.md)."
+    return _counted(_named(bare), what, remedy)
+
+
+def _counted(examples: Sequence[str], what: str, remedy: str) -> Faults:
+    if examples:
+        yield f"{len(examples)} {what}: {first_of(examples)}", remedy
+
+
+def _pointing_nowhere(content: Content, field: str, key: str) -> list[str]:
+    known = {entry["id"] for entry in content[key]}
+    return _named(
+        [a for a in content["annotations"] if not _is_number(a[field]) or a[field] not in known], field
+    )
+
+
+def _named(annotations: Sequence[dict[str, Any]], field: str = "") -> list[str]:
+    return [f"annotation {a['id']}" + (f" -> {field} {a[field]}" if field else "") for a in annotations]
+
+
+def category_problems(path: Path, content: Content, classes: Sequence[str] | None) -> Iterator[Problem]:
+    """The file must have all of ``classes``, and in the same order.
+
+    mmdet numbers labels in each file's own order: another order, or a missing category, in the validation file would
+    swap classes without a word.
+    """
+    own, classes = coco_classes(content), tuple(classes or ())
+    lacking = [name for name in classes if name not in own]
+    if lacking:
+        what = f"has no category {first_of(lacking)}; it has {', '.join(own)}"
+        remedy = "It must have them all: correct the classes in the config, or the file."
+        yield Problem("entries", path, what, remedy)
+        return
+    pairs = zip_longest([name for name in own if name in classes], classes)
+    for place, (name, wanted) in enumerate(pairs, 1):
+        if name != wanted:
+            what = f"category {place} of those trained is '{name}' there and '{wanted}' in training"
+            remedy = "They must have the same order: correct the file, or the classes."
+            yield Problem("entries", path, what, remedy)
+            return
+
+
+def _object_problems(path: Path, content: Content, classes: Sequence[str] | None) -> Iterator[Problem]:
+    annotations, names = content["annotations"], {c["id"]: str(c["name"]) for c in content["categories"]}
+    trained = [a for a in annotations if not classes or names[a["category_id"]] in classes]
+    if any(not _is_left_out(a) and not a["iscrowd"] for a in trained):
+        return
+    what = (
+        f"has no object to train on or to score: of {len(annotations)} annotations {len(trained)} are of the classes "
+        f"trained, and {sum(map(_is_left_out, trained))} of these have an area of 0 or a box of less than a pixel; the "
+        "others are crowds"
+    )
+    yield Problem("no object", path, what)
+
+
+def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
+    """Boxes must lie within their image and have an area; COCO itself has boxes of less than a pixel."""
+    images = {image["id"]: image for image in content["images"]}
+    flat = [a for a in content["annotations"] if _is_left_out(a) and not is_small(a)]
+    if flat:
+        yield Problem(
+            "no area", path, f"{len(flat)} of {len(content['annotations'])}: {first_of(_named(flat))}"
+        )
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        image = images[annotation["image_id"]]
+        outside = max(-x, -y, x + width - image["width"], y + height - image["height"])
+        if outside > BOX_SLACK:
+            size = f"{image['height']}x{image['width']} (height x width)"
+            box = f"annotation {annotation['id']}: box {annotation['bbox']}"
+            yield Problem("box outside", path, f"{box} in {image['file_name']} of {size}")
+
+
+def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) -> Iterator[Problem]:
+    """The images must be there, whole, and of the size that the JSON says."""
+    files = list(dict.fromkeys(folder / str(image["file_name"]) for image in content["images"]))
+    there = list(in_threads(Path.is_file, files, block=BLOCK))
+    for file, found in zip(files, there, strict=True):
+        if not found:
+            yield Problem("absent image", file, f"is not there, but {path} names it")
+    yield from reader.images(f"{folder.name} images", list(compress(files, there)))
+    for image in content["images"]:
+        file, wanted = folder / str(image["file_name"]), [image["width"], image["height"]]
+        size = reader.facts.get(file)
+        if size and size != wanted:
+            said = f"{wanted[1]}x{wanted[0]} (height x width) in {path}"
+            yield Problem("image size", file, f"is {size[1]}x{size[0]}, but {said}")
+
+
+def is_small(annotation: dict[str, Any]) -> bool:
+    """The box is smaller than a pixel."""
+    _, _, width, height = annotation["bbox"]
+    return bool(width < 1 or height < 1)
+
+
+def _is_left_out(annotation: dict[str, Any]) -> bool:
+    """mmdet drops an annotation without an area, or with a box of less than a pixel."""
+    return annotation["area"] <= 0 or is_small(annotation)
+
+
+def _is_box(box: Any) -> bool:
+    """Four finite numbers."""
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_mask(mask: Any) -> bool:
+    """Run lengths, or one polygon that mmdet does not drop."""
+    if isinstance(mask, dict):
+        return "counts" in mask and "size" in mask
+    return isinstance(mask, list) and any(
+        isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask
+    )

@@ -1,0 +1,287 @@
+"""Looking at the files of a data set in threads: at their ends before a training, at every pixel to prepare it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from mst_pretrain.data.decode import Undecodable, reading, to_rgb, upright_size
+from mst_pretrain.data.files import BLOCK, find_encoded_fault, find_fault, in_threads
+from mst_pretrain.data.tar_index import index_tar
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.progress import Progress
+
+from .problems import Problem
+
+MAX_READ_MAPS = 2000  # beyond this many, a training reads the contents of a seeded sample of label maps
+
+Facts = list[int]
+State = tuple[int, int]  # size in bytes, time of modification in nanoseconds
+
+
+class Unusable(Exception):
+    """A file that cannot be used; its arguments say why, one each.
+
+    Args:
+        reasons: Each without a period at the end.
+        kind: Of the problem, a key of :data:`KINDS`.
+    """
+
+    def __init__(self, *reasons: str, kind: str = "unusable file") -> None:
+        super().__init__(*reasons)
+        self.kind = kind
+
+
+class Record:
+    """What was read of files that were found whole, by path, size and time of modification.
+
+    A text file that only grows, one line a file: a run that is killed loses at most its last line. Faulty files are
+    not in it, so they are read again.
+
+    Args:
+        path: The record, made where it is missing.
+        root: Paths below it are kept relative to it, so the data set may move.
+
+    Raises:
+        UserError: The record cannot be written.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        self._known: dict[str, tuple[State, Facts]] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a+", encoding="utf-8", buffering=1)  # noqa: SIM115 (open for the whole run)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}). For data that may only be read, name a folder for "
+                "what this tool writes: --out DIR"
+            ) from error
+        self._file.seek(0)
+        line = "\n"
+        for line in self._file:
+            try:
+                key, size, modified, facts = json.loads(line)
+            except (ValueError, TypeError):  # the torn last line of a killed run
+                continue
+            self._known[key] = ((size, modified), facts)
+        if not line.endswith("\n"):
+            self._file.write("\n")
+
+    def find(self, kind: str, path: Path, state: State) -> Facts | None:
+        """The facts of a file that has not changed since, or None."""
+        known = self._known.get(self._key(kind, path))
+        return known[1] if known is not None and known[0] == state else None
+
+    def add(self, kind: str, path: Path, state: State, facts: Facts) -> None:
+        """Keep the facts of a whole file."""
+        self._file.write(json.dumps([self._key(kind, path), *state, facts]) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _key(self, kind: str, path: Path) -> str:
+        whole = Path(os.path.abspath(path))
+        return f"{kind} {whole.relative_to(self.root) if whole.is_relative_to(self.root) else whole}"
+
+
+class Reader:
+    """Looks at the images and label maps of a data set, in threads.
+
+    Args:
+        record: Of earlier runs. With one, every pixel of every file is decoded, and what stands in the record is not
+            read again. Without one, as before a training, only a file's first and last bytes are looked at, and the
+            contents of at most :data:`MAX_READ_MAPS` label maps.
+        workers: Threads; None: see :func:`in_threads`.
+
+    Attributes:
+        facts: What later rules need of each whole file. An image: width and height, upright as training sees it (none
+            where they were not asked for). A label map: width and height, and the ids in it, if its contents were
+            read. A shard: the number of images.
+        read, unchanged: Files read, and files that the record had.
+    """
+
+    def __init__(self, record: Record | None = None, workers: int | None = None) -> None:
+        self.record, self.workers = record, workers
+        self.facts: dict[Path, Facts] = {}
+        self.read, self.unchanged = 0, 0
+
+    def images(self, what: str, paths: Sequence[Path], sizes: bool = False) -> Iterator[Problem]:
+        """Look at every image, and yield those that cannot be used.
+
+        Args:
+            what: For the progress lines, e.g. "train2017 images".
+            paths: The images.
+            sizes: They are needed among the facts; with a record they are always there.
+        """
+        quick = _image_ends_and_size if sizes else _image_ends
+        yield from self.look_at(what, paths, whole_image if self.record else quick)
+
+    def label_maps(self, what: str, paths: Sequence[Path]) -> Iterator[Problem]:
+        """Look at every label map, and yield those that cannot be used."""
+        chosen = set() if self.record else set(sample(paths))
+
+        def quick(path: Path) -> Facts:
+            return whole_label_map(path) if path in chosen else _map_ends_and_size(path)
+
+        yield from self.look_at(what, paths, whole_label_map if self.record else quick)
+
+    def look_at(self, what: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> Iterator[Problem]:
+        """Look at every file that is not in the record, keep its facts, and yield those that cannot be used.
+
+        Args:
+            what: For the progress lines.
+            paths: Files.
+            look: Gives the facts of a whole file, or raises :class:`Unusable`.
+        """
+        kind, progress = look.__name__, Progress(f"reading {what}", len(paths))
+
+        def visit(path: Path) -> tuple[State, Facts | None, Facts, list[Problem]]:
+            try:
+                stat = path.stat()
+                state = (stat.st_size, stat.st_mtime_ns)
+                known = self.record.find(kind, path, state) if self.record else None
+                return state, known, known or look(path), []
+            except Unusable as error:
+                return (0, 0), None, [], [Problem(error.kind, path, why) for why in error.args]
+            except OSError as error:
+                return (0, 0), None, [], [Problem("unusable file", path, error.strerror or str(error))]
+
+        with closing(in_threads(visit, paths, self.workers, 1 if self.record else BLOCK)) as visits:
+            for path, (state, known, found, problems) in zip(paths, visits, strict=True):
+                if not problems:
+                    self.facts[path] = found
+                    if self.record and known is None:
+                        self.record.add(kind, path, state, found)
+                self.unchanged += known is not None
+                self.read += known is None
+                progress.step(1)
+                yield from problems
+
+
+def sample(maps: Sequence[Path]) -> Sequence[Path]:
+    """The maps whose contents a training reads: all, or 2,000 of them, the same at every call."""
+    if len(maps) <= MAX_READ_MAPS:
+        return maps
+    logging.getLogger(__name__).info("%s", f"Label maps{sample_note(maps)}")
+    return sorted(random.Random(0).sample(maps, MAX_READ_MAPS))
+
+
+def sample_note(maps: Sequence[Path]) -> str:
+    """What a message says of maps that were not all read."""
+    many = len(maps) > MAX_READ_MAPS
+    return f" (contents checked on a sample of {MAX_READ_MAPS} of {len(maps)} maps)" if many else ""
+
+
+def need_folder(path: Path, what: str) -> None:
+    """Refuse to go on without a folder.
+
+    Raises:
+        UserError: It does not exist.
+    """
+    if not path.is_dir():
+        raise UserError(f"Folder {path} ({what}) does not exist. Check the data root or put the data there.")
+
+
+def _image_ends(path: Path) -> Facts:
+    fault = find_fault(path)
+    if fault:
+        raise Unusable(fault)
+    return []
+
+
+def _image_ends_and_size(path: Path) -> Facts:
+    _image_ends(path)
+    with _decoding():
+        return list(upright_size(path))
+
+
+def _map_ends_and_size(path: Path) -> Facts:
+    """Width and height as stored: training does not turn maps."""
+    _image_ends(path)
+    with _decoding(), Image.open(path) as image:
+        return list(image.size)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """What Pillow's readers raise in the block becomes :class:`Unusable`."""
+    try:
+        with reading():
+            yield
+    except Undecodable as error:
+        raise Unusable(f"not decodable: {error}") from error
+
+
+def whole_image(path: Path) -> Facts:
+    """Decode every pixel. What a decoder does not notice (some damage inside a JPEG) stays unnoticed.
+
+    Returns:
+        Width and height, upright as training sees it.
+
+    Raises:
+        Unusable: Truncated or not decodable.
+    """
+    _decode(path.read_bytes())
+    return list(upright_size(path))
+
+
+def whole_label_map(path: Path) -> Facts:
+    """Decode a label map.
+
+    Returns:
+        Width, height, and the ids in it.
+
+    Raises:
+        Unusable: Truncated, not decodable, or not one channel of 8 bits.
+    """
+    size = _map_ends_and_size(path)
+    with _decoding(), Image.open(path) as image:
+        if image.mode not in ("L", "P"):
+            raise Unusable(
+                f"is of mode {image.mode}; one channel of 8-bit ids is expected", kind="label map mode"
+            )
+        counts = image.histogram()[:256]
+    return [*size, *(index for index, count in enumerate(counts) if count)]
+
+
+def whole_shard(path: Path) -> Facts:
+    """Decode every image of a tar shard.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        Unusable: The shard is damaged, or images in it are: one argument each.
+    """
+    try:
+        index = index_tar(path)
+    except UserError as error:
+        raise Unusable(str(error)) from error
+    faults = []
+    with open(path, "rb") as file:
+        for name, (offset, size) in zip(index.names, index.images.tolist(), strict=True):
+            file.seek(offset)
+            try:
+                _decode(file.read(size))
+            except Unusable as error:
+                faults.append(f"{name.decode(errors='replace')}: {error}")
+    if faults:
+        raise Unusable(*faults)
+    return [len(index.names)]
+
+
+def _decode(encoded: bytes) -> None:
+    fault = find_encoded_fault(lambda offset, length: encoded[offset : offset + length], len(encoded))
+    if fault:
+        raise Unusable(fault)
+    with _decoding():
+        to_rgb(encoded)
