@@ -47,7 +47,7 @@ LISTS = {
 # What a sample always has: reading of checkpoints, resume, checks of data.
 ALWAYS = re.compile(
     r"checkpoints/|backbones/base|evaluation/trunk|training/(resume|loops?|runner|randomness|checks)\b|"
-    r"data/(sampler|replacement|checking|files|layouts|coco_|folders|label_maps|cityscapes|baselines|prepare/)"
+    r"data/(sampler|replacement|checking|files|layouts|coco_|pair_|problems|reading|folders|baselines|prepare/)"
 )
 STALE = "NOT FOUND ONCE"
 
