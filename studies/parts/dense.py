@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.runtime.errors import UserError
+from mst_transfer.evaluation.segmentation_scores import confusion_matrix
 
 IGNORED = 255
 DenseFeatures = Callable[[Tensor], Tensor]  # normalised images [B, 3, H, W] -> features [B, D, h, w]
@@ -136,12 +137,8 @@ def probe(
 
 def confusions(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """[N, h, w] twice to [N, classes, classes] int64 counts."""
-    counts = []
-    for label, guess in zip(labels, predicted, strict=True):
-        known = label != IGNORED
-        index = label[known] * classes + guess[known]
-        counts.append(torch.bincount(index, minlength=classes**2).view(classes, classes))
-    return torch.stack(counts)
+    pairs = zip(predicted.numpy(), labels.numpy(), strict=True)
+    return torch.stack([torch.from_numpy(confusion_matrix(*pair, classes, IGNORED)) for pair in pairs])
 
 
 def position_prior(train: Frames, val: Frames, classes: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import torch
@@ -92,8 +91,6 @@ def write_report(
     arms: dict[str, dict[int, ReadOut]],
     hidden: dict[str, float],
     realised: dict[str, float | None],
-    left_out: list[str],
-    cost: dict[str, Any] | None,
     length: str,
     command: str,
 ) -> str:
@@ -104,8 +101,6 @@ def write_report(
         arms: Read-outs by arm and seed; arms without any are left out. Baselines have the names below.
         hidden: Tokens an arm should hide per view.
         realised: Tokens it did hide.
-        left_out: Arms that were not run.
-        cost: Of ``cost.measure``, or None.
         length: How long and on what each run trained.
         command: What was typed.
     """
@@ -120,27 +115,14 @@ def write_report(
         "",
     ]
     lines += score_table(arms, scores, hidden, realised)
-    if left_out:
-        lines += [
-            "",
-            *[f"Not run: {text}: fewer than 4 hidden tokens are no comparison." for text in left_out],
-        ]
     short = too_short(scores)
     lines += [
         f"**{name} ends below raw pixels in k-NN: the run was too short to compare it.**" for name in short
     ]
     comparable = [name for name in arms if name in hidden and name not in short]
     differences = {reference: compare(arms, comparable, reference) for reference in REFERENCES}
-    for reference, rows_of in differences.items():
-        lines += difference_table(reference, rows_of)
-    if cost:
-        on, off = cost["decoder"], cost["no decoder"]
-        lines += [
-            "",
-            f"Cost of the decoder: {on['seconds']:.3f} s and {on['gib']:.2f} GiB per step with it, "
-            f"{off['seconds']:.3f} s and {off['gib']:.2f} GiB without; time ratio {cost['time_ratio']:.2f} "
-            f"(medians of {cost['rounds']}, measured in turn).",
-        ]
+    for reference, rows in differences.items():
+        lines += difference_table(reference, rows)
     text = "\n".join(lines) + "\n"
     write_text(text, out / "report.md")
     whole = {
@@ -150,8 +132,6 @@ def write_report(
         "hidden_tokens": realised,
         "differences": differences,
         "below_raw_pixels": short,
-        "not_run": left_out,
-        "cost": cost,
     }
     write_json(whole, out / "report.json")
     plot(scores, out / "report.png")
