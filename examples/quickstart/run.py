@@ -169,9 +169,8 @@ class Quickstart:
                 results[arm][title] = round(scale * measured[key], 4)
 
     def _config(self, name: str, data_root: Path) -> Config:
-        cfg = load_config(self.root / f"configs/quickstart/{name}.py", {"data_root": str(data_root)})
-        cfg.randomness = {**cfg.get("randomness", {}), "seed": self.seed}
-        return cfg
+        options = {"data_root": str(data_root), "randomness.seed": self.seed}
+        return load_config(self.root / f"configs/quickstart/{name}.py", options)
 
     def _train(self, arm: str, cfg: Config, name: str, work_dir: Path) -> ToolCall:
         """The training of a config, which is written for it."""

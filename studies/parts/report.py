@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mst_pretrain.runtime.atomic import replacing, write_json, write_text
+from mst_transfer.comparison.table import over_seeds, with_spread
 
 from .dense import mean_iou
 
@@ -18,7 +19,13 @@ import matplotlib.pyplot as plt
 
 RESAMPLES = 2000
 REFERENCES = ("DINO", "guided 25 %")  # arms that the others are compared with
+TITLES = {
+    "knn": "k-NN, per cent",
+    "linear": "linear, per cent",
+    "dense": "dense probe, mIoU on CamVid val",
+}
 BASELINES = ("random weights", "raw pixels", "position prior")
+Scores = dict[str, list[dict[str, float]]]  # by arm, of each seed
 
 
 @dataclass
@@ -35,13 +42,11 @@ class ReadOut:
     linear: Tensor | None
     confusion: Tensor
 
-    def scores(self) -> dict[str, float | None]:
+    def scores(self) -> dict[str, float]:
         """In per cent."""
-        return {
-            "knn": None if self.knn is None else 100 * self.knn.double().mean().item(),
-            "linear": None if self.linear is None else 100 * self.linear.double().mean().item(),
-            "dense": mean_iou(self.confusion.sum(0)).item(),
-        }
+        right = {name: value for name in ("knn", "linear") if (value := getattr(self, name)) is not None}
+        shares = {name: 100 * value.double().mean().item() for name, value in right.items()}
+        return {**shares, "dense": mean_iou(self.confusion.sum(0)).item()}
 
 
 def bootstrap_difference(one: Tensor, other: Tensor, seed: int = 0) -> tuple[float, float, float]:
@@ -74,16 +79,6 @@ def bootstrap_difference(one: Tensor, other: Tensor, seed: int = 0) -> tuple[flo
         torch.tensor([0.025, 0.975], dtype=torch.double)
     )
     return difference, low.item(), high.item()
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds."""
-    if not values:
-        return ""
-    tensor = torch.tensor(values, dtype=torch.double)
-    if len(values) == 1:
-        return f"{tensor[0]:.2f}"
-    return f"{tensor.mean():.2f} ± {tensor.std():.2f}"
 
 
 def write_report(
@@ -140,7 +135,7 @@ def write_report(
 
 def score_table(
     arms: dict[str, dict[int, ReadOut]],
-    scores: dict[str, list[dict[str, float | None]]],
+    scores: Scores,
     hidden: dict[str, float],
     realised: dict[str, float | None],
 ) -> list[str]:
@@ -150,9 +145,7 @@ def score_table(
         "|---|---|---|---|---|---|",
     ]
     for name, rows in scores.items():
-        cells = [
-            spread([v for row in rows if (v := row[key]) is not None]) for key in ("knn", "linear", "dense")
-        ]
+        cells = [with_spread(over_seeds(values_of(rows, key))) for key in TITLES]
         count = "" if realised.get(name) is None else f"{realised[name]:.1f} (expected {hidden[name]:.1f})"
         count = "0" if hidden.get(name) == 0 else count
         lines.append(f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} |")
@@ -188,14 +181,17 @@ def val_images(arms: dict[str, dict[int, ReadOut]]) -> str:
     )
 
 
-def too_short(scores: dict[str, list[dict[str, float | None]]]) -> list[str]:
+def too_short(scores: Scores) -> list[str]:
     """Arms whose mean k-NN accuracy is below raw pixels'."""
+    means = {name: over_seeds(values_of(rows, "knn"))["mean"] for name, rows in scores.items()}
+    pixels = means.get("raw pixels")
+    arms = {name: mean for name, mean in means.items() if name not in BASELINES and mean is not None}
+    return [name for name, mean in arms.items() if pixels is not None and mean < pixels]
 
-    def mean(name: str) -> float:
-        values = [v for row in scores.get(name, []) if (v := row["knn"]) is not None]
-        return sum(values) / len(values) if values else float("nan")
 
-    return [name for name in scores if name not in BASELINES and mean(name) < mean("raw pixels")]
+def values_of(rows: list[dict[str, float]], key: str) -> list[float]:
+    """One score of the seeds that have it."""
+    return [row[key] for row in rows if key in row]
 
 
 def compare(
@@ -217,23 +213,17 @@ def compare(
     return differences
 
 
-def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
+def plot(rows: Scores, path: Path) -> None:
     """One panel per read-out, one row per arm, one dot per seed."""
-    readouts = ["knn", "linear", "dense"]
-    titles = {
-        "knn": "k-NN, per cent",
-        "linear": "linear, per cent",
-        "dense": "dense probe, mIoU on CamVid val",
-    }
     names = list(rows)
     figure, axes = plt.subplots(1, 3, figsize=(13, 0.45 * len(names) + 1.5), sharey=True)
-    for axis, readout in zip(axes, readouts, strict=True):
+    for axis, readout in zip(axes, TITLES, strict=True):
         for place, name in enumerate(names):
-            values = [value for row in rows[name] if (value := row[readout]) is not None]
+            values = values_of(rows[name], readout)
             axis.plot(values, [place] * len(values), "o", alpha=0.7)
             if values:
                 axis.plot([sum(values) / len(values)], [place], "k|", markersize=14)
-        axis.set_title(titles[readout])
+        axis.set_title(TITLES[readout])
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
