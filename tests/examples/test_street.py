@@ -85,8 +85,8 @@ def test_layouts_pass_the_checks(scenes: Path) -> None:
     """The quickstart's own data would be refused by its own checks, or carry other classes than its configs."""
     for split, count in (("train", TRAIN), ("val", VAL)):
         annotations = f"annotations/instances_{split}2017.json"
-        assert check_coco(scenes / "coco", annotations, f"{split}2017", tuple(THINGS)) == count
-        assert check_cityscapes(scenes / "cityscapes", split) == count
+        check_coco(scenes / "coco", annotations, f"{split}2017", tuple(THINGS))
+        check_cityscapes(scenes / "cityscapes", split)
         assert check_image_folder(scenes / "coco" / f"{split}2017") == count
         assert cityscapes_present_classes(scenes / "cityscapes", split) == (
             *("road", "sidewalk", "building", "vegetation", "sky"),
