@@ -69,12 +69,15 @@ def write_report(results: Results, out: Path, command: str) -> str:
     pretraining = check_pretraining(results.pretrained)
     records = read_records(results)
     tables = [table_of(results, records, split) for split in results.splits]
+    run = next(iter(records.values()))["run"]  # read_records has made sure that all have its length
+    steps, batch = run["iterations"], run["batch"]
     lengths = [
         f"`{command}`",
         f"Pretraining (studies/configs/street_pretrain.py, DINO and MST alike): {pretraining['steps']} steps of "
         f"{pretraining['batch']} frames, {pretraining['images']:,} train frames seen. The random weights are those "
         "that MST's pretraining began with; DINO's began with the same, tensor by tensor.",
-        f"Fine-tuning (studies/configs/street_upernet.py): {lengths_of(records)}.",
+        f"Fine-tuning (studies/configs/street_upernet.py): {steps} steps of {batch} frames, {steps * batch:,} train "
+        "frames seen.",
     ]
     classes = {split: class_table(results, split) for split in results.splits}
     lines = ["# Street scenes", "", *(f"{line}\n" for line in lengths), markdown(tables)]
@@ -169,13 +172,6 @@ def read_records(results: Results) -> dict[tuple[Run, str], dict[str, Any]]:
     return records
 
 
-def lengths_of(records: dict[tuple[Run, str], dict[str, Any]]) -> str:
-    """Steps, batch, frames; the same in every record, which :func:`read_records` has made sure of."""
-    run = next(iter(records.values()))["run"]
-    steps, batch = run["iterations"], run["batch"]
-    return f"{steps} steps of {batch} frames, {steps * batch:,} train frames seen"
-
-
 def table_of(results: Results, records: dict[tuple[Run, str], dict[str, Any]], split: str) -> Table:
     """mIoU, mAcc and aAcc on one split: a row per initialisation."""
     own = {run: record for (run, tested), record in records.items() if tested == split}
@@ -198,19 +194,13 @@ def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, A
             if name == row
         ]
         rows[row] = [report["scores"][0] for report in reports]
-    return {
-        row: {
-            name: in_per_cent([s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores])
-            for name in (*classes, "mean")
-        }
-        for row, scores in rows.items()
-        if scores
-    }
-
-
-def in_per_cent(fractions: Sequence[float | None]) -> dict[str, Any]:
-    """Mean and spread in per cent of the seeds in which a class has an IoU."""
-    return over_seeds([100 * value for value in fractions if value is not None])
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for row, scores in rows.items():
+        for name in (*classes, "mean") if scores else ():
+            found = [s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores]
+            per_cent = [100 * value for value in found if value is not None]
+            table.setdefault(row, {})[name] = over_seeds(per_cent)
+    return table
 
 
 def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> list[str]:
