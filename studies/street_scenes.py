@@ -1,6 +1,6 @@
 """Does pretraining on street frames help to segment them? UperNet on CamVid from random, DINO and MST weights.
 
-    MST_REAL_DATA=DIR python studies/street_scenes.py --out work_dirs/street_scenes --jobs 2 [--minutes 60]
+    MST_REAL_DATA=DIR python studies/street_scenes.py --out work_dirs/street_scenes --jobs 2
 
 Per seed: DINO and MST of equal length on the train frames of DIR/camvid-as-cityscapes alone
 (studies/configs/street_pretrain.py), then UperNet on the same frames (studies/configs/street_upernet.py) from the
@@ -13,21 +13,19 @@ there: OUT/report.md and OUT/report.json. A comparison whose runs were not alike
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from mst_pretrain.checkpoints.storage import INITIAL, LATEST
-from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.errors import run_cli
 from mst_transfer.comparison.rows import INIT_CFG
 from mst_transfer.data.pair_rules import check_cityscapes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from studies.parts.arms import DINO, MST, Arm
-from studies.parts.jobs import FINISHED, Jobs, add_study_arguments
+from studies.parts.jobs import FINISHED, Jobs, parse_study
 from studies.parts.street_report import PRETRAIN, SPLIT, UPERNET, Results, write_report
 
 SEEDS = (1, 2, 3)
@@ -50,8 +48,8 @@ class StreetScenes:
     def __init__(self, data: Path, out: Path, options: list[str], jobs: int = 1) -> None:
         self.data, self.out, self.options, self.jobs = data, out, options, Jobs(jobs)
 
-    def run(self, deadline: float) -> bool:
-        """Everything not done yet, until the deadline (``time.monotonic``); whether all is done.
+    def run(self) -> None:
+        """Do everything that is not done yet.
 
         Raises:
             UserError: The data are not there, or a run failed.
@@ -59,13 +57,8 @@ class StreetScenes:
         for split in ("train", *SPLITS):
             check_cityscapes(self.data, split)
         for seed in SEEDS:
-            for stage in (
-                [partial(self.pretrain, arm, seed, deadline) for arm in PRETRAINED.values()],
-                [partial(self.fine_tune, row, seed, deadline) for row in WEIGHTS],
-            ):
-                if not self.jobs.run(stage):
-                    return False
-        return True
+            self.jobs.run([partial(self.pretrain, arm, seed) for arm in PRETRAINED.values()])
+            self.jobs.run([partial(self.fine_tune, row, seed) for row in WEIGHTS])
 
     def pretrained(self, arm: Arm, seed: int) -> Path:
         """Work directory of a pretraining."""
@@ -75,39 +68,30 @@ class StreetScenes:
         """Work directory of a fine-tuning; its tests are below it."""
         return self.out / "upernet" / row.lower() / f"seed{seed}"
 
-    def once(self, tool: str, arguments: list[str], folder: Path, deadline: float) -> bool:
-        """Say what is done, and do it unless it has been done or the time is up."""
+    def once(self, tool: str, arguments: list[str], folder: Path) -> None:
+        """Say what is done, and do it unless it has been done."""
         if not (folder / FINISHED).exists():
-            if time.monotonic() > deadline:
-                return False
             print(f"{tool}: {folder.relative_to(self.out)}", flush=True)
-        return self.jobs.once(tool, arguments, folder, deadline)
+        self.jobs.once(tool, arguments, folder)
 
-    def pretrain(self, arm: Arm, seed: int, deadline: float) -> bool:
-        """One run on the train frames, or the rest of it; False when the time is up first."""
+    def pretrain(self, arm: Arm, seed: int) -> None:
+        """One run on the train frames, or the rest of it."""
         options = [f"data_root={self.data / 'leftImg8bit/train'}", f"randomness.seed={seed}"]
         options += [*arm.cfg_options(), *self.options]
         arguments = [str(PRETRAIN), "--resume", "--cfg-options", *options]
-        return self.once("train", arguments, self.pretrained(arm, seed), deadline)
+        self.once("train", arguments, self.pretrained(arm, seed))
 
-    def fine_tune(self, row: str, seed: int, deadline: float) -> bool:
-        """UperNet from one row's weights, then its tests; False when the time is up first."""
+    def fine_tune(self, row: str, seed: int) -> None:
+        """UperNet from one row's weights, then its tests."""
         arm, checkpoint = WEIGHTS[row]
-        folder, data = self.fine_tuned(row, seed), f"data_root={self.data}"
-        options = [data, f"randomness.seed={seed}", *self.options]
-        options += [f"{INIT_CFG}.checkpoint={self.pretrained(arm, seed) / checkpoint}"]
-        if not self.once("train", [str(UPERNET), "--resume", "--cfg-options", *options], folder, deadline):
-            return False
+        folder, shared = self.fine_tuned(row, seed), [f"data_root={self.data}", *self.options]
+        start = f"{INIT_CFG}.checkpoint={self.pretrained(arm, seed) / checkpoint}"
+        options = [*shared, f"randomness.seed={seed}", start]
+        self.once("train", [str(UPERNET), "--resume", "--cfg-options", *options], folder)
         for split in SPLITS:
-            options = [data, *self.options]
-            options += [
-                f"{SPLIT}{key}={folder_name}/{split}"
-                for key, folder_name in (("img_path", "leftImg8bit"), ("seg_map_path", "gtFine"))
-            ]
-            arguments = [str(UPERNET), str(folder / LATEST), "--cfg-options", *options]
-            if not self.once("test", arguments, folder / split, deadline):
-                return False
-        return True
+            prefix = [f"{SPLIT}img_path=leftImg8bit/{split}", f"{SPLIT}seg_map_path=gtFine/{split}"]
+            arguments = [str(UPERNET), str(folder / LATEST), "--cfg-options", *shared, *prefix]
+            self.once("test", arguments, folder / split)
 
     def report(self, command: str) -> str:
         """Write ``report.md`` and ``report.json`` of what is there; the Markdown.
@@ -140,27 +124,13 @@ class StreetScenes:
         return write_report(results, self.out, command)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse, run until the time is up, report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_study_arguments(parser)
-    args = parser.parse_args(argv)
-    data = Path(os.environ.get("MST_REAL_DATA", "."), "camvid-as-cityscapes")
-    if not data.is_dir():
-        raise UserError(f"{data} does not exist. Set MST_REAL_DATA to the folder that holds it.")
-    study = StreetScenes(data.resolve(), args.out.resolve(), args.cfg_options, args.jobs)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, run, report."""
+    args, data, command = parse_study(__doc__, argv)
+    study = StreetScenes(data / "camvid-as-cityscapes", args.out.resolve(), args.cfg_options, args.jobs)
     if not args.report:
-        done = study.run(time.monotonic() + 60 * args.minutes)
-        print("nothing is left" if done else "time is up: run the same command again")
-    words = sys.argv[1:] if argv is None else argv
-    command = " ".join(
-        [
-            "MST_REAL_DATA=DIR python studies/street_scenes.py",
-            *(word for word in words if word != "--report"),
-        ]
-    )
+        study.run()
+        print("nothing is left")
     print(study.report(command))
 
 

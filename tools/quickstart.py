@@ -13,15 +13,20 @@ These figures show that the whole system works. They are NOT the paper's and say
 1/25 the size of DeiT-S, minutes of training, small images."""
 
 
+def folder(path: str) -> Path:
+    """Absolute, because the tools run in another folder."""
+    return Path(path).resolve()
+
+
 def main() -> None:
     """Parse, run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("quickstart_out"), help="everything is written here")
+    parser.add_argument("--out", type=folder, default="quickstart_out", help="everything is written here")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pretrain-epochs", type=float, help="0: both columns start from the same weights")
-    parser.add_argument("--images", type=Path, help="own unlabelled images, any folder structure")
-    parser.add_argument("--coco", type=Path, help="own data in COCO's layout")
-    parser.add_argument("--cityscapes", type=Path, help="own data in Cityscapes' layout")
+    parser.add_argument("--images", type=folder, help="own unlabelled images, any folder structure")
+    parser.add_argument("--coco", type=folder, help="own data in COCO's layout")
+    parser.add_argument("--cityscapes", type=folder, help="own data in Cityscapes' layout")
     parser.add_argument(
         "--max-iters", type=int, help="stop every training after so many iterations, to try the script"
     )
@@ -32,14 +37,7 @@ def main() -> None:
     from examples.quickstart.run import Quickstart, table
     from examples.quickstart.sheet import draw_sheet
 
-    own = {
-        name: value and value.resolve()
-        for name, value in vars(args).items()
-        if name in ("images", "coco", "cityscapes")
-    }
-    quickstart = Quickstart(
-        root, args.out.resolve(), args.seed, args.pretrain_epochs, max_iters=args.max_iters, **own
-    )
+    quickstart = Quickstart(root, **vars(args))
     results = quickstart.run()
     sheet = draw_sheet(quickstart.out)
     print(f"\n{table(results)}\n{NOTE}\n\nPicture: {sheet}\nFigures: {quickstart.out / 'results.json'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
@@ -21,6 +20,7 @@ from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.method.backbones import output_stride
 from mst_pretrain.runtime.atomic import replacing
+from mst_transfer.prediction import Predictor
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -98,72 +98,47 @@ def _pretraining(out: Path, paths: list[Path]) -> list[tuple[str, list[Picture]]
 
 def _segmentation(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
     """Label maps in the data set's colours."""
-    import mmseg.datasets
-    import mmseg.models  # noqa: F401
-
-    predict, dataset = _predictor(out, "upernet", arm, "mmseg")
+    meta, results = _predictions(out, "upernet", arm, rows)
     palette = np.zeros((256, 3), np.uint8)
-    palette[: len(dataset.metainfo["palette"])] = dataset.metainfo["palette"]
+    palette[: len(meta["palette"])] = meta["palette"]
     found = []
-    for index in _spread(len(dataset), rows):
-        result = predict(dataset[index])
+    for result in results:
         truth, prediction = (
-            getattr(result, name).data[0].cpu().numpy() for name in ("gt_sem_seg", "pred_sem_seg")
+            palette[getattr(result, name).data[0].cpu().numpy()] for name in ("gt_sem_seg", "pred_sem_seg")
         )
-        found.append(
-            {"path": Path(result.img_path), "truth": palette[truth], "prediction": palette[prediction]}
-        )
+        found.append({"path": Path(result.img_path), "truth": truth, "prediction": prediction})
     return found
 
 
 def _detection(out: Path, arm: str, rows: int) -> list[dict[str, Any]]:
     """Boxes and masks on the image; predictions with a score of at least 0.3."""
-    import mmdet.datasets
-    import mmdet.models  # noqa: F401
-
-    predict, dataset = _predictor(out, "mask_rcnn", arm, "mmdet")
-    names = dataset.metainfo["classes"]
+    meta, results = _predictions(out, "mask_rcnn", arm, rows)
     found = []
-    for index in _spread(len(dataset), rows):
-        result = predict(dataset[index])
+    for result in results:
         image = torch.from_numpy(np.array(read_rgb(result.img_path))).permute(2, 0, 1)
         kept = result.pred_instances[result.pred_instances.scores >= 0.3]
         truth = result.gt_instances
         truth_boxes = torch.as_tensor(getattr(truth.bboxes, "tensor", truth.bboxes))
-        truth_masks = torch.as_tensor(truth.masks.to_ndarray()).bool()
-        found.append(
-            {
-                "truth": _draw(image, truth_boxes, truth_masks, truth.labels, names),
-                "prediction": _draw(
-                    image, kept.bboxes, torch.as_tensor(kept.masks).bool(), kept.labels, names
-                ),
-            }
-        )
+        truth_drawn = _draw(image, truth_boxes, truth.masks.to_ndarray(), truth.labels, meta["classes"])
+        drawn = _draw(image, kept.bboxes, kept.masks, kept.labels, meta["classes"])
+        found.append({"truth": truth_drawn, "prediction": drawn})
     return found
 
 
-def _predictor(out: Path, name: str, arm: str, scope: str) -> tuple[Callable[[Any], Any], Any]:
-    from mmengine.registry import DATASETS
-
-    cfg = Config.fromfile(out / f"configs/{name}_{arm}.py")
-    init_default_scope(scope)
-    cfg.model.backbone.init_cfg = None
-    model = MODELS.build(cfg.model).eval()
-    checkpoint = out / arm / name / "latest.pth"
-    load_model(model, load_checkpoint(checkpoint), checkpoint)
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    return lambda sample: model.test_step(pseudo_collate([sample]))[0], dataset
+def _predictions(out: Path, name: str, arm: str, rows: int) -> tuple[dict[str, Any], list[Any]]:
+    """What the data set knows of its classes; samples spread over it with truth and prediction."""
+    predictor = Predictor(out / f"configs/{name}_{arm}.py", out / arm / name / "latest.pth")
+    dataset = DATASETS.build(predictor.config.test_dataloader.dataset)
+    places = sorted({int(i * len(dataset) / rows) for i in range(rows)})
+    samples = [predictor.model.test_step(pseudo_collate([dataset[place]]))[0] for place in places]
+    return dataset.metainfo, samples
 
 
-def _spread(length: int, count: int) -> list[int]:
-    return sorted({int(i * length / count) for i in range(min(count, length))})
-
-
-def _draw(image: torch.Tensor, boxes: torch.Tensor, masks: torch.Tensor, labels: Any, names: Any) -> Picture:
+def _draw(image: torch.Tensor, boxes: torch.Tensor, masks: Any, labels: Any, names: Any) -> Picture:
     if not len(boxes):
         return image.permute(1, 2, 0).numpy()
     colors = [tuple(int(255 * c) for c in plt.get_cmap("tab10")(int(label) % 10)[:3]) for label in labels]
-    drawn = draw_segmentation_masks(image, masks.cpu(), alpha=0.4, colors=colors)
+    drawn = draw_segmentation_masks(image, torch.as_tensor(masks).bool().cpu(), alpha=0.4, colors=colors)
     texts = [names[int(label)] for label in labels]
     return draw_bounding_boxes(drawn, boxes.cpu(), labels=texts, colors=colors).permute(1, 2, 0).numpy()
 

@@ -1,11 +1,7 @@
-"""Built-in data: street scenes drawn from a seed, in COCO's and in Cityscapes' layout. Nothing is downloaded.
-
-``python -m examples.quickstart.street OUT --seed 1`` writes OUT/coco and OUT/cityscapes, both of the same scenes.
-"""
+"""Built-in data: street scenes drawn from a seed, in COCO's and in Cityscapes' layout. Nothing is downloaded."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import multiprocessing
@@ -22,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as mask_api
 
 from mst_pretrain.runtime.atomic import write_json
-from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.progress import Progress
 
 from .street_things import THINGS, render
@@ -46,7 +42,7 @@ class SceneSet:
 def generate(
     out: str | Path, seed: int, train: int = 600, val: int = 100, height: int = 128, width: int = 256
 ) -> None:
-    """Write ``train`` and ``val`` scenes of height x width; a function of the arguments alone.
+    """Write OUT/coco and OUT/cityscapes, both of the same scenes; a function of the arguments alone.
 
     Nothing is done when ``out`` already holds the same data. Otherwise everything is drawn into ``out.part``
     and renamed at the end, so ``out`` is never half written. Images of one index differ between seeds and splits.
@@ -153,19 +149,3 @@ def _coco_json(scenes: list[dict[str, Any]]) -> dict[str, Any]:
         "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations, start=1)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(THINGS, start=1)],
     }
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m examples.quickstart.street", description=__doc__)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=int, default=600, help="training scenes (default 600)")
-    parser.add_argument("--val", type=int, default=100, help="validation scenes (default 100)")
-    parser.add_argument("--height", type=int, default=128)
-    parser.add_argument("--width", type=int, default=256)
-    generate(**vars(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    run_cli(main)

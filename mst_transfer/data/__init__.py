@@ -1,1 +1,1 @@
-"""Data for detection and segmentation: built-in scenes, checks of users' folders, trivial baselines."""
+"""Data for detection and segmentation: layouts and checks."""

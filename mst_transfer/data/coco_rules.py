@@ -32,7 +32,7 @@ def check_coco(
     img_prefix: str | Path,
     classes: Sequence[str] | None = None,
     masks: bool = False,
-) -> int:
+) -> None:
     """Check one COCO split before a training or a test, and print which categories are left out.
 
     Args:
@@ -41,9 +41,6 @@ def check_coco(
         img_prefix: Image folder, e.g. ``train2017``.
         classes: See :func:`coco_problems`.
         masks: See :func:`coco_problems`.
-
-    Returns:
-        The number of images.
 
     Raises:
         UserError: A folder is missing, or :func:`coco_problems` finds a problem.
@@ -60,7 +57,6 @@ def check_coco(
             f"{path}: {len(left_out)} of {len(own)} categories are not trained: {first_of(left_out)}",
             flush=True,
         )
-    return len(content["images"])
 
 
 def coco_problems(

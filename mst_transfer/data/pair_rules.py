@@ -15,32 +15,24 @@ from .reading import Reader, need_folder, sample_note
 IGNORED = 255
 
 
-def check_cityscapes(root: str | Path, split: str) -> int:
+def check_cityscapes(root: str | Path, split: str) -> None:
     """Check one Cityscapes split before a training or a test.
-
-    Returns:
-        The number of images.
 
     Raises:
         UserError: A folder or an image is missing, or :func:`pair_problems` finds a problem.
     """
     pairs = _cityscapes(Path(root), split)
     stop_at_first(pair_problems(pairs, len(CITYSCAPES_CLASSES), Reader(), split))
-    return len(pairs[0])
 
 
-def check_folder_pair(images_root: str | Path, maps_root: str | Path, classes: int) -> int:
+def check_folder_pair(images_root: str | Path, maps_root: str | Path, classes: int) -> None:
     """Check images and label maps in two folders before a training or a test.
-
-    Returns:
-        The number of images.
 
     Raises:
         UserError: As :func:`folder_pairs`, or :func:`pair_problems` finds a problem.
     """
     pairs = folder_pairs(images_root, maps_root)
     stop_at_first(pair_problems(pairs, classes, Reader(), Path(images_root).name))
-    return len(pairs[0])
 
 
 def pair_problems(pairs: Pairs, classes: int, reader: Reader, split: str) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mmengine.registry import METRICS
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError
 
-from .coco_scores import LIBRARIES, CocoScores, load_ground_truth, score_coco
+from .coco_scores import LIBRARIES, load_ground_truth, score_coco
 from .tables import coco_table
 
 INSTANCES = ("bboxes", "scores", "labels", "masks", "mask_scores")
@@ -87,8 +88,8 @@ class MSTCocoMetric(BaseMetric):
             if self.out_dir is not None:
                 write_json(found, Path(self.out_dir, f"detections.{iou_type}.json"), indent=None)
             scores = score_coco(content, found, iou_type, self.library, category_ids)
-            logger.info(f"{coco_title(scores)}\n{coco_table(scores)}")
-            self.report[iou_type] = scores.as_dict()
+            logger.info(f"{iou_type} AP in per cent ({scores.library})\n{coco_table(scores)}")
+            self.report[iou_type] = asdict(scores)
             for name, value in scores.statistics.items():
                 metrics[f"{iou_type}_{name}"] = -1.0 if value is None else value
         return metrics
@@ -153,8 +154,3 @@ def category_ids_of(content: dict[str, Any], classes: Sequence[str] | None, sour
             "the annotations of the data that the model was trained for, or correct the classes."
         )
     return [ids[name] for name in classes]
-
-
-def coco_title(scores: CocoScores) -> str:
-    """One line above the table."""
-    return f"{scores.iou_type} AP in per cent ({scores.library})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ STATISTICS = (
     *("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"),
     *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
 )
-AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
+SIZES = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,6 @@ class CocoScores:
     library: str
     statistics: dict[str, float | None]
     per_class: dict[str, dict[str, float | None]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def load_ground_truth(ann_file: str | Path) -> dict[str, Any]:
@@ -82,7 +78,7 @@ def score_coco(
     """
     if iou_type not in ("bbox", "segm"):
         raise ValueError(f"iou_type must be 'bbox' or 'segm', got {iou_type!r}")
-    coco_class, eval_class, version = _classes_of(library)
+    coco_class, eval_class, version = load_library(library)
     content = ground_truth if isinstance(ground_truth, dict) else load_ground_truth(ground_truth)
     known = {image["id"] for image in content["images"]}
     strange = next((result["image_id"] for result in results if result["image_id"] not in known), None)
@@ -102,9 +98,8 @@ def score_coco(
         evaluation.accumulate()
         evaluation.summarize()
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    precision = evaluation.eval[
-        "precision"
-    ]  # [10 IoU thresholds, 101 recalls, classes, 4 areas, 3 max. detections]
+    # [10 IoU thresholds, 101 recalls, classes, 4 areas, 3 max. detections]
+    precision = evaluation.eval["precision"]
     return CocoScores(
         iou_type,
         f"{library} {version}",
@@ -113,15 +108,13 @@ def score_coco(
     )
 
 
-def require_library(library: str) -> None:
-    """Raises:
-    UserError: The library is not installed.
+def load_library(library: str) -> tuple[Any, Any, str]:
+    """The ground truth's class, the evaluation's class, and the version.
+
+    Raises:
+        UserError: The library is not installed.
+        ValueError: There is no such library.
     """
-    _classes_of(library)
-
-
-def _classes_of(library: str) -> tuple[Any, Any, str]:
-    """The ground truth's class, the evaluation's class, and the version."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -172,12 +165,11 @@ def _detection(number: int, result: dict[str, Any], iou_type: str) -> dict[str, 
 
 
 def _class_scores(precision: np.ndarray) -> dict[str, float | None]:
-    """AP of one class at 100 detections per image; ``precision`` [10, 101, 4 areas, 3]."""
-    scores = {"AP": _mean(precision[:, :, AREAS["all"], -1])}
-    scores["AP50"], scores["AP75"] = (_mean(precision[place, :, AREAS["all"], -1]) for place in (0, 5))
-    for size in ("small", "medium", "large"):
-        scores[f"AP_{size}"] = _mean(precision[:, :, AREAS[size], -1])
-    return scores
+    """AP of one class at 100 detections per image; ``precision`` [10, 101, 4 areas: all and each size, 3]."""
+    precision = precision[..., -1]
+    scores = {"AP": precision[..., 0], "AP50": precision[0, :, 0], "AP75": precision[5, :, 0]}
+    scores |= {f"AP_{size}": precision[..., place] for place, size in enumerate(SIZES, 1)}
+    return {name: _mean(values) for name, values in scores.items()}
 
 
 def _mean(precision: np.ndarray) -> float | None:

@@ -30,10 +30,9 @@ def cityscapes_label_ids(classes: Sequence[str]) -> list[int]:
 
 def label_image_path(image: str | Path, root: str | Path | None, out_dir: str | Path) -> Path:
     """``out_dir/CITY/NAME.png`` for ``root/CITY/NAME.jpg``; the official evaluation finds it by city and frame."""
-    path = Path(image)
-    name = path.with_suffix(".png")
-    inside = root is not None and path.is_relative_to(root)
-    return Path(out_dir, name.relative_to(root) if inside and root is not None else name.name)
+    name = Path(image).with_suffix(".png")
+    inside = root is not None and name.is_relative_to(root)
+    return Path(out_dir, name.relative_to(str(root)) if inside else name.name)
 
 
 def unsigned(values: np.ndarray, highest: int) -> np.ndarray:

@@ -43,9 +43,9 @@ def write_report(
     files = [path]
     for metric in metrics:
         if isinstance(metric, MSTIoUMetric) and metric.scores is not None:
-            files += [Path(work_dir, "confusion_matrix.csv"), Path(work_dir, "confusion_matrix.png")]
-            write_confusion_csv(metric.scores, files[-2])
-            draw_confusion(metric.scores, files[-1])
+            for ending, write in ((".csv", write_confusion_csv), (".png", draw_confusion)):
+                files.append(Path(work_dir, f"confusion_matrix{ending}"))
+                write(metric.scores, files[-1])
     return files
 
 
@@ -54,16 +54,15 @@ def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
     path = Path(work_dir, "test_metrics.json")
     plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
     write_json(plain, path)
-    titles = {
-        "coco/bbox_mAP": "bbox mAP",
-        "coco/segm_mAP": "segm mAP",
-        "mIoU": "mIoU",
-        "mAcc": "mAcc",
-        "aAcc": "aAcc",
-    }
-    shown = [
-        f"{title} {100 * plain[key] if key.startswith('coco/') else plain[key]:.2f}"
-        for key, title in titles.items()
+    shown = [  # mmdet's mAP is a fraction, mmseg's scores are per cent
+        f"{key.removeprefix('coco/').replace('_', ' ')} {scale * plain[key]:.2f}"
+        for key, scale in (
+            ("coco/bbox_mAP", 100),
+            ("coco/segm_mAP", 100),
+            ("mIoU", 1),
+            ("mAcc", 1),
+            ("aAcc", 1),
+        )
         if key in plain
     ]
     print(f"{', '.join(shown)} (per cent; all: {path})", flush=True)
@@ -99,15 +98,8 @@ def draw_confusion(scores: SegmentationScores, path: Path) -> None:
     axis.set_title("Pixels of each true class, per cent")
     for row, column in np.argwhere(np.nan_to_num(share) >= 0.5):
         value = share[row, column]
-        axis.text(
-            column,
-            row,
-            f"{value:.0f}",
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="w" if value > 55 else "k",
-        )
+        color = "w" if value > 55 else "k"
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(image, ax=axis, shrink=0.8)
     with replacing(path) as part:
         FigureCanvasAgg(figure).print_png(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,13 @@ from mst_pretrain.runtime.errors import UserError
 
 from ..data.coco_rules import category_problems
 from ..data.problems import stop_at_first
-from .coco_scores import LIBRARIES, load_ground_truth, require_library
+from .coco_metric import MSTCocoMetric
+from .coco_scores import LIBRARIES, load_ground_truth, load_library
+from .iou_metric import MSTIoUMetric
 from .label_images import cityscapes_label_ids
 
-# mmdet's and mmseg's metrics, the one of ours that takes their place, and what is taken over or means nothing to it.
-OURS = {"CocoMetric": "MSTCocoMetric", "FasterCocoMetric": "MSTCocoMetric", "IoUMetric": "MSTIoUMetric"}
-TAKEN = {
-    "MSTCocoMetric": {"ann_file", "metric", "library", "out_dir", "collect_device"},
-    "MSTIoUMetric": {"ignore_index", "out_dir", "label_ids", "image_root", "collect_device"},
-}
+# mmdet's and mmseg's metrics, the one of ours that takes their place, and what means nothing to it.
+OURS = {"CocoMetric": MSTCocoMetric, "FasterCocoMetric": MSTCocoMetric, "IoUMetric": MSTIoUMetric}
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "classwise": (True, False),
     "format_only": (False,),
@@ -131,26 +130,26 @@ def check_metrics(cfg: Config, split: str = "test") -> None:
     evaluators = cfg.get(f"{split}_evaluator") or []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         if evaluator["type"] == "MSTCocoMetric":
-            require_library(evaluator.get("library", LIBRARIES[0]))
+            load_library(evaluator.get("library", LIBRARIES[0]))
             path, classes = Path(evaluator["ann_file"]), classes_of(cfg, f"{split}_dataloader")
             stop_at_first(category_problems(path, load_ground_truth(path), classes))
 
 
 def _ours(evaluator: dict[str, Any]) -> dict[str, Any]:
-    name = OURS.get(evaluator["type"].rpartition(".")[2])
-    if name is None:
+    ours = OURS.get(evaluator["type"].rpartition(".")[2])
+    if ours is None:
         return evaluator
     kept = {
         key: value
         for key, value in evaluator.items()
         if key != "type" and not any(value == neutral for neutral in NEUTRAL.get(key, ()))
     }
-    strange = sorted(set(kept) - TAKEN[name])
-    if strange or (name == "MSTCocoMetric" and "ann_file" not in kept):
+    strange = sorted(set(kept) - set(signature(ours).parameters))
+    if strange or (ours is MSTCocoMetric and "ann_file" not in kept):
         print(
             f"{evaluator['type']} stays as the config has it ({', '.join(strange) or 'no ann_file'}): no per-class "
             "scores, no result files.",
             flush=True,
         )
         return evaluator
-    return {"type": name, **kept}
+    return {"type": ours.__name__, **kept}

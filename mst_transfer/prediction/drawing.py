@@ -114,17 +114,12 @@ def _draw_label(
     font = _font(round(min(max(11.0, min(size) / 34), max(9.0, side / 6))))
     width, height = font.getlength(text) + 4, 1.3 * font.size
     lefts = [min(max(0.0, x), max(0.0, size[0] - width)) for x in (box[0], box[2] - width, box[2])]
-    tops = [
-        box[1] - height,
-        box[1],
-        box[3],
-        box[3] - height,
-        *(box[1] + step * height for step in range(1, 4)),
-    ]
-    corners = [(left, top) for left in lefts for top in tops if 0 <= top <= size[1] - height]
-    places = [(left, top, left + width, top + height) for left, top in corners]
-    free = [place for place in places if not any(_overlap(place, other) for other in taken)]
-    chosen = (free or places or [(lefts[0], 0.0, lefts[0] + width, height)])[0]
+    tops = [box[1] - height, box[1], box[3], box[3] - height]
+    tops += [box[1] + step * height for step in range(1, 4)]
+    tops = [top for top in tops if 0 <= top <= size[1] - height] or [0.0]
+    places = [(left, top, left + width, top + height) for left in lefts for top in tops]
+    free = (place for place in places if not any(_overlap(place, other) for other in taken))
+    chosen = next(free, places[0])
     taken.append(chosen)
     canvas.rectangle(chosen, fill=color)
     dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140
@@ -139,8 +134,7 @@ def _shades(labels: np.ndarray, order: Sequence[int], colors: np.ndarray) -> dic
     for i in order:
         label = int(labels[i])
         towards, amount = ((0, 0.0), (255, 0.35), (0, 0.3), (255, 0.6))[seen[label] % 4]
-        mixed = np.round((1 - amount) * colors[label] + amount * towards)
-        shades[i] = _rgb(mixed)
+        shades[i] = _rgb(np.round((1 - amount) * colors[label] + amount * towards))
         seen[label] += 1
     return shades
 
@@ -151,10 +145,7 @@ def _enlargement(image: np.ndarray) -> int:
 
 
 def _enlarged(pixels: np.ndarray, factor: int, interpolation: int) -> np.ndarray:
-    if factor == 1:
-        return pixels
-    height, width = pixels.shape[:2]
-    return cv2.resize(pixels, (factor * width, factor * height), interpolation=interpolation)
+    return cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=interpolation)
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:

@@ -236,7 +236,8 @@ def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
     from_array = [
         dict(step, type="LoadImageFromNDArray") if step["type"] == LOAD else dict(step) for step in steps
     ]
-    return Compose(_copied(steps)), Compose(_copied(from_array))
+    # TestTimeAug builds its transforms into the lists that it is given
+    return Compose(copy.deepcopy(steps)), Compose(copy.deepcopy(from_array))
 
 
 def _can_be_decoded(path: str | Path) -> bool:
@@ -252,13 +253,6 @@ def _without_labels(step: dict[str, Any]) -> dict[str, Any]:
         return step
     kept = [[s for s in group if s["type"] != ANNOTATIONS] for group in step["transforms"]]
     return dict(step, transforms=[group for group in kept if group])
-
-
-def _copied(node: Any) -> Any:
-    """A copy of nested lists and dictionaries: TestTimeAug builds its transforms into the lists it is given."""
-    if isinstance(node, dict):
-        return {key: _copied(value) for key, value in node.items()}
-    return [_copied(item) for item in node] if isinstance(node, list) else node
 
 
 def _palette(loaded: dict[str, Any], cfg: Config, classes: tuple[str, ...]) -> np.ndarray | None:

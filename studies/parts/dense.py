@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import normalize
 
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
-from mst_pretrain.runtime.errors import UserError
+from mst_transfer.data.layouts import cityscapes_pairs
+from mst_transfer.evaluation.segmentation_scores import confusion_matrix
 
 IGNORED = 255
 DenseFeatures = Callable[[Tensor], Tensor]  # normalised images [B, 3, H, W] -> features [B, D, h, w]
@@ -45,19 +47,15 @@ def load_frames(
         train_ids: Which label ids are the classes; None takes those that occur.
 
     Raises:
-        UserError: The split holds no frame.
+        UserError: As :func:`cityscapes_pairs`.
     """
-    paths = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.*"))
-    if not paths:
-        raise UserError(
-            f"{root}/leftImg8bit/{split} holds no frame. Point MST_REAL_DATA at the folder of real photos."
-        )
     images, labels = [], []
-    for path in paths:
+    for path, label_map in zip(
+        *cityscapes_pairs(root / "leftImg8bit" / split, root / "gtFine" / split), strict=True
+    ):
         image = read_rgb(path).resize((size[1], size[0]), Image.Resampling.BICUBIC)
         images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
-        name = path.name.rpartition("_leftImg8bit")[0] + "_gtFine_labelTrainIds.png"
-        with Image.open(root / "gtFine" / split / path.parent.name / name) as label:
+        with Image.open(label_map) as label:
             labels.append(torch.from_numpy(np.array(label)))
     raw = torch.stack(labels).long()
     train_ids = train_ids or [int(i) for i in raw.unique() if i != IGNORED]
@@ -68,8 +66,7 @@ def load_frames(
 
 def normalise(images: Tensor) -> Tensor:
     """[B, 3, H, W] uint8 to ImageNet-normalised float32."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images.float() / 255 - mean) / std
+    return normalize(images.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def cell_shares(labels: Tensor, grid: tuple[int, int], classes: int) -> Tensor:
@@ -136,12 +133,8 @@ def probe(
 
 def confusions(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """[N, h, w] twice to [N, classes, classes] int64 counts."""
-    counts = []
-    for label, guess in zip(labels, predicted, strict=True):
-        known = label != IGNORED
-        index = label[known] * classes + guess[known]
-        counts.append(torch.bincount(index, minlength=classes**2).view(classes, classes))
-    return torch.stack(counts)
+    pairs = zip(predicted.numpy(), labels.numpy(), strict=True)
+    return torch.stack([torch.from_numpy(confusion_matrix(*pair, classes, IGNORED)) for pair in pairs])
 
 
 def position_prior(train: Frames, val: Frames, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tools as child processes, several at a time, until the time is up; one that fails ends all."""
+"""Tools as child processes, several at a time; one that fails ends all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,15 +20,31 @@ FINISHED = "finished"  # beside what a call that ended well has written
 COMMAND = "command.txt"  # of the first call
 
 
-def add_study_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every resumable study takes."""
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="stop after so long; run again to go on"
+def parse_study(
+    description: str | None, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, Path, str]:
+    """What every resumable study takes.
+
+    Returns:
+        The arguments, the folder of the real data, and the command for the report.
+
+    Raises:
+        UserError: MST_REAL_DATA does not name a folder.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
     parser.add_argument("--report", action="store_true", help="only write the report of what is there")
     parser.add_argument("--cfg-options", nargs="*", default=[], help="for every run, KEY=VALUE")
+    words = sys.argv[1:] if argv is None else argv
+    args, data = parser.parse_args(words), Path(os.environ.get("MST_REAL_DATA", ""))
+    if "MST_REAL_DATA" not in os.environ or not data.is_dir():
+        raise UserError("MST_REAL_DATA names no folder. Set it to the folder of the real photos.")
+    script = f"studies/{Path(sys.argv[0]).name}"
+    command = ["MST_REAL_DATA=DIR python", script, *(word for word in words if word != "--report")]
+    return args, data.resolve(), " ".join(command)
 
 
 class Jobs:
@@ -44,8 +59,8 @@ class Jobs:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = threading.Event()
 
-    def run(self, steps: Sequence[Callable[[], bool]]) -> bool:
-        """Every step, ``count`` at a time; whether all are done.
+    def run(self, steps: Sequence[Callable[[], None]]) -> None:
+        """Every step, ``count`` at a time.
 
         Raises:
             BaseException: What the first step that failed raised; the processes of the others are ended.
@@ -53,7 +68,8 @@ class Jobs:
         with ThreadPoolExecutor(self.count) as pool:
             futures = [pool.submit(step) for step in steps]
             try:
-                return all([ended.result() for ended in futures])
+                for future in futures:
+                    future.result()
             except BaseException:
                 self.stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -61,11 +77,8 @@ class Jobs:
                     process.terminate()
                 raise
 
-    def once(self, tool: str, arguments: Sequence[str], folder: Path, deadline: float) -> bool:
+    def once(self, tool: str, arguments: Sequence[str], folder: Path) -> None:
         """``tools/TOOL.py`` with ``folder`` as its work directory, unless that has ended well before.
-
-        Returns:
-            Whether it has ended; False when the time is up first.
 
         Raises:
             UserError: It failed, or the folder has a run of another command.
@@ -77,21 +90,16 @@ class Jobs:
                 f"{folder} has a run of other options, see {command_file}. Give another --out, or the options of then."
             )
         write_text(said, command_file)
-        if (folder / FINISHED).exists():
-            return True
-        command = [f"tools/{tool}.py", "--work-dir", str(folder), *arguments]
-        if not self.call(command, folder / f"{tool}.log", deadline):
-            return False
-        (folder / FINISHED).touch()
-        return True
+        if not (folder / FINISHED).exists():
+            self.call([f"tools/{tool}.py", "--work-dir", str(folder), *arguments], folder / f"{tool}.log")
+            (folder / FINISHED).touch()
 
-    def call(self, arguments: Sequence[str], log: Path, deadline: float) -> bool:
-        """A Python file of the repository with its arguments; False when the time is up first.
+    def call(self, arguments: Sequence[str], log: Path) -> None:
+        """Run a Python file of the repository with its arguments.
 
         Args:
             arguments: The file below the repository root, and what follows it.
             log: Receives all its output, after what is there.
-            deadline: As ``time.monotonic``.
 
         Raises:
             UserError: It failed.
@@ -103,17 +111,10 @@ class Jobs:
             process = subprocess.Popen(
                 [sys.executable, *arguments], cwd=ROOT, env=env, stdout=stream, stderr=subprocess.STDOUT
             )
-            self.running.add(process)
-            if self.stopped.is_set():  # the run that failed did not see this one
-                process.terminate()
-            try:
-                code = process.wait(max(deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                process.wait()
-                return False
-            finally:
-                self.running.discard(process)
+        self.running.add(process)
+        if self.stopped.is_set():  # the run that failed did not see this one
+            process.terminate()
+        code = process.wait()
+        self.running.discard(process)
         if code:
             raise UserError(f"{arguments[0]} ended with code {code}. See {log}.")
-        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,37 +39,26 @@ class Evaluation:
         shards: Tiny-ImageNet's training shards used for pretraining; labelled, they train k-NN and the heads.
         size: Side of a photo.
         patch: Side of a patch, the cell of the raw-pixel dense features.
-        device: Of the backbone.
     """
 
-    def __init__(self, data: Path, shards: Path, size: int, patch: int, device: str | torch.device) -> None:
+    def __init__(self, data: Path, shards: Path, size: int, patch: int) -> None:
         self.train, self.val = open_train_val(str(shards), str(data / "tiny-imagenet-100" / "val-0000.tar"))
         camvid = data / "camvid-as-cityscapes"
         self.frames, self.train_ids = load_frames(camvid, "train", DENSE_SIZE, None)
         self.val_frames, _ = load_frames(camvid, "val", DENSE_SIZE, self.train_ids)
-        self.size, self.patch, self.device = size, patch, device
+        self.size, self.patch = size, patch
 
     def of_checkpoint(self, checkpoint: Path, seed: int) -> ReadOut:
         """What a pretraining checkpoint's teacher is worth."""
         trunk, _ = load_trunk(str(checkpoint))
-        trunk = trunk.to(self.device)
         columns = feature_columns(trunk, (1, BLOCKS), avgpool=True)
         train, val = (
-            extract_features(
-                trunk,
-                part.source,
-                self.size,
-                self.size,
-                256,
-                device=self.device,
-                blocks=BLOCKS,
-                avgpool=True,
-            )
+            extract_features(trunk, part.source, self.size, self.size, 256, blocks=BLOCKS, avgpool=True)
             for part in (self.train, self.val)
         )
         cls = slice(*columns["last1"])
         confusion = probe(
-            lambda images: dense_features(trunk, images.to(self.device)),
+            partial(dense_features, trunk),
             self.frames,
             self.val_frames,
             len(self.train_ids),
@@ -99,27 +89,22 @@ class Evaluation:
 
     def knn(self, train: Tensor, val: Tensor) -> Tensor:
         """[M] bool: is the vote right."""
-        train, val = train.to(self.device), val.to(self.device)
-        labels = self.train.labels.to(self.device)
-        predicted = knn_predict(train, labels, val, [NEIGHBOURS])[NEIGHBOURS]
-        return predicted.cpu() == self.val.labels
+        return knn_predict(train, self.train.labels, val, [NEIGHBOURS])[NEIGHBOURS] == self.val.labels
 
     def linear(self, columns: dict[str, tuple[int, int]], train: Tensor, val: Tensor, seed: int) -> Tensor:
         """[M] bool: the head that is best on held-out training photos, on val."""
         kept, held = hold_out(self.train.labels, HELD_OUT, seed)
-        labels = self.train.labels.to(self.device)
-        train = train.to(self.device)
-        bank = HeadBank(columns, RATES, len(self.train.classes), seed).to(self.device)
+        labels = self.train.labels
+        bank = HeadBank(columns, RATES, len(self.train.classes), seed)
         optimizer = bank_optimizer(bank)
         for epoch in range(LINEAR_EPOCHS):
             batches = batches_of_epoch(len(kept), LINEAR_BATCH, seed, epoch)
             for step, batch in enumerate(batches):
-                rows = kept[batch].to(self.device)
+                rows = kept[batch]
                 factor = cosine_factor(epoch * len(batches) + step, LINEAR_EPOCHS * len(batches))
                 train_step(bank, optimizer, train[rows], labels[rows], len(batch), factor)
-        held = held.to(self.device)
         best = int(bank.correct(train[held], labels[held]).argmax())
-        return bank.predict(val.to(self.device), best).cpu() == self.val.labels
+        return bank.predict(val, best) == self.val.labels
 
 
 @torch.no_grad()

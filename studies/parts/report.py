@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import torch
 from torch import Tensor
 
 from mst_pretrain.runtime.atomic import replacing, write_json, write_text
+from mst_transfer.comparison.table import over_seeds, with_spread
 
 from .dense import mean_iou
 
@@ -19,7 +19,13 @@ import matplotlib.pyplot as plt
 
 RESAMPLES = 2000
 REFERENCES = ("DINO", "guided 25 %")  # arms that the others are compared with
+TITLES = {
+    "knn": "k-NN, per cent",
+    "linear": "linear, per cent",
+    "dense": "dense probe, mIoU on CamVid val",
+}
 BASELINES = ("random weights", "raw pixels", "position prior")
+Scores = dict[str, list[dict[str, float]]]  # by arm, of each seed
 
 
 @dataclass
@@ -36,13 +42,11 @@ class ReadOut:
     linear: Tensor | None
     confusion: Tensor
 
-    def scores(self) -> dict[str, float | None]:
+    def scores(self) -> dict[str, float]:
         """In per cent."""
-        return {
-            "knn": None if self.knn is None else 100 * self.knn.double().mean().item(),
-            "linear": None if self.linear is None else 100 * self.linear.double().mean().item(),
-            "dense": mean_iou(self.confusion.sum(0)).item(),
-        }
+        right = {name: value for name in ("knn", "linear") if (value := getattr(self, name)) is not None}
+        shares = {name: 100 * value.double().mean().item() for name, value in right.items()}
+        return {**shares, "dense": mean_iou(self.confusion.sum(0)).item()}
 
 
 def bootstrap_difference(one: Tensor, other: Tensor, seed: int = 0) -> tuple[float, float, float]:
@@ -77,23 +81,11 @@ def bootstrap_difference(one: Tensor, other: Tensor, seed: int = 0) -> tuple[flo
     return difference, low.item(), high.item()
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds."""
-    if not values:
-        return ""
-    tensor = torch.tensor(values, dtype=torch.double)
-    if len(values) == 1:
-        return f"{tensor[0]:.2f}"
-    return f"{tensor.mean():.2f} ± {tensor.std():.2f}"
-
-
 def write_report(
     out: Path,
     arms: dict[str, dict[int, ReadOut]],
     hidden: dict[str, float],
     realised: dict[str, float | None],
-    left_out: list[str],
-    cost: dict[str, Any] | None,
     length: str,
     command: str,
 ) -> str:
@@ -104,8 +96,6 @@ def write_report(
         arms: Read-outs by arm and seed; arms without any are left out. Baselines have the names below.
         hidden: Tokens an arm should hide per view.
         realised: Tokens it did hide.
-        left_out: Arms that were not run.
-        cost: Of ``cost.measure``, or None.
         length: How long and on what each run trained.
         command: What was typed.
     """
@@ -120,27 +110,14 @@ def write_report(
         "",
     ]
     lines += score_table(arms, scores, hidden, realised)
-    if left_out:
-        lines += [
-            "",
-            *[f"Not run: {text}: fewer than 4 hidden tokens are no comparison." for text in left_out],
-        ]
     short = too_short(scores)
     lines += [
         f"**{name} ends below raw pixels in k-NN: the run was too short to compare it.**" for name in short
     ]
     comparable = [name for name in arms if name in hidden and name not in short]
     differences = {reference: compare(arms, comparable, reference) for reference in REFERENCES}
-    for reference, rows_of in differences.items():
-        lines += difference_table(reference, rows_of)
-    if cost:
-        on, off = cost["decoder"], cost["no decoder"]
-        lines += [
-            "",
-            f"Cost of the decoder: {on['seconds']:.3f} s and {on['gib']:.2f} GiB per step with it, "
-            f"{off['seconds']:.3f} s and {off['gib']:.2f} GiB without; time ratio {cost['time_ratio']:.2f} "
-            f"(medians of {cost['rounds']}, measured in turn).",
-        ]
+    for reference, rows in differences.items():
+        lines += difference_table(reference, rows)
     text = "\n".join(lines) + "\n"
     write_text(text, out / "report.md")
     whole = {
@@ -150,8 +127,6 @@ def write_report(
         "hidden_tokens": realised,
         "differences": differences,
         "below_raw_pixels": short,
-        "not_run": left_out,
-        "cost": cost,
     }
     write_json(whole, out / "report.json")
     plot(scores, out / "report.png")
@@ -160,7 +135,7 @@ def write_report(
 
 def score_table(
     arms: dict[str, dict[int, ReadOut]],
-    scores: dict[str, list[dict[str, float | None]]],
+    scores: Scores,
     hidden: dict[str, float],
     realised: dict[str, float | None],
 ) -> list[str]:
@@ -170,9 +145,7 @@ def score_table(
         "|---|---|---|---|---|---|",
     ]
     for name, rows in scores.items():
-        cells = [
-            spread([v for row in rows if (v := row[key]) is not None]) for key in ("knn", "linear", "dense")
-        ]
+        cells = [with_spread(over_seeds(values_of(rows, key))) for key in TITLES]
         count = "" if realised.get(name) is None else f"{realised[name]:.1f} (expected {hidden[name]:.1f})"
         count = "0" if hidden.get(name) == 0 else count
         lines.append(f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} |")
@@ -208,14 +181,17 @@ def val_images(arms: dict[str, dict[int, ReadOut]]) -> str:
     )
 
 
-def too_short(scores: dict[str, list[dict[str, float | None]]]) -> list[str]:
+def too_short(scores: Scores) -> list[str]:
     """Arms whose mean k-NN accuracy is below raw pixels'."""
+    means = {name: over_seeds(values_of(rows, "knn"))["mean"] for name, rows in scores.items()}
+    pixels = means.get("raw pixels")
+    arms = {name: mean for name, mean in means.items() if name not in BASELINES and mean is not None}
+    return [name for name, mean in arms.items() if pixels is not None and mean < pixels]
 
-    def mean(name: str) -> float:
-        values = [v for row in scores.get(name, []) if (v := row["knn"]) is not None]
-        return sum(values) / len(values) if values else float("nan")
 
-    return [name for name in scores if name not in BASELINES and mean(name) < mean("raw pixels")]
+def values_of(rows: list[dict[str, float]], key: str) -> list[float]:
+    """One score of the seeds that have it."""
+    return [row[key] for row in rows if key in row]
 
 
 def compare(
@@ -237,23 +213,17 @@ def compare(
     return differences
 
 
-def plot(rows: dict[str, list[dict[str, float | None]]], path: Path) -> None:
+def plot(rows: Scores, path: Path) -> None:
     """One panel per read-out, one row per arm, one dot per seed."""
-    readouts = ["knn", "linear", "dense"]
-    titles = {
-        "knn": "k-NN, per cent",
-        "linear": "linear, per cent",
-        "dense": "dense probe, mIoU on CamVid val",
-    }
     names = list(rows)
     figure, axes = plt.subplots(1, 3, figsize=(13, 0.45 * len(names) + 1.5), sharey=True)
-    for axis, readout in zip(axes, readouts, strict=True):
+    for axis, readout in zip(axes, TITLES, strict=True):
         for place, name in enumerate(names):
-            values = [value for row in rows[name] if (value := row[readout]) is not None]
+            values = values_of(rows[name], readout)
             axis.plot(values, [place] * len(values), "o", alpha=0.7)
             if values:
                 axis.plot([sum(values) / len(values)], [place], "k|", markersize=14)
-        axis.set_title(titles[readout])
+        axis.set_title(TITLES[readout])
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()

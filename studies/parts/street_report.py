@@ -1,4 +1,4 @@
-"""The street-scene comparison: refuses runs that were not alike; mean, spread, classes, differences, provenance."""
+"""The street-scene comparison: refuses runs that were not alike; mean, spread, classes, provenance."""
 
 from __future__ import annotations
 
@@ -28,15 +28,12 @@ from mst_transfer.comparison.table import (
     read_record,
     with_spread,
 )
-from mst_transfer.data.layouts import CITYSCAPES_CLASSES
-from mst_transfer.evaluation.segmentation_scores import SegmentationScores
+from mst_transfer.evaluation.baselines import position_prior
 
-from .dense import load_frames, position_prior
 from .jobs import ROOT
 
 PRETRAIN, UPERNET = ROOT / "studies/configs/street_pretrain.py", ROOT / "studies/configs/street_upernet.py"
 PRIOR = "position prior"
-ANY_SIZE = (8, 8)  # the prior looks at no image
 SPLIT = "test_dataloader.dataset.data_prefix."
 BACKBONE = "teacher.backbone."
 Run = tuple[str, int]  # row and seed
@@ -72,20 +69,21 @@ def write_report(results: Results, out: Path, command: str) -> str:
     pretraining = check_pretraining(results.pretrained)
     records = read_records(results)
     tables = [table_of(results, records, split) for split in results.splits]
+    run = next(iter(records.values()))["run"]  # read_records has made sure that all have its length
+    steps, batch = run["iterations"], run["batch"]
     lengths = [
         f"`{command}`",
         f"Pretraining (studies/configs/street_pretrain.py, DINO and MST alike): {pretraining['steps']} steps of "
         f"{pretraining['batch']} frames, {pretraining['images']:,} train frames seen. The random weights are those "
         "that MST's pretraining began with; DINO's began with the same, tensor by tensor.",
-        f"Fine-tuning (studies/configs/street_upernet.py): {lengths_of(records)}.",
+        f"Fine-tuning (studies/configs/street_upernet.py): {steps} steps of {batch} frames, {steps * batch:,} train "
+        "frames seen.",
     ]
     classes = {split: class_table(results, split) for split in results.splits}
-    gaps = {table.task.name: differences(table, results.rows) for table in tables}
     lines = ["# Street scenes", "", *(f"{line}\n" for line in lengths), markdown(tables)]
     for split, by_class in classes.items():
         lines += [*class_markdown(by_class, f"IoU per class, CamVid {split}"), ""]
-    lines += difference_markdown(gaps)
-    lines += ["", "| pretraining | seed | checkpoint (sha256) | its start (sha256) |", "|---|---|---|---|"]
+    lines += ["| pretraining | seed | checkpoint (sha256) | its start (sha256) |", "|---|---|---|---|"]
     lines += [
         f"| {run['arm']} | {run['seed']} | {run['sha256']} | {run['initial_sha256']} |"
         for run in pretraining["runs"]
@@ -93,7 +91,7 @@ def write_report(results: Results, out: Path, command: str) -> str:
     text = "\n".join(lines) + "\n"
     write_text(text, out / "report.md")
     whole = {"command": command, "pretraining": pretraining, "classes": classes}
-    report = json.dumps({**whole, "differences": gaps, **as_json(tables)})
+    report = json.dumps({**whole, **as_json(tables)})
     write_json(json.loads(report.replace(f"{ROOT}/", "")), out / "report.json")  # paths of this machine
     return text
 
@@ -174,13 +172,6 @@ def read_records(results: Results) -> dict[tuple[Run, str], dict[str, Any]]:
     return records
 
 
-def lengths_of(records: dict[tuple[Run, str], dict[str, Any]]) -> str:
-    """Steps, batch, frames; the same in every record, which :func:`read_records` has made sure of."""
-    run = next(iter(records.values()))["run"]
-    steps, batch = run["iterations"], run["batch"]
-    return f"{steps} steps of {batch} frames, {steps * batch:,} train frames seen"
-
-
 def table_of(results: Results, records: dict[tuple[Run, str], dict[str, Any]], split: str) -> Table:
     """mIoU, mAcc and aAcc on one split: a row per initialisation."""
     own = {run: record for (run, tested), record in records.items() if tested == split}
@@ -195,8 +186,7 @@ def table_of(results: Results, records: dict[tuple[Run, str], dict[str, Any]], s
 def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, Any]]]:
     """IoU in per cent by row and class, with the mean over classes, of the position prior and every initialisation."""
     classes = load_config(UPERNET).classes
-    prior = prior_scores(results.data, split, classes)
-    rows = {PRIOR: [prior.as_dict()]}
+    rows = {PRIOR: [position_prior(results.data, split, classes).as_dict()]}
     for row in results.rows:
         reports = [
             json.loads((folder / split / "test_report.json").read_text())
@@ -204,27 +194,13 @@ def class_table(results: Results, split: str) -> dict[str, dict[str, dict[str, A
             if name == row
         ]
         rows[row] = [report["scores"][0] for report in reports]
-    return {
-        row: {
-            name: in_per_cent([s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores])
-            for name in (*classes, "mean")
-        }
-        for row, scores in rows.items()
-        if scores
-    }
-
-
-def prior_scores(data: Path, split: str, classes: Sequence[str]) -> SegmentationScores:
-    """Of the class that is most frequent at each pixel in the train frames."""
-    ids = [CITYSCAPES_CLASSES.index(name) for name in classes]
-    train, tested = (load_frames(data, part, ANY_SIZE, ids)[0] for part in ("train", split))
-    confusion = position_prior(train, tested, len(classes)).sum(0)
-    return SegmentationScores(confusion.numpy(), tuple(classes))
-
-
-def in_per_cent(fractions: Sequence[float | None]) -> dict[str, Any]:
-    """Mean and spread in per cent of the seeds in which a class has an IoU."""
-    return over_seeds([100 * value for value in fractions if value is not None])
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for row, scores in rows.items():
+        for name in (*classes, "mean") if scores else ():
+            found = [s["mIoU"] if name == "mean" else s["per_class"][name]["IoU"] for s in scores]
+            per_cent = [100 * value for value in found if value is not None]
+            table.setdefault(row, {})[name] = over_seeds(per_cent)
+    return table
 
 
 def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> list[str]:
@@ -234,35 +210,4 @@ def class_markdown(by_row: dict[str, dict[str, dict[str, Any]]], title: str) -> 
     for name in next(iter(by_row.values())):
         cells = [with_spread(columns[name]) for columns in by_row.values()]
         lines.append(f"| {'**mean**' if name == 'mean' else name} | {' | '.join(cells)} |")
-    return lines
-
-
-def differences(table: Table, rows: Sequence[str]) -> list[dict[str, Any]]:
-    """mIoU of each row minus that of each earlier one, seed by seed."""
-    (column,) = table.columns
-    by_row = {
-        row: {run["run"]["seed"]: run["metrics"]["mIoU"] for run in table.runs.get((column, row), [])}
-        for row in rows
-    }
-    found = []
-    for place, one in enumerate(rows):
-        for other in rows[:place]:
-            seeds = sorted(set(by_row[one]) & set(by_row[other]))
-            if seeds:
-                values = {str(seed): by_row[one][seed] - by_row[other][seed] for seed in seeds}
-                found.append(
-                    {"of": one, "minus": other, "by_seed": values, **over_seeds(list(values.values()))}
-                )
-    return found
-
-
-def difference_markdown(gaps: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """A line per pair of rows and split."""
-    lines = ["### Differences in mIoU, seed by seed", "", "| tested on | difference | by seed | mean |"]
-    lines.append("|---|---|---|---|")
-    for title, pairs in gaps.items():
-        for pair in pairs:
-            seeds = ", ".join(f"{seed}: {value:+.2f}" for seed, value in pair["by_seed"].items())
-            names = f"{title.partition(',')[0]} | {pair['of']} - {pair['minus']}"
-            lines.append(f"| {names} | {seeds} | {with_spread(pair)} |")
     return lines

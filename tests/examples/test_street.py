@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,7 @@ from examples.quickstart import street
 from examples.quickstart.street_scenes import LOOKS
 from examples.quickstart.street_things import MIN_PIXELS, THINGS, render
 from mst_pretrain.data.files import check_image_folder
-from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_transfer.data.baselines import cityscapes_position_prior, coco_frequent_box
+from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data.coco_file import coco_classes, read_coco
 from mst_transfer.data.coco_rules import check_coco
 from mst_transfer.data.pair_rules import (
@@ -27,6 +24,7 @@ from mst_transfer.data.pair_rules import (
     cityscapes_label_maps,
     cityscapes_present_classes,
 )
+from mst_transfer.evaluation.baselines import frequent_box_map, position_prior
 
 TRAIN, VAL = 40, 12
 
@@ -87,8 +85,8 @@ def test_layouts_pass_the_checks(scenes: Path) -> None:
     """The quickstart's own data would be refused by its own checks, or carry other classes than its configs."""
     for split, count in (("train", TRAIN), ("val", VAL)):
         annotations = f"annotations/instances_{split}2017.json"
-        assert check_coco(scenes / "coco", annotations, f"{split}2017", tuple(THINGS)) == count
-        assert check_cityscapes(scenes / "cityscapes", split) == count
+        check_coco(scenes / "coco", annotations, f"{split}2017", tuple(THINGS))
+        check_cityscapes(scenes / "cityscapes", split)
         assert check_image_folder(scenes / "coco" / f"{split}2017") == count
         assert cityscapes_present_classes(scenes / "cityscapes", split) == (
             *("road", "sidewalk", "building", "vegetation", "sky"),
@@ -153,8 +151,10 @@ def test_things_are_large_and_of_every_class(scenes: Path) -> None:
 def test_trivial_baselines_fail(scenes: Path) -> None:
     """A per-pixel prior or one fixed box per class would score well: the numbers would measure layout, not sight."""
     classes = cityscapes_present_classes(scenes / "cityscapes", "train")
-    assert cityscapes_position_prior(scenes / "cityscapes", classes) < 20
-    assert coco_frequent_box(scenes / "coco") < 2
+    prior = position_prior(scenes / "cityscapes", "val", classes).mean_iou
+    assert prior is not None and prior < 0.2
+    files = (scenes / f"coco/annotations/instances_{split}2017.json" for split in ("train", "val"))
+    assert frequent_box_map(*files) < 2
 
 
 def test_complete_data_are_kept_and_changed_ones_replaced(
@@ -206,24 +206,3 @@ def test_any_size_can_be_drawn(size: tuple[int, int]) -> None:
         image, labels, _ = render(np.random.default_rng(index), "val", *size)
         assert image.shape == (*size, 3)
         assert set(np.unique(labels)) <= set(street.LABEL_IDS)
-
-
-def test_command_line(tmp_path: Path) -> None:
-    """The documented command would not run."""
-    command = [sys.executable, "-m", "examples.quickstart.street", str(tmp_path / "out"), "--seed", "3"]
-    done = subprocess.run(
-        [*command, "--train", "2", "--val", "1"], capture_output=True, text=True, check=True
-    )
-    assert "2 for training and 1 for validation" in done.stdout
-    assert check_image_folder(tmp_path / "out/coco/train2017") == 2
-
-
-def test_command_line_reports_bad_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Bad input would end in a traceback or with exit code 0."""
-    monkeypatch.setattr("sys.argv", ["street", str(tmp_path / "out"), "--train", "0"])
-    with pytest.raises(SystemExit) as stop:
-        run_cli(street.main)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("error: Street scenes need train and val >= 1")

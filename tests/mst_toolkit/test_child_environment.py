@@ -6,7 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ STARTERS: dict[str, Callable[[Path], Any]] = {
     "full_size": lambda folder: full_size.measure(
         Path("x.py"), argparse.Namespace(init=None, amp=False), {}, folder
     ),
-    "study": lambda folder: Jobs().call(["x.py"], folder / "log", time.monotonic()),
+    "study": lambda folder: Jobs().call(["x.py"], folder / "log"),
     "compare": lambda folder: runs._call(["x"]),
     "quickstart": lambda folder: Plan(ROOT, {"x": 1.0}).run("x", [ToolCall("x", ["x.py"], folder / "log")]),
 }

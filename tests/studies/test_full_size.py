@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.full_size import read_log
 from mst_pretrain.runtime.errors import UserError
-from studies.overfit import curve, make_subset
+from studies.overfit import make_subset
 
 LOG = """
 11/23 14:24:06 - mmengine - INFO - MSTSwin from /tmp/x.safetensors: all 173 keys matched (not used: norm.bias)
@@ -53,8 +53,7 @@ def test_the_first_four_photographs(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "person"}],
     }
     (tmp_path / "coco/annotations/instances_train2017.json").write_text(json.dumps(content))
-    photos = make_subset(tmp_path / "coco", tmp_path / "four")
-    assert [(p["id"], p["annotations"], p["crowds"]) for p in photos] == [(n, 2, 1) for n in (4, 9, 17, 25)]
+    assert make_subset(tmp_path / "coco", tmp_path / "four") == [4, 9, 17, 25]
     for split in ("train2017", "val2017"):
         kept = json.loads((tmp_path / f"four/annotations/instances_{split}.json").read_text())
         assert kept["categories"] == content["categories"]
@@ -65,19 +64,3 @@ def test_the_first_four_photographs(tmp_path: Path) -> None:
     (tmp_path / "coco/annotations/instances_train2017.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="has 3 training photographs; 4 are needed"):
         make_subset(tmp_path / "coco", tmp_path / "three")
-
-
-def test_the_curve_is_the_newest_run(tmp_path: Path) -> None:
-    """An old run's curve, or the loss for mAP, would be drawn."""
-    old, new = (tmp_path / f"2026010{day}_000000/vis_data/scalars.json" for day in (1, 2))
-    for path, lines in (
-        (old, [{"loss": 9.0, "step": 1}]),
-        (new, [{"loss": 2.0, "step": 10}, {"coco/bbox_mAP": 0.25, "coco/segm_mAP": 0.125, "step": 50}]),
-    ):
-        path.parent.mkdir(parents=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert curve(tmp_path) == {
-        "loss": [(10, 2.0)],
-        "coco/bbox_mAP": [(50, 0.25)],
-        "coco/segm_mAP": [(50, 0.125)],
-    }

@@ -53,7 +53,7 @@ def _make_train_ids(task: Task, images: dict[str, list[Path]]) -> Path:
     for split, paths in images.items():
         folder = task.root / "leftImg8bit" / split
         wanted += [layouts.cityscapes_label_map(path, folder, source / split) for path in paths]
-    polygons = [polygons_of(path, source, source) for path in wanted]
+    polygons = [polygons_of(path) for path in wanted]
     there = list(in_threads(Path.is_file, [*wanted, *polygons], task.reader.workers, BLOCK))
     drawable, present = there[len(wanted) :], there[: len(wanted)]
     if not any(can and not has for can, has in zip(drawable, present, strict=True)):

@@ -21,10 +21,9 @@ from ..reading import Unusable
 POLYGONS_TAIL = "_gtFine_polygons.json"
 
 
-def polygons_of(label_map: Path, polygons_root: Path, labels_root: Path) -> Path:
-    """Where the polygons of a ``labelTrainIds`` map lie below ``polygons_root``."""
-    name = label_map.name.removesuffix(LABEL_TAIL) + POLYGONS_TAIL
-    return polygons_root / label_map.parent.relative_to(labels_root) / name
+def polygons_of(label_map: Path) -> Path:
+    """Where the polygons of a ``labelTrainIds`` map lie: beside it."""
+    return label_map.with_name(label_map.name.removesuffix(LABEL_TAIL) + POLYGONS_TAIL)
 
 
 def convert_all(jobs: Sequence[tuple[Path, Path]], workers: int | None) -> Iterator[Problem]:

@@ -381,7 +381,8 @@ def test_out_leaves_the_data_alone_and_is_a_data_root(polygons: Path, run: Run, 
     code, said, _ = run("cityscapes", polygons, "--any-count", "--out", str(out))
     assert code == 0 and f"train with data_root={out}" in said and "4 labelTrainIds" in said
     assert {path: path.stat().st_mtime_ns for path in polygons.rglob("*")} == before
-    assert (check_cityscapes(out, "train"), check_cityscapes(out, "val")) == (3, 2)
+    check_cityscapes(out, "train")
+    check_cityscapes(out, "val")
     code, said, summary = run("cityscapes", polygons, "--any-count", "--out", str(out))
     assert code == 0 and summary["files_unchanged"] == 15 and f"train with data_root={out}" in said
 

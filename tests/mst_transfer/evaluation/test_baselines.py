@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,24 @@ import torch
 from PIL import Image
 
 from mst_pretrain.runtime.errors import UserError
-from mst_transfer.data.baselines import frequent_box_map, position_prior_miou
-from mst_transfer.data.pair_rules import cityscapes_label_maps
+from mst_transfer.data.layouts import CITYSCAPES_CLASSES
+from mst_transfer.evaluation.baselines import frequent_box_map, position_prior
 
 
-def write_maps(folder: Path, *maps: list[list[int]] | np.ndarray) -> list[Path]:
-    """Write label maps as PNG files and return their paths."""
-    folder.mkdir(exist_ok=True)
-    paths = [folder / f"{index}.png" for index in range(len(maps))]
-    for path, labels in zip(paths, maps, strict=True):
-        Image.fromarray(np.asarray(labels, np.uint8)).save(path)
-    return paths
+def write_maps(root: Path, split: str, *maps: list[list[int]] | np.ndarray) -> None:
+    """Write label maps in Cityscapes' layout; nobody opens their images."""
+    for index, labels in enumerate(maps):
+        image = root / f"leftImg8bit/{split}/a/{index}_leftImg8bit.png"
+        label_map = root / f"gtFine/{split}/a/{index}_gtFine_labelTrainIds.png"
+        for path in (image, label_map):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+        Image.fromarray(np.asarray(labels, np.uint8)).save(label_map)
+
+
+def miou(root: Path, ids: Sequence[int] = range(19)) -> float | None:
+    """mIoU of the prior on val, as a fraction."""
+    return position_prior(root, "val", [CITYSCAPES_CLASSES[i] for i in ids]).mean_iou
 
 
 def write_coco(path: Path, images: int, boxes: list[tuple[int, str, list[float]]], names: list[str]) -> Path:
@@ -50,21 +58,19 @@ def write_coco(path: Path, images: int, boxes: list[tuple[int, str, list[float]]
 
 def test_position_prior_by_hand(tmp_path: Path) -> None:
     """Wrong votes, wrong IoU, or pixels of 255 counted: the bar of the quickstart would lie."""
-    train = write_maps(
-        tmp_path / "train", [[0, 1], [13, 13]], [[0, 1], [13, 0]], [[1, 1], [255, 0]], [[0, 0], [13, 0]]
-    )
-    val = write_maps(tmp_path / "val", [[0, 1], [13, 13]], [[1, 1], [255, 0]])
+    train = [[0, 1], [13, 13]], [[0, 1], [13, 0]], [[1, 1], [255, 0]], [[0, 0], [13, 0]]
+    write_maps(tmp_path, "train", *train)
+    write_maps(tmp_path, "val", [[0, 1], [13, 13]], [[1, 1], [255, 0]])
     # prior [[0, 1], [13, 0]]; class 0: 2 of 4, class 1: 2 of 3, class 13: 1 of 2
-    expected = 100 * (2 / 4 + 2 / 3 + 1 / 2) / 3
-    assert position_prior_miou(train, val, (0, 1, 13)) == pytest.approx(expected, abs=1e-9)
-    assert position_prior_miou(train, val) == pytest.approx(expected, abs=1e-9)
+    expected = (2 / 4 + 2 / 3 + 1 / 2) / 3
+    assert miou(tmp_path, (0, 1, 13)) == miou(tmp_path) == pytest.approx(expected)
 
 
 def test_position_prior_resizes_to_each_map(tmp_path: Path) -> None:
     """Maps of several sizes would crash the baseline or be compared at shifted places."""
-    train = write_maps(tmp_path / "train", [[0, 2], [8, 8]], np.kron([[0, 2], [8, 8]], np.ones((3, 3))))
-    val = write_maps(tmp_path / "val", np.kron([[0, 2], [8, 8]], np.ones((4, 5))), [[0, 2], [8, 8]])
-    assert position_prior_miou(train, val) == 100.0
+    write_maps(tmp_path, "train", [[0, 2], [8, 8]], np.kron([[0, 2], [8, 8]], np.ones((3, 3))))
+    write_maps(tmp_path, "val", np.kron([[0, 2], [8, 8]], np.ones((4, 5))), [[0, 2], [8, 8]])
+    assert miou(tmp_path) == 1.0
 
 
 def test_position_prior_equals_iou_metric(tmp_path: Path) -> None:
@@ -74,7 +80,8 @@ def test_position_prior_equals_iou_metric(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     classes = 5  # the last one never occurs and must not count as 0
     maps = rng.choice([0, 1, 2, 3, 255], size=(9, 6, 7), p=[0.4, 0.3, 0.15, 0.05, 0.1]).astype(np.uint8)
-    train, val = write_maps(tmp_path / "train", *maps[:5]), write_maps(tmp_path / "val", *maps[5:])
+    write_maps(tmp_path, "train", *maps[:5])
+    write_maps(tmp_path, "val", *maps[5:])
     votes = np.stack([(maps[:5] == index).sum(0) for index in range(classes)])
     prior = torch.from_numpy(votes.argmax(0))
     areas = [
@@ -84,16 +91,15 @@ def test_position_prior_equals_iou_metric(tmp_path: Path) -> None:
     totals = [sum(values) for values in zip(*areas, strict=True)]
     iou = IoUMetric.total_area_to_metrics(*totals, ["mIoU"])["IoU"]
     assert np.isnan(iou[-1])
-    assert position_prior_miou(train, val, range(classes)) == pytest.approx(100 * np.nanmean(iou), abs=1e-4)
+    assert miou(tmp_path, range(classes)) == pytest.approx(np.nanmean(iou), abs=1e-6)
 
 
 def test_position_prior_of_nothing_is_an_error(tmp_path: Path) -> None:
     """A division by zero instead of a message when a folder has no labelled pixel."""
-    maps = write_maps(tmp_path / "maps", [[255, 255]])
+    for split in ("train", "val"):
+        write_maps(tmp_path, split, [[255, 255]])
     with pytest.raises(UserError, match="known class"):
-        position_prior_miou(maps, maps)
-    with pytest.raises(UserError, match="at least one"):
-        position_prior_miou([], maps)
+        miou(tmp_path)
 
 
 def test_frequent_box_by_hand(tmp_path: Path) -> None:
@@ -139,8 +145,7 @@ def test_frequent_box_matches_classes_by_name(tmp_path: Path) -> None:
 def test_position_prior_on_camvid() -> None:
     """The published bar of the real-photo check (16.7) would no longer be what is computed."""
     root = Path(os.environ["MST_REAL_DATA"], "camvid-as-cityscapes")
-    train, val = (cityscapes_label_maps(root, split) for split in ("train", "val"))
-    assert position_prior_miou(train, val) == pytest.approx(16.7, abs=0.05)
+    assert miou(root) == pytest.approx(0.167, abs=0.0005)
 
 
 def test_crowds_are_no_boxes(tmp_path: Path) -> None:
