@@ -7,6 +7,7 @@ checkpoint and the classes from the data (Cityscapes' classes that occur in its 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         publish(
             {
                 "protocol": "dense-probe",
-                **origin.as_dict(),
+                **asdict(origin),
                 "config": args.config,
                 "cfg_options": {key: str(value) for key, value in args.cfg_options.items()},
                 "data": args.root,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,7 @@ def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
 
 
 def save_arrays(arrays: dict[str, Any], path: str) -> None:
-    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one."""
     with replacing(path if path.endswith(".npz") else f"{path}.npz") as part, open(part, "wb") as stream:
         np.savez(stream, **arrays)
 
@@ -75,13 +72,8 @@ def main(argv: list[str] | None = None) -> None:
     mine = torch.tensor(share(len(val.labels)), dtype=torch.int64)
     predicted = {k: torch.empty(0, dtype=torch.int64) for k in ks}
     if len(mine):
-        predicted = knn_predict(
-            train_features.to(device),
-            train.labels.to(device),
-            val_features[mine].to(device),
-            ks,
-            args.temperature,
-        )
+        known = (train_features.to(device), train.labels.to(device))
+        predicted = knn_predict(*known, val_features[mine].to(device), ks, args.temperature)
     whole = {k: gather_rows(part.cpu(), len(val.labels)) for k, part in predicted.items()}
     if args.save and rank() == 0:
         arrays: dict[str, Any] = {f"predicted_{k}": classes.numpy() for k, classes in whole.items()}
@@ -91,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     publish(
         {
             "protocol": "knn",
-            **origin.as_dict(),
+            **asdict(origin),
             "train": args.train,
             "val": args.val,
             "resize": args.resize,

@@ -18,7 +18,6 @@ from torch import Tensor
 from mst_pretrain.evaluation.arguments import add_image_arguments, positive, trunk_of
 from mst_pretrain.evaluation.features import block_widths, feature_columns
 from mst_pretrain.evaluation.heads import HeadBank
-from mst_pretrain.evaluation.knn import accuracy
 from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_train_val
 from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, Part, extract
 from mst_pretrain.evaluation.ranks import publish, run_tool, start
@@ -174,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = settings_of(args, trunk, len(indices))
     protocol = {
         "protocol": f"linear-{args.protocol}",
-        **origin.as_dict(),
+        **asdict(origin),
         "train": args.train,
         "val": args.val,
         **{key: value for key, value in asdict(settings).items() if key not in ("workers", "columns")},
@@ -198,8 +197,8 @@ def main(argv: list[str] | None = None) -> None:
         rows = extract(trunk, Part(train.source, held), settings, device, "held-out features").to(device)
         best, chosen = choose(bank, rows, train.labels[held].to(device), settings.rates)
     rows = extract(trunk, val.source, settings, device, "val features").to(device)
-    correct = accuracy(bank.predict(rows, best), val.labels)
-    publish({**protocol, **chosen, "linear": round(correct, 3), **environment_info()}, args.out)
+    accuracy = 100 * int(bank.correct(rows, val.labels.to(device))[best]) / len(rows)
+    publish({**protocol, **chosen, "linear": round(accuracy, 3), **environment_info()}, args.out)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class Evaluation:
                 train_step(bank, optimizer, train[rows], labels[rows], len(batch), factor)
         held = held.to(self.device)
         best = int(bank.correct(train[held], labels[held]).argmax())
-        return bank.predict(val.to(self.device), best).cpu() == self.val.labels
+        return bank(val.to(self.device))[best].argmax(1).cpu() == self.val.labels
 
 
 @torch.no_grad()

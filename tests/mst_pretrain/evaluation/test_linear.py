@@ -77,8 +77,8 @@ def test_heads_are_sgd_loops() -> None:
     ]
     optimizer = bank_optimizer(bank)
     for rows, labels, factor in steps(6):
-        losses = train_step(bank, optimizer, rows, labels, len(rows), factor)
-    assert losses.shape == (6,) and bank.names[3] == ("last2", 2.0)
+        train_step(bank, optimizer, rows, labels, len(rows), factor)
+    assert bank.names[3] == ("last2", 2.0)
     rows, labels, _ = next(steps(1))
     for h, (weight, bias) in enumerate(expected):
         got = bank.weights[h // 2][h % 2].detach().numpy()
@@ -86,7 +86,6 @@ def test_heads_are_sgd_loops() -> None:
         np.testing.assert_allclose(bank.bias[h].detach().numpy(), bias, rtol=2e-4, atol=2e-4)
         assert np.abs(weight - start[h][0]).max() > 0.01
         scores = rows.double().numpy()[:, slice(*COLUMNS[bank.names[h][0]])] @ weight.T + bias
-        assert bank.predict(rows, h).tolist() == scores.argmax(1).tolist()
         assert bank.correct(rows, labels, chunk=3)[h] == (scores.argmax(1) == labels.numpy()).sum()
 
 
