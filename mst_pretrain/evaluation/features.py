@@ -18,7 +18,6 @@ from ..runtime.errors import UserError
 from ..runtime.progress import Progress
 from .ranks import gather_rows, share
 
-
 NORMALIZE = v2.Compose(
     [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
 )

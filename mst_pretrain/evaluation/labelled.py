@@ -32,8 +32,8 @@ def open_train_val(train: str, val: str) -> tuple[Labelled, Labelled]:
     classes = sources[train].classes
     if unknown := sorted(set(sources[val].classes) - set(classes)):
         raise UserError(
-            f"{val} has classes that {train} lacks: {first_of(unknown)}. Add their training images, or leave their folders "
-            "out."
+            f"{val} has classes that {train} lacks: {first_of(unknown)}. Add their training images, or leave "
+            "their folders out."
         )
     index = {name: number for number, name in enumerate(classes)}
 

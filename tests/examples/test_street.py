@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from examples.quickstart import street
 from examples.quickstart.street_scenes import LOOKS
 from examples.quickstart.street_things import MIN_PIXELS, THINGS, render
-from mst_pretrain.data.files import check_image_folder
+from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_transfer.data.baselines import cityscapes_position_prior, coco_frequent_box
 from mst_transfer.data.coco_file import coco_classes, read_coco
@@ -89,7 +89,9 @@ def test_layouts_pass_the_checks(scenes: Path) -> None:
         annotations = f"annotations/instances_{split}2017.json"
         assert check_coco(scenes / "coco", annotations, f"{split}2017", tuple(THINGS)) == count
         assert check_cityscapes(scenes / "cityscapes", split) == count
-        assert check_image_folder(scenes / "coco" / f"{split}2017") == count
+        images = open_source(scenes / "coco" / f"{split}2017")
+        images.check()
+        assert len(images) == count
         assert cityscapes_present_classes(scenes / "cityscapes", split) == (
             *("road", "sidewalk", "building", "vegetation", "sky"),
             *("person", "car", "truck", "bus", "bicycle"),
@@ -215,7 +217,7 @@ def test_command_line(tmp_path: Path) -> None:
         [*command, "--train", "2", "--val", "1"], capture_output=True, text=True, check=True
     )
     assert "2 for training and 1 for validation" in done.stdout
-    assert check_image_folder(tmp_path / "out/coco/train2017") == 2
+    assert len(open_source(tmp_path / "out/coco/train2017")) == 2
 
 
 def test_command_line_reports_bad_input(
