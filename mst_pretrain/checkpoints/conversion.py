@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
+from timm.models.swin_transformer import get_relative_position_index
 from torch import Tensor
 
 from ..runtime.atomic import file_sha256
@@ -55,9 +55,8 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     state = dialect.from_timm(backbone.state)
     metadata = describe(backbone)
     if target.name == "huggingface":
-        return huggingface.write_folder(
-            state, backbone.architecture, expressible_eps(backbone), metadata, destination
-        )
+        eps = expressible_eps(backbone)
+        return huggingface.write_folder(state, backbone.architecture, eps, metadata, destination)
     if target.name == "detectron2" and dialect is ORIGINAL_SWIN:
         state |= position_indices(state)  # detectron2 keeps them and warns where they are missing
     named = {f"{prefix}{key}": value for key, value in owned(state).items()}
@@ -69,12 +68,7 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
 
 
 def _refuse_inexpressible(backbone: Backbone) -> None:
-    """Refuse what no weight says, and the weights that other formats do not have.
-
-    Raises:
-        UserError: There is an argument of the model, a weight that no plain network has, or a ViT whose [CLS] has no
-            position.
-    """
+    """Refuse an argument that no weight says, a weight that no plain network has, a ViT whose [CLS] has no position."""
     architecture, path = backbone.architecture, backbone.file.path
     inexpressible = set(architecture.arguments) - EXPRESSIBLE
     if inexpressible:
@@ -101,22 +95,14 @@ def expressible_eps(backbone: Backbone) -> float:
 
 
 def find_target(to: str) -> Target:
-    """The target of that name.
-
-    Raises:
-        UserError: There is none.
-    """
+    """The target of that name, or a refusal."""
     if to not in TARGETS:
         raise UserError(f"there is no format '{to}' to write. Known: {', '.join(TARGETS)}.")
     return TARGETS[to]
 
 
 def check_destination(destination: Path, target: Target) -> None:
-    """A name that the library reads.
-
-    Raises:
-        UserError: It is another.
-    """
+    """Refuse a name that the library does not read."""
     if target.name == "huggingface":
         huggingface.check_folder(destination)
     elif destination.suffix not in target.suffixes or destination.is_dir():
@@ -131,10 +117,7 @@ def position_indices(state: Mapping[str, Tensor]) -> Tensors:
     for name, table in state.items():
         if name.endswith("relative_position_bias_table"):
             window = window_side(table)
-            rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-            places = torch.stack([rows.flatten(), columns.flatten()])
-            difference = places[:, :, None] - places[:, None, :] + window - 1  # of query and key
-            indices[name.replace("bias_table", "index")] = difference[0] * (2 * window - 1) + difference[1]
+            indices[name.replace("bias_table", "index")] = get_relative_position_index(window, window)
     return indices
 
 

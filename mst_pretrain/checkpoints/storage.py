@@ -71,7 +71,7 @@ def load_checkpoint(
     Args:
         path: Local file. ``.safetensors`` yields ``{"state_dict": ..., "meta": its metadata}``.
         map_location: Device of the tensors.
-        trusted: Unpickle anything, which can run code: only for a file whose author the user trusts.
+        trusted: Run the code in the file: only where the user trusts its author.
 
     Raises:
         UserError: The file is missing, empty, truncated, no checkpoint, or holds objects other than weights.
@@ -137,7 +137,6 @@ def _is_about_the_machine(error: Exception) -> bool:
 
 
 def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
-    """Tensors and metadata."""
     with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
         return {
             "state_dict": {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118, no mapping
@@ -146,7 +145,6 @@ def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
 
 
 def _refusal(path: Path, what: str) -> str:
-    """Why a pickle with an object beyond the allow-list was not opened."""
     return (
         f"{path} holds more than weights (the object {what}) and was not opened further: loading it could run code, "
         "and nothing was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the "

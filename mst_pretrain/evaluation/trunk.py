@@ -54,7 +54,7 @@ def load_trunk(
     if checkpoint in (None, RANDOM):
         if speaks():
             print(f"random weights, seed {seed}: a control, no pretrained backbone", file=sys.stderr)
-        built = architecture_of(None, {}, RANDOM, model=model or DEFAULT_MODEL, model_args=model_args)
+        built = architecture_of({}, {}, RANDOM, model=model or DEFAULT_MODEL, model_args=model_args)
         built.shapes()  # the model can be built
         torch.manual_seed(seed)
         trunk = build_trunk(built.name, **built.arguments).eval()
