@@ -34,11 +34,7 @@ HELD_OUT = 0.1  # ours
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, its contradictions refused.
-
-    Raises:
-        UserError: A share outside its range, a rate that is not positive, or DINO's protocol made another.
-    """
+    """The command line; its contradictions are refused."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -95,11 +91,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def settings_of(args: argparse.Namespace, trunk: Trunk, images: int) -> LinearSettings:
-    """What the protocol and the command line make of the training.
-
-    Raises:
-        UserError: More blocks than the model has, or ``--avgpool`` for a Swin.
-    """
+    """What the protocol and the command line make of the training."""
     dino = args.protocol == "dino"
     depth = len(block_widths(trunk))
     blocks = tuple(args.blocks or ((4,) if dino else (1, 4)))
@@ -130,11 +122,7 @@ def settings_of(args: argparse.Namespace, trunk: Trunk, images: int) -> LinearSe
 
 
 def split(args: argparse.Namespace, train: Labelled) -> tuple[Tensor, Tensor]:
-    """Training images used, and those held out of them (none for DINO's protocol).
-
-    Raises:
-        UserError: A class with one image, of which none can be held out.
-    """
+    """Training images used, and those held out of them (none for DINO's protocol)."""
     used = (
         low_shot(train.labels, args.low_shot, args.seed) if args.low_shot else torch.arange(len(train.labels))
     )

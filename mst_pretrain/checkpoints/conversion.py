@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
+import torch
 from timm.models.swin_transformer import get_relative_position_index
 from torch import Tensor
 
 from ..runtime.atomic import file_sha256
+from ..runtime.environment import environment_info
 from ..runtime.errors import UserError
 from . import huggingface
 from .architecture import window_side
@@ -124,7 +124,7 @@ def position_indices(state: Mapping[str, Tensor]) -> Tensors:
 def describe(backbone: Backbone) -> dict[str, str]:
     """What a file says of itself: method, architecture, network, epoch, data, configuration, origin."""
     meta, reading = backbone.file.meta, backbone.reading
-    text = meta.get("cfg")
+    text, versions = meta.get("cfg"), environment_info(torch.device("cpu"))["versions"]
     known = {
         "format": "pt",
         "method": meta.get("method") or method_of(backbone) or reading.format,
@@ -140,8 +140,8 @@ def describe(backbone: Backbone) -> dict[str, str]:
         "source_sha256": file_sha256(backbone.file.path),
         "resized": "; ".join(backbone.resized),
         "missing": "; ".join(backbone.missing),
-        "toolkit": f"mst-toolkit {version()}",
-        "timm": timm.__version__,
+        "toolkit": f"mst-toolkit {versions['mst-toolkit']}",
+        "timm": versions["timm"],
     }
     return {key: str(value) for key, value in known.items() if value not in (None, "")}
 
@@ -155,14 +155,6 @@ def method_of(backbone: Backbone) -> str | None:
         return None
     of_mst = any(key == "mask_token" or key.startswith("decoder.") for key in backbone.file.tensors)
     return "MST" if of_mst else "DINO"
-
-
-def version() -> str:
-    """Of this toolkit."""
-    try:
-        return importlib.metadata.version("mst-toolkit")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def convert_checkpoint(

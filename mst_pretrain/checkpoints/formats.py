@@ -201,11 +201,7 @@ def recognise(
 
 
 def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = None) -> list[Reading]:
-    """Every backbone in a file that fits ``source``; see :func:`recognise`.
-
-    Raises:
-        UserError: There is none of any format, or one that two formats read differently.
-    """
+    """Every backbone in a file that fits ``source``; see :func:`recognise`."""
     everything = anchors(list(file.tensors))
     backbones = [found for found in everything if prefix is None or found[1] == prefix]
     if not backbones:

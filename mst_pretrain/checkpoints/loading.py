@@ -64,12 +64,9 @@ def load_backbone(
 def load_model(
     model: nn.Module, checkpoint: Mapping[str, Any], path: str | Path, strict: bool = True
 ) -> None:
-    """Load a whole model, detector or segmentor, from a checkpoint of its training.
+    """Load a whole model, detector or segmentor, from a checkpoint of its training, read from ``path``.
 
     Args:
-        model: Receives the weights.
-        checkpoint: As :func:`load_checkpoint` read it.
-        path: Where it came from, for messages.
         strict: Whether every weight must have a source and every source a weight.
 
     Raises:

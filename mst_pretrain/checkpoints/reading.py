@@ -61,11 +61,7 @@ def iteration_of(file: CheckpointFile) -> str | None:
 
 
 def weight_file(path: str | Path) -> Path:
-    """The file of weights in a Hugging Face folder, which has its ``config.json``; any other path as it is.
-
-    Raises:
-        UserError: The folder has none, or no ``config.json``.
-    """
+    """The file of weights in a Hugging Face folder, which needs its ``config.json``; any other path as it is."""
     path = Path(path)
     if not path.is_dir():
         return path

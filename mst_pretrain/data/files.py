@@ -62,11 +62,7 @@ def holds_image(root: str | Path) -> bool:
 
 
 def images_below(root: str | Path) -> Iterator[str]:
-    """As :func:`image_names`, but a folder without an image yields nothing.
-
-    Raises:
-        UserError: ``root`` or a folder below it cannot be listed.
-    """
+    """As :func:`image_names`, but a folder without an image yields nothing."""
     return _walk(str(root), "", {os.path.realpath(root)})
 
 

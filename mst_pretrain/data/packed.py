@@ -47,11 +47,7 @@ class PackedPaths:
 
     @classmethod
     def load(cls, path: Path, root: Path) -> PackedPaths:
-        """The names of :meth:`save`, below ``root``.
-
-        Raises:
-            UserError: The file cannot be read.
-        """
+        """The names of :meth:`save`, below ``root``."""
         paths = cls([], root)
         try:
             with np.load(path) as file:

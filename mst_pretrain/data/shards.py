@@ -113,11 +113,7 @@ def names_shards(spec: str) -> bool:
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The tar files of a folder, in sorted order.
-
-    Raises:
-        UserError: They belong to several sets, as train-000.tar and val-000.tar do.
-    """
+    """The tar files of a folder, in sorted order; those of several sets (train-000.tar, val-000.tar) are refused."""
     shards = sorted(folder.glob("*.tar"))
     sets = sorted({re.sub(r"\d+", "*", shard.name) for shard in shards})
     if len(sets) > 1:

@@ -106,10 +106,6 @@ def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
     ``hf:NAME[@SPLIT][#COLUMN]``         Hugging Face data set, :class:`HubSource`         its ClassLabel column
     ==================================== ================================================ =========================
 
-    Args:
-        spec: A folder, a file, a pattern or a name; see the table.
-        labelled: Also read the class of every image.
-
     Raises:
         UserError: Nothing is there, it holds no image, is damaged, or has no labels although they are asked for.
     """
@@ -155,10 +151,6 @@ def open_again(spec: str | Path, names: Path) -> FileSource:
 
 
 def check_source(spec: str | Path) -> None:
-    """Whether :func:`open_source` would find an image, without listing a folder of a million of them.
-
-    Raises:
-        UserError: As :func:`open_source`.
-    """
+    """Raise what :func:`open_source` would, without listing a folder of a million images."""
     if not (Path(spec).is_dir() and holds_image(spec)):
         open_source(spec)

@@ -116,11 +116,7 @@ def feature_columns(
 
 
 def check_size(trunk: Trunk, resize: int, crop: int) -> None:
-    """Refuse a crop that does not divide into patches, or is larger than the resized image.
-
-    Raises:
-        UserError: One of them.
-    """
+    """Refuse a crop that does not divide into patches, or is larger than the resized image."""
     patch = trunk.patch_embed.patch_size[0]
     if crop < 1 or crop % patch:
         raise UserError(

@@ -23,11 +23,7 @@ class Labelled:
 
 
 def open_train_val(train: str, val: str) -> tuple[Labelled, Labelled]:
-    """Both sets, labelled by the training set's classes; val may have fewer.
-
-    Raises:
-        UserError: One is missing or has no labels, or val has a class that the training set lacks.
-    """
+    """Both sets, labelled by the training set's classes; val may have fewer, and is refused with others."""
     sources = {spec: open_source(spec, labelled=True) for spec in (train, val)}
     classes = sources[train].classes
     if unknown := sorted(set(sources[val].classes) - set(classes)):

@@ -216,11 +216,7 @@ class LinearTraining:
             save_atomic({**kept, "done": self.done, "identity": self.identity}, self.state)
 
     def resume(self) -> None:
-        """Continue from the kept state, if there is one.
-
-        Raises:
-            UserError: It is of another evaluation.
-        """
+        """Continue from the kept state, if there is one; that of another evaluation is refused."""
         if self.state is None or not self.state.is_file():
             return
         kept = load_checkpoint(self.state)
