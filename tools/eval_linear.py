@@ -19,7 +19,7 @@ from mst_pretrain.evaluation.arguments import add_image_arguments, positive, tru
 from mst_pretrain.evaluation.features import block_widths, feature_columns
 from mst_pretrain.evaluation.heads import HeadBank
 from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_train_val
-from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, Part, extract
+from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, extract
 from mst_pretrain.evaluation.ranks import publish, run_tool, start
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.environment import environment_info
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
 
     best, chosen = 0, {"chosen": {"features": next(iter(settings.columns)), "lr": settings.rates[0]}}
     if len(held):
-        rows = extract(trunk, Part(train.source, held), settings, device, "held-out features").to(device)
+        rows = extract(trunk, train.source, settings, device, "held-out features", held).to(device)
         best, chosen = choose(bank, rows, train.labels[held].to(device), settings.rates)
     rows = extract(trunk, val.source, settings, device, "val features").to(device)
     accuracy = 100 * int(bank.correct(rows, val.labels.to(device))[best]) / len(rows)

@@ -23,13 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("file", type=Path, help="checkpoint, or Hugging Face folder")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    parser.add_argument(
-        "--trusted",
-        action="store_true",
-        help="let a file that holds more than weights run its code: only for a file whose author you trust",
-    )
     args = parser.parse_args(argv)
-    found = inspect_checkpoint(args.file, args.trusted)
+    found = inspect_checkpoint(args.file)
     print(json.dumps(found, allow_nan=False) if args.json else report(found))
     return 0 if is_healthy(found) else 1
 

@@ -29,12 +29,11 @@ ZERO_AT_START = (
 COUNTED = ("epoch", "iter", "iteration")
 
 
-def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
+def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     """Everything worth knowing before a checkpoint is used.
 
     Args:
         path: File, or Hugging Face folder.
-        trusted: As :func:`load_checkpoint` takes it.
 
     Returns:
         What ``json.dumps`` takes, norms that are not finite as None:
@@ -47,7 +46,7 @@ def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any
     Raises:
         UserError: The file cannot be read.
     """
-    file = read_file(path, trusted)
+    file = read_file(path)
     said = {str(k): v for k, v in {**file.others, **file.meta}.items() if str(k) not in COUNTED}
     precision: Counter[str] = Counter()
     for value in file.tensors.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -140,6 +141,7 @@ def extract_features(
     blocks: int = 1,
     avgpool: bool = False,
     what: str = "features",
+    indices: Sequence[int] | None = None,
 ) -> Tensor:
     """:func:`block_features` of a source's images, in order, in every process; each process extracts its share.
 
@@ -152,12 +154,14 @@ def extract_features(
         device: Of the forward.
         blocks: As in :func:`block_features`, with ``avgpool``.
         what: Name in the progress.
+        indices: Of N images of the source; None: of all.
 
     Returns:
         [N, F] float32 on the CPU, not normalised.
     """
     trunk = trunk.to(device).eval()
-    mine = share(len(source))
+    wanted = range(len(source)) if indices is None else indices
+    mine = [wanted[row] for row in share(len(wanted))]
     images = TransformedImages(source, evaluation_transform(resize, crop))
     loader = DataLoader(images, batch_size=batch_size, num_workers=workers, sampler=mine)
     rows = [
@@ -165,4 +169,4 @@ def extract_features(
         for batch in Progress(what, len(loader)).over(loader)
     ]
     width = sum(block_widths(trunk)[-blocks:]) + (block_widths(trunk)[-1] if avgpool else 0)
-    return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(source))
+    return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(wanted))

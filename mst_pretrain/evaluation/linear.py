@@ -65,36 +65,19 @@ class LinearSettings:
         return [rate * self.batch / 256 for rate in self.rates]
 
 
-class Part:
-    """Some images of a source, as a source of its own without labels."""
-
-    labels: np.ndarray | None = None
-
-    def __init__(self, source: ImageSource, indices: Tensor) -> None:
-        self.source, self.indices = source, indices.tolist()
-        self.classes: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def name(self, index: int) -> str:
-        """See :class:`ImageSource`, as of the others."""
-        return self.source.name(self.indices[index])
-
-    def read(self, index: int) -> bytes:
-        return self.source.read(self.indices[index])
-
-    def check(self) -> None:
-        self.source.check()
-
-
 def extract(
-    trunk: Trunk, source: ImageSource, settings: LinearSettings, device: torch.device, what: str
+    trunk: Trunk,
+    source: ImageSource,
+    settings: LinearSettings,
+    device: torch.device,
+    what: str,
+    indices: Tensor | None = None,
 ) -> Tensor:
-    """Centre-crop features under the settings, [N, F] float32 on the CPU."""
+    """Centre-crop features under the settings, of some images or all, [N, F] float32 on the CPU."""
     s = settings
     sizes = (s.resize, s.crop, s.forward_batch, s.workers)
-    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what)
+    some = None if indices is None else indices.tolist()
+    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what, some)
 
 
 class RandomCrops(Dataset):
@@ -163,8 +146,8 @@ class LinearTraining:
         """Train to the last epoch, from the first or where :meth:`resume` found it."""
         s = self.settings
         if not s.augment and self.cached is None and self.done < s.epochs:
-            part = Part(self.source, self.indices)
-            self.cached = extract(self.trunk, part, s, self.device, "train features")
+            arguments = (self.trunk, self.source, s, self.device, "train features")
+            self.cached = extract(*arguments, self.indices)
         steps = -(-len(self.indices) // s.batch)
         epochs = range(self.done, s.epochs)
         progress = Progress(f"linear, {s.epochs} epochs of {steps} steps", len(epochs) * steps)

@@ -407,7 +407,7 @@ def test_text_is_no_checkpoint(content: bytes, name: str, tmp_path: Path) -> Non
     """A web page saved under a checkpoint's name would be called dangerous, or end in a traceback."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(
-        UserError, match=rf"{name} (is no checkpoint: it begins|cannot be read as a checkpoint)"
+        UserError, match=rf"{name} (is not a checkpoint: it begins|cannot be read as a checkpoint)"
     ):
         read_backbone(tmp_path / name)
 
