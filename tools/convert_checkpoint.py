@@ -16,7 +16,7 @@ import importlib.util
 from pathlib import Path
 
 from mst_pretrain.checkpoints import Backbone, convert_checkpoint
-from mst_pretrain.checkpoints.formats import FORMATS, STUDENT, TARGETS, TEACHER
+from mst_pretrain.checkpoints.formats import BY_NAME, STUDENT, TARGETS, TEACHER
 from mst_pretrain.checkpoints.verify import (
     TOLERANCE,
     NotVerified,
@@ -65,8 +65,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="checkpoint, or Hugging Face folder")
     parser.add_argument("destination", type=Path, metavar="DST", help="file to write, or folder")
-    names = [known.name for known in FORMATS]
-    parser.add_argument("--from", dest="source_format", default="auto", choices=["auto", *names])
+    parser.add_argument("--from", dest="source_format", default="auto", choices=["auto", *BY_NAME])
     parser.add_argument(
         "--to", default="timm", choices=list(TARGETS), help="default: timm, for our own configs"
     )
@@ -118,21 +117,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Convert, say what was read and written, compare if asked."""
     args = parse(argv)
-    backbone = convert_checkpoint(
-        args.source,
-        args.destination,
-        args.to,
-        source_format=args.source_format,
-        which=args.which,
-        prefix=args.prefix,
-        model=args.model,
-        model_args=args.model_args,
-        image_size=args.img_size,
-        window_size=args.window,
-        allow_missing=args.allow_missing,
-        ignore=args.ignore,
-        trusted=args.trusted,
-    )
+    names = ("source_format", "which", "prefix", "model", "model_args", "allow_missing", "ignore", "trusted")
+    reading = {name: getattr(args, name) for name in names}
+    reading |= {"image_size": args.img_size, "window_size": args.window}
+    backbone = convert_checkpoint(args.source, args.destination, args.to, **reading)
     print(backbone)
     print(f"written for {args.to}: {args.destination}", flush=True)
     if args.verify:

@@ -7,6 +7,7 @@ checkpoint and the classes from the data (Cityscapes' classes that occur in its 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,7 @@ TAPS = 4  # blocks of a ViT
 
 
 def put_backbone(cfg: Config, trunk: Trunk, origin: Origin) -> None:
-    """Make the probe's backbone and the width of its linear layer those of a trunk.
-
-    Raises:
-        UserError: The config is a ViT's and the trunk a Swin, or the other way round.
-    """
+    """Make the probe's backbone and the width of its linear layer those of a trunk of the same kind."""
     swin = isinstance(trunk, SwinTransformer)
     backbone = cfg.model.backbone
     if backbone.type != ("MSTSwin" if swin else "MSTVisionTransformer"):
@@ -43,14 +40,10 @@ def put_backbone(cfg: Config, trunk: Trunk, origin: Origin) -> None:
     backbone.init_cfg = None
     if origin.checkpoint != RANDOM:
         backbone.init_cfg = dict(type="Pretrained", checkpoint=origin.checkpoint, prefix=origin.prefix)
-    if swin:
-        widths = [int(layer.blocks[0].dim) for layer in trunk.layers]
-        backbone.out_indices, backbone.frozen_stages = tuple(range(len(widths))), len(widths)
-    else:
-        widths = block_widths(trunk)
-        backbone.frozen_stages = len(widths)
-        backbone.out_indices = tuple(range(len(widths)))[-TAPS:]
-        widths = widths[-TAPS:]
+    widths = [int(layer.blocks[0].dim) for layer in trunk.layers] if swin else block_widths(trunk)
+    taps = len(widths) if swin else TAPS
+    backbone.frozen_stages, backbone.out_indices = len(widths), tuple(range(len(widths)))[-taps:]
+    widths = widths[-taps:]
     head = cfg.model.decode_head
     head.in_channels, head.in_index, head.channels = widths, list(range(len(widths))), sum(widths)
 
@@ -100,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         publish(
             {
                 "protocol": "dense-probe",
-                **origin.as_dict(),
+                **asdict(origin),
                 "config": args.config,
                 "cfg_options": {key: str(value) for key, value in args.cfg_options.items()},
                 "data": args.root,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,11 @@ from mst_pretrain.runtime.atomic import replacing
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
 
-NEIGHBOURS = (10, 20, 100, 200)  # [code: DINO]
+NEIGHBOURS, TEMPERATURE = (10, 20, 100, 200), 0.07  # [code: DINO]
 
 
 def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
-    """The values of k: those given, or of DINO's list those that the training set allows, with a note on the others.
-
-    Raises:
-        UserError: A given one, or all of the list, are above the number of training images.
-    """
+    """The values of k: those given, or of DINO's list those that the training set allows, with a note on the others."""
     ks = sorted(set(wanted or NEIGHBOURS))
     fitting = [k for k in ks if k <= images]
     if wanted and fitting != ks:
@@ -43,11 +40,7 @@ def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
 
 
 def save_arrays(arrays: dict[str, Any], path: str) -> None:
-    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one."""
     with replacing(path if path.endswith(".npz") else f"{path}.npz") as part, open(part, "wb") as stream:
         np.savez(stream, **arrays)
 
@@ -59,11 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "-k", type=positive, nargs="+", help=f"neighbours (default: of {NEIGHBOURS} those that fit)"
     )
-    parser.add_argument("--temperature", type=float, default=0.07, help="of the votes")
     parser.add_argument("--save", help="also write features, labels and predictions there (.npz)")
     args = parser.parse_args(argv)
-    if not args.temperature > 0:
-        raise UserError(f"--temperature {args.temperature} must be above 0.")
 
     device = start()
     train, val = open_train_val(args.train, args.val)
@@ -75,13 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     mine = torch.tensor(share(len(val.labels)), dtype=torch.int64)
     predicted = {k: torch.empty(0, dtype=torch.int64) for k in ks}
     if len(mine):
-        predicted = knn_predict(
-            train_features.to(device),
-            train.labels.to(device),
-            val_features[mine].to(device),
-            ks,
-            args.temperature,
-        )
+        known = (train_features.to(device), train.labels.to(device))
+        predicted = knn_predict(*known, val_features[mine].to(device), ks, TEMPERATURE)
     whole = {k: gather_rows(part.cpu(), len(val.labels)) for k, part in predicted.items()}
     if args.save and rank() == 0:
         arrays: dict[str, Any] = {f"predicted_{k}": classes.numpy() for k, classes in whole.items()}
@@ -91,14 +76,14 @@ def main(argv: list[str] | None = None) -> None:
     publish(
         {
             "protocol": "knn",
-            **origin.as_dict(),
+            **asdict(origin),
             "train": args.train,
             "val": args.val,
             "resize": args.resize,
             "crop": args.crop,
             "feature": "last1",
             "k": ks,
-            "temperature": args.temperature,
+            "temperature": TEMPERATURE,
             "classes": len(train.classes),
             "train_images": len(train.labels),
             "val_images": len(val.labels),

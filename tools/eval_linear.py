@@ -18,9 +18,8 @@ from torch import Tensor
 from mst_pretrain.evaluation.arguments import add_image_arguments, positive, trunk_of
 from mst_pretrain.evaluation.features import block_widths, feature_columns
 from mst_pretrain.evaluation.heads import HeadBank
-from mst_pretrain.evaluation.knn import accuracy
 from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_train_val
-from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, Part, extract
+from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, extract
 from mst_pretrain.evaluation.ranks import publish, run_tool, start
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.environment import environment_info
@@ -35,11 +34,7 @@ HELD_OUT = 0.1  # ours
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, its contradictions refused.
-
-    Raises:
-        UserError: A share outside its range, a rate that is not positive, or DINO's protocol made another.
-    """
+    """The command line; its contradictions are refused."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -96,11 +91,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def settings_of(args: argparse.Namespace, trunk: Trunk, images: int) -> LinearSettings:
-    """What the protocol and the command line make of the training.
-
-    Raises:
-        UserError: More blocks than the model has, or ``--avgpool`` for a Swin.
-    """
+    """What the protocol and the command line make of the training."""
     dino = args.protocol == "dino"
     depth = len(block_widths(trunk))
     blocks = tuple(args.blocks or ((4,) if dino else (1, 4)))
@@ -131,11 +122,7 @@ def settings_of(args: argparse.Namespace, trunk: Trunk, images: int) -> LinearSe
 
 
 def split(args: argparse.Namespace, train: Labelled) -> tuple[Tensor, Tensor]:
-    """Training images used, and those held out of them (none for DINO's protocol).
-
-    Raises:
-        UserError: A class with one image, of which none can be held out.
-    """
+    """Training images used, and those held out of them (none for DINO's protocol)."""
     used = (
         low_shot(train.labels, args.low_shot, args.seed) if args.low_shot else torch.arange(len(train.labels))
     )
@@ -174,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = settings_of(args, trunk, len(indices))
     protocol = {
         "protocol": f"linear-{args.protocol}",
-        **origin.as_dict(),
+        **asdict(origin),
         "train": args.train,
         "val": args.val,
         **{key: value for key, value in asdict(settings).items() if key not in ("workers", "columns")},
@@ -195,11 +182,11 @@ def main(argv: list[str] | None = None) -> None:
 
     best, chosen = 0, {"chosen": {"features": next(iter(settings.columns)), "lr": settings.rates[0]}}
     if len(held):
-        rows = extract(trunk, Part(train.source, held), settings, device, "held-out features").to(device)
+        rows = extract(trunk, train.source, settings, device, "held-out features", held).to(device)
         best, chosen = choose(bank, rows, train.labels[held].to(device), settings.rates)
     rows = extract(trunk, val.source, settings, device, "val features").to(device)
-    correct = accuracy(bank.predict(rows, best), val.labels)
-    publish({**protocol, **chosen, "linear": round(correct, 3), **environment_info()}, args.out)
+    accuracy = 100 * int(bank.correct(rows, val.labels.to(device))[best]) / len(rows)
+    publish({**protocol, **chosen, "linear": round(accuracy, 3), **environment_info()}, args.out)
 
 
 if __name__ == "__main__":

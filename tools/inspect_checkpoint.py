@@ -9,9 +9,10 @@ when a weight is missing, of another shape, without a place in the architecture,
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
-from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, json_text, report
+from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, report
 from mst_pretrain.runtime.errors import run_cli
 
 
@@ -22,14 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("file", type=Path, help="checkpoint, or Hugging Face folder")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    parser.add_argument(
-        "--trusted",
-        action="store_true",
-        help="let a file that holds more than weights run its code: only for a file whose author you trust",
-    )
     args = parser.parse_args(argv)
-    found = inspect_checkpoint(args.file, args.trusted)
-    print(json_text(found) if args.json else report(found))
+    found = inspect_checkpoint(args.file)
+    print(json.dumps(found, allow_nan=False) if args.json else report(found))
     return 0 if is_healthy(found) else 1
 
 

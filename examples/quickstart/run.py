@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mst_pretrain.data.files import check_image_folder
+from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
@@ -120,7 +120,8 @@ class Quickstart:
             street.generate(scenes, self.seed, *self.scenes)
         coco, cityscapes = self.coco or scenes / "coco", self.cityscapes or scenes / "cityscapes"
         images = self.images or coco / "train2017"
-        count = check_image_folder(images)
+        photos = open_source(images)
+        photos.check()
         train, val = (ANNOTATIONS.format(split) for split in ("train", "val"))
         coco_rules.check_coco(coco, train, "train2017")
         things = coco_file.coco_classes(coco_file.read_coco(coco / train))
@@ -128,7 +129,7 @@ class Quickstart:
         for split in ("train", "val"):
             pair_rules.check_cityscapes(cityscapes, split)
         classes = pair_rules.cityscapes_present_classes(cityscapes, "train")
-        print(f"Pretraining images: {count} in {images}")
+        print(f"Pretraining images: {len(photos)} in {images}")
         print(
             f"Detection: {coco}, {len(things)} categories. Segmentation: {cityscapes}, {len(classes)} classes."
         )

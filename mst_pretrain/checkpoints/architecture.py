@@ -106,7 +106,7 @@ class Architecture:
 
 
 def architecture_of(
-    meta: Any,
+    meta: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     path: str | Path,
     config: Mapping[str, Any] | None = None,
@@ -178,40 +178,20 @@ def swin(
     return Architecture("swin_tiny_patch4_window7_224", shape | other)
 
 
-def _of_meta(meta: Any) -> Architecture | None:
+def _of_meta(meta: Mapping[str, Any]) -> Architecture | None:
     """What one of our own files says."""
-    if not isinstance(meta, Mapping):
-        return None
     name = meta.get("architecture")
-    if isinstance(name, str) and timm.is_model(name):
-        try:
-            arguments = json.loads(meta.get("model_args") or "{}")
-        except (TypeError, ValueError):
-            return None
-        return Architecture(name, arguments) if isinstance(arguments, dict) else None
+    try:
+        arguments = json.loads(meta.get("model_args") or "{}")
+    except (TypeError, ValueError):
+        return None
+    if isinstance(name, str) and timm.is_model(name) and isinstance(arguments, dict):
+        return Architecture(name, arguments)
     return None
 
 
 def _of_huggingface(config: Mapping[str, Any], path: str | Path) -> Architecture | None:
-    """What ``config.json`` of a ViTModel or SwinModel says.
-
-    Raises:
-        UserError: It is of another network, or makes no sense.
-    """
-    try:
-        return _of_model_type(config, path)
-    except (TypeError, ValueError, IndexError, KeyError, ArithmeticError) as error:
-        raise UserError(
-            f"{path}: its config.json makes no sense ({error!r}). Copy the folder again."
-        ) from error
-
-
-def _of_model_type(config: Mapping[str, Any], path: str | Path) -> Architecture | None:
-    """What a config of transformers says.
-
-    Raises:
-        UserError: It is of another network.
-    """
+    """What ``config.json`` of a ViTModel or SwinModel says, or a refusal where it is of another network."""
     kind = config.get("model_type")
     wanted = {"hidden_act": "gelu", "qkv_bias": True, "use_absolute_embeddings": False}
     wrong = {key: config[key] for key, value in wanted.items() if config.get(key, value) != value}
@@ -220,24 +200,25 @@ def _of_model_type(config: Mapping[str, Any], path: str | Path) -> Architecture 
             f"{path}: its config.json is of model_type '{kind}' {wrong or ''}. Only 'vit' and 'swin' with GELU, biases "
             "of query, key and value and no absolute positions in a Swin can be read."
         )
-    image = config.get("image_size", 224)
-    if kind == "vit":
-        width = config.get("hidden_size", 768)
-        return vit(
-            width,
-            config.get("num_hidden_layers", 12),
-            config.get("num_attention_heads", 12),
-            config.get("patch_size", 16),
-            image if isinstance(image, int) else (image[0], image[1]),
-            config.get("intermediate_size", 3072) / width,
-        )
-    return swin(
-        config.get("embed_dim", 96),
-        tuple(config.get("depths", (2, 2, 6, 2))),
-        tuple(config.get("num_heads", (3, 6, 12, 24))),
-        config.get("window_size", 7),
-        config.get("patch_size", 4),
-    )
+    said = config.get
+    try:
+        if kind == "vit":
+            width, image = said("hidden_size", 768), said("image_size", 224)
+            return vit(
+                width,
+                said("num_hidden_layers", 12),
+                said("num_attention_heads", 12),
+                said("patch_size", 16),
+                image if isinstance(image, int) else (image[0], image[1]),
+                said("intermediate_size", 3072) / width,
+            )
+        depths, heads = said("depths", (2, 2, 6, 2)), said("num_heads", (3, 6, 12, 24))
+        sizes = said("window_size", 7), said("patch_size", 4)
+        return swin(said("embed_dim", 96), tuple(depths), tuple(heads), *sizes)
+    except (TypeError, ValueError, IndexError, KeyError, ArithmeticError) as error:
+        raise UserError(
+            f"{path}: its config.json makes no sense ({error!r}). Copy the folder again."
+        ) from error
 
 
 def _vit_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:

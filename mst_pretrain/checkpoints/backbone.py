@@ -45,7 +45,6 @@ class Backbone:
         beside: Number of the file's tensors that do not stand below the prefix.
         missing: ``name (shape)`` of weights that the file lacks, all of them allowed to.
         resized: ``name old shape -> new shape``.
-        cast: Number of weights of another precision, which became float32.
     """
 
     file: CheckpointFile
@@ -56,17 +55,11 @@ class Backbone:
     beside: int
     missing: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
-    cast: int = 0
 
     @cached_property
     def architecture(self) -> Architecture:
         """The model that the weights belong to; see :func:`architecture_of`."""
         return architecture_of(self.file.meta, self.state, self.file.path, self.file.config)
-
-    @property
-    def unexpected(self) -> list[str]:
-        """``name (shape)`` of everything in :attr:`left`."""
-        return sorted(f"{name} {tuple(value.shape)}" for name, value in self.left.items())
 
     @property
     def said_norm_eps(self) -> float | None:
@@ -88,12 +81,7 @@ class Backbone:
         return self.architecture.norm_eps if said is None else said
 
     def differences(self, expected: Shapes, spare: Collection[str] = ()) -> dict[str, list[str]]:
-        """The weights that are missing, of another shape or extra in a model, by the keys of :data:`PROBLEMS`.
-
-        Args:
-            expected: The model's shapes by timm's names.
-            spare: Names that it would have as a whole, and that may be left out.
-        """
+        """The weights that are missing, of another shape or extra in a model, by the keys of :data:`PROBLEMS`."""
         shapes = {name: tuple(value.shape) for name, value in self.state.items()}
         return {
             "missing": [name for name in expected if name not in shapes],
@@ -113,7 +101,7 @@ class Backbone:
         Args:
             expected: The model's shapes by timm's names.
             what: The model, for messages.
-            spare: As :meth:`differences` takes it.
+            spare: Names that it would have as a whole, and that may be left out.
             allow_missing: Patterns (``re.match``) of names that may be missing.
 
         Raises:
@@ -136,8 +124,8 @@ class Backbone:
                 "PATTERN and --ignore PATTERN name what may be missing or is not a part of the backbone."
             )
         self.missing = [f"{name} {expected[name]}" for name in absent]
-        self.left |= {name: value for name, value in self.state.items() if name not in expected}
-        kept = {name: value for name, value in self.state.items() if name in expected}
+        kept = {name: self.state.pop(name) for name in expected if name in self.state}
+        self.left |= self.state
         odd = [n for n, v in kept.items() if not v.is_floating_point() or v.layout != torch.strided]
         if odd:
             raise UserError(
@@ -145,7 +133,6 @@ class Backbone:
                 f"{odd[0]}), so it was quantized or is not a checkpoint of a training. Nothing was loaded. Use the "
                 "file it was made from."
             )
-        self.cast = sum(value.dtype != torch.float32 for value in kept.values())
         self.state = {name: value.float() for name, value in kept.items()}
         broken = [name for name, value in self.state.items() if not bool(torch.isfinite(value).all())]
         if broken:
@@ -166,8 +153,12 @@ class Backbone:
             f"architecture: {self.architecture}",
             f"matched: {len(self.state)} of {len(self.state) + len(self.missing)} weights",
         ]
-        for name in ("missing", "unexpected", "resized"):
-            entries: list[str] = getattr(self, name)
+        unexpected = sorted(f"{name} {tuple(value.shape)}" for name, value in self.left.items())
+        for name, entries in (
+            ("missing", self.missing),
+            ("unexpected", unexpected),
+            ("resized", self.resized),
+        ):
             shown = "; ".join(entries[:8]) + (f"; and {len(entries) - 8} more" if len(entries) > 8 else "")
             lines.append(f"{name}: {len(entries)}" + (f" ({shown})" if entries else ""))
         if self.beside:
@@ -177,17 +168,11 @@ class Backbone:
                 f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
                 "features need it set"
             )
-        if self.cast:
-            lines.append(f"cast to float32: {self.cast}")
         return "\n".join(lines)
 
 
 def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:
-    """What stands at one place of a file, with timm's names; not yet compared with any model.
-
-    Raises:
-        UserError: Of a query, key and value not all are there.
-    """
+    """What stands at one place of a file, with timm's names; not yet compared with any model."""
     own, dialect = below(file, reading.prefix), reading.dialect
     try:
         state, unknown = dialect.to_timm(own)
@@ -273,17 +258,11 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _resize(backbone: Backbone, image_size: Sequence[int] | None, window_size: int | None) -> None:
-    """Positions for another grid, bias tables for another window.
-
-    Raises:
-        UserError: The family has no such thing, or the sizes do not fit each other.
-    """
+    """Positions for another grid, bias tables for another window, or a refusal where these do not fit."""
     architecture, state = backbone.architecture, backbone.state
     target = architecture
     if image_size is not None:
-        if min(image_size) < architecture.patch_size or any(
-            side % architecture.patch_size for side in image_size
-        ):
+        if min(image_size) < 1 or any(side % architecture.patch_size for side in image_size):
             raise UserError(
                 f"--img-size {tuple(image_size)}: give multiples of the patch, {architecture.patch_size}."
             )

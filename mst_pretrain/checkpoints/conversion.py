@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
+from timm.models.swin_transformer import get_relative_position_index
 from torch import Tensor
 
 from ..runtime.atomic import file_sha256
+from ..runtime.environment import environment_info
 from ..runtime.errors import UserError
 from . import huggingface
 from .architecture import window_side
@@ -55,9 +55,8 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     state = dialect.from_timm(backbone.state)
     metadata = describe(backbone)
     if target.name == "huggingface":
-        return huggingface.write_folder(
-            state, backbone.architecture, expressible_eps(backbone), metadata, destination
-        )
+        eps = expressible_eps(backbone)
+        return huggingface.write_folder(state, backbone.architecture, eps, metadata, destination)
     if target.name == "detectron2" and dialect is ORIGINAL_SWIN:
         state |= position_indices(state)  # detectron2 keeps them and warns where they are missing
     named = {f"{prefix}{key}": value for key, value in owned(state).items()}
@@ -69,12 +68,7 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
 
 
 def _refuse_inexpressible(backbone: Backbone) -> None:
-    """Refuse what no weight says, and the weights that other formats do not have.
-
-    Raises:
-        UserError: There is an argument of the model, a weight that no plain network has, or a ViT whose [CLS] has no
-            position.
-    """
+    """Refuse an argument that no weight says, a weight that no plain network has, a ViT whose [CLS] has no position."""
     architecture, path = backbone.architecture, backbone.file.path
     inexpressible = set(architecture.arguments) - EXPRESSIBLE
     if inexpressible:
@@ -101,22 +95,14 @@ def expressible_eps(backbone: Backbone) -> float:
 
 
 def find_target(to: str) -> Target:
-    """The target of that name.
-
-    Raises:
-        UserError: There is none.
-    """
+    """The target of that name, or a refusal."""
     if to not in TARGETS:
         raise UserError(f"there is no format '{to}' to write. Known: {', '.join(TARGETS)}.")
     return TARGETS[to]
 
 
 def check_destination(destination: Path, target: Target) -> None:
-    """A name that the library reads.
-
-    Raises:
-        UserError: It is another.
-    """
+    """Refuse a name that the library does not read."""
     if target.name == "huggingface":
         huggingface.check_folder(destination)
     elif destination.suffix not in target.suffixes or destination.is_dir():
@@ -131,17 +117,14 @@ def position_indices(state: Mapping[str, Tensor]) -> Tensors:
     for name, table in state.items():
         if name.endswith("relative_position_bias_table"):
             window = window_side(table)
-            rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-            places = torch.stack([rows.flatten(), columns.flatten()])
-            difference = places[:, :, None] - places[:, None, :] + window - 1  # of query and key
-            indices[name.replace("bias_table", "index")] = difference[0] * (2 * window - 1) + difference[1]
+            indices[name.replace("bias_table", "index")] = get_relative_position_index(window, window)
     return indices
 
 
 def describe(backbone: Backbone) -> dict[str, str]:
     """What a file says of itself: method, architecture, network, epoch, data, configuration, origin."""
     meta, reading = backbone.file.meta, backbone.reading
-    text = meta.get("cfg")
+    text, versions = meta.get("cfg"), environment_info(torch.device("cpu"))["versions"]
     known = {
         "format": "pt",
         "method": meta.get("method") or method_of(backbone) or reading.format,
@@ -157,8 +140,8 @@ def describe(backbone: Backbone) -> dict[str, str]:
         "source_sha256": file_sha256(backbone.file.path),
         "resized": "; ".join(backbone.resized),
         "missing": "; ".join(backbone.missing),
-        "toolkit": f"mst-toolkit {version()}",
-        "timm": timm.__version__,
+        "toolkit": f"mst-toolkit {versions['mst-toolkit']}",
+        "timm": versions["timm"],
     }
     return {key: str(value) for key, value in known.items() if value not in (None, "")}
 
@@ -172,14 +155,6 @@ def method_of(backbone: Backbone) -> str | None:
         return None
     of_mst = any(key == "mask_token" or key.startswith("decoder.") for key in backbone.file.tensors)
     return "MST" if of_mst else "DINO"
-
-
-def version() -> str:
-    """Of this toolkit."""
-    try:
-        return importlib.metadata.version("mst-toolkit")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def convert_checkpoint(

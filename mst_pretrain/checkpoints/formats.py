@@ -122,6 +122,7 @@ FORMATS = (
         "timm", "timm's keys, as DINO's and MAE's released backbones have them too", (TIMM_VIT, TIMM_SWIN)
     ),
 )
+BY_NAME = {known.name: known for known in FORMATS}
 # Where a project's LayerNorms have another epsilon than timm's network of that family (1e-5 in its Swin).
 NORM_EPS = {("ibot", SWIN): 1e-6, ("esvit", SWIN): 1e-6}  # [code: iBOT, EsViT]
 # Released backbones without a mark of their project: files of timm's keys, or of the original Swin's.
@@ -185,16 +186,14 @@ def recognise(
     Raises:
         UserError: None is there, several fit, it is not of ``source``'s format, or the wanted network is not there.
     """
-    if source not in ("auto", *(known.name for known in FORMATS)):
-        names = ", ".join(known.name for known in FORMATS)
-        raise UserError(f"there is no format '{source}'. Known: auto, {names}.")
+    if source not in ("auto", *BY_NAME):
+        raise UserError(f"there is no format '{source}'. Known: auto, {', '.join(BY_NAME)}.")
     found = readings(file, source, prefix)
     if not found:
-        expected = next(known for known in FORMATS if known.name == source)
         listed = _listed(anchors(list(file.tensors)))
         raise UserError(
-            f"{file.path} is not of format '{source}' ({expected.files}): found {listed}. Leave out --from to have it "
-            "recognised."
+            f"{file.path} is not of format '{source}' ({BY_NAME[source].files}): found {listed}. Leave out --from to "
+            "have it recognised."
         )
     if prefix is not None and which is None and len(found) == 1:
         return found[0]
@@ -202,11 +201,7 @@ def recognise(
 
 
 def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = None) -> list[Reading]:
-    """Every backbone in a file that fits ``source``; see :func:`recognise`.
-
-    Raises:
-        UserError: There is none of any format, or one that two formats read differently.
-    """
+    """Every backbone in a file that fits ``source``; see :func:`recognise`."""
     everything = anchors(list(file.tensors))
     backbones = [found for found in everything if prefix is None or found[1] == prefix]
     if not backbones:
@@ -214,14 +209,13 @@ def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = No
         where = "" if prefix is None else f" right below the prefix '{prefix}'"
         raise UserError(
             f"{file.path} holds no ViT or Swin backbone of a known dialect{where} (found: "
-            f"{_listed(everything) or heads}). Formats read: {', '.join(known.name for known in FORMATS)}."
+            f"{_listed(everything) or heads}). Formats read: {', '.join(BY_NAME)}."
         )
     found = [_reading(file, dialect, where, source) for dialect, where in backbones]
     fitting = [reading for reading in found if reading is not None]
     if all(role_of(where) != TEACHER and "student" not in where for _, where in everything):
-        fitting = [
-            replace(reading, role=None) for reading in fitting
-        ]  # "encoder" of one network says nothing
+        # "encoder" of one network says nothing
+        fitting = [replace(reading, role=None) for reading in fitting]
     return fitting
 
 
@@ -230,7 +224,7 @@ def _reading(file: CheckpointFile, dialect: Dialect, prefix: str, source: str) -
     fitting = [known for known in FORMATS if known.fits(file, dialect, prefix)]
     marked = [known for known in fitting if known.marks]
     if source != "auto":
-        known = next(known for known in FORMATS if known.name == source)
+        known = BY_NAME[source]
         released = plain(prefix) == "" and source in RELEASED.get(dialect, ())
         fitting = [known] if known in fitting or released else []
         if not fitting:
@@ -255,8 +249,8 @@ def _choose(file: CheckpointFile, readings: Sequence[Reading], which: str | None
     roles = {reading.role for reading in readings}
     wanted = which
     if wanted is None and roles != {None}:
-        published = {known.name: known.published for known in FORMATS}
-        wanted = published.get(readings[0].format, TEACHER)
+        known = BY_NAME.get(readings[0].format)
+        wanted = known.published if known else TEACHER
     if wanted is not None and roles == {None}:
         raise UserError(
             f"{file.path} holds one network and does not say whether it is a teacher or a student. Leave out --which."
@@ -297,7 +291,6 @@ class Target:
         name: As ``--to`` takes it.
         layout: Dialect and prefix by family.
         container: Entry of a ``.pth`` file that holds the weights.
-        suffixes: Allowed names.
         remedy: What to do with a family that the library does not have.
     """
 

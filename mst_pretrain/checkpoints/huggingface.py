@@ -21,11 +21,7 @@ BICUBIC = 3  # PIL's number
 
 
 def check_folder(folder: Path) -> None:
-    """A new or empty folder.
-
-    Raises:
-        UserError: Something is there.
-    """
+    """Refuse all but a new or empty folder."""
     if folder.suffix in (".safetensors", ".pth", ".bin"):
         raise UserError(
             f"{folder}: the Hugging Face format is a folder. Give a name without {folder.suffix}."
@@ -35,11 +31,7 @@ def check_folder(folder: Path) -> None:
 
 
 def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
-    """``config.json`` of a ViTModel or SwinModel.
-
-    Raises:
-        UserError: Its blocks are not those of a plain ViT or Swin.
-    """
+    """``config.json`` of a ViTModel or SwinModel."""
     model = architecture.model
     height, width = architecture.image_size
     common = dict(
@@ -154,13 +146,9 @@ def write_folder(
 
     Args:
         state: Hugging Face's names.
-        architecture: The model.
-        norm_eps: Epsilon of its LayerNorms.
+        architecture: The model, whose LayerNorms have ``norm_eps``.
         metadata: Of the ``.safetensors`` file and the card.
         folder: New or empty.
-
-    Returns:
-        The files.
 
     Raises:
         UserError: Something is there, or it cannot be written.
@@ -172,7 +160,11 @@ def write_folder(
         part = temporary_name(folder)
         part.mkdir()
         remove_stale(part, folder)
-        _fill_folder(part, state, architecture, norm_eps, metadata, folder.name)
+        configs = (model_config(architecture, norm_eps), preprocessor_config(architecture))
+        for name, content in zip(("config.json", "preprocessor_config.json"), configs, strict=True):
+            (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (part / "README.md").write_text(card(architecture, metadata, folder.name), encoding="utf-8")
+        save_safetensors(state, part / "model.safetensors", metadata)
         if folder.exists():
             folder.rmdir()  # empty
         part.rename(folder)
@@ -185,21 +177,3 @@ def write_folder(
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)  # after an error
     return sorted(folder.iterdir())
-
-
-def _fill_folder(
-    part: Path,
-    state: Mapping[str, Tensor],
-    architecture: Architecture,
-    norm_eps: float,
-    metadata: dict[str, str],
-    title: str,
-) -> None:
-    """All files of the folder."""
-    for name, content in (
-        ("config.json", model_config(architecture, norm_eps)),
-        ("preprocessor_config.json", preprocessor_config(architecture)),
-    ):
-        (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (part / "README.md").write_text(card(architecture, metadata, title), encoding="utf-8")
-    save_safetensors(state, part / "model.safetensors", metadata)

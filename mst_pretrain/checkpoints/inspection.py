@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ ZERO_AT_START = (
 COUNTED = ("epoch", "iter", "iteration")
 
 
-def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
+def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     """Everything worth knowing before a checkpoint is used.
 
     Args:
         path: File, or Hugging Face folder.
-        trusted: As :func:`load_checkpoint` takes it.
 
     Returns:
+        What ``json.dumps`` takes, norms that are not finite as None:
         ``file``, ``bytes``, ``sha256``, ``tensors``, ``parameters`` (all floating-point values in the file),
         ``precision`` (values by dtype), ``health`` (names with NaN or Inf, names all zero that should not be),
         ``backbones`` (format, why, network, prefix, parameters, norms by block; architecture, image_size, patch_size
@@ -46,13 +46,11 @@ def inspect_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any
     Raises:
         UserError: The file cannot be read.
     """
-    file = read_file(path, trusted)
+    file = read_file(path)
     said = {str(k): v for k, v in {**file.others, **file.meta}.items() if str(k) not in COUNTED}
-    precision: dict[str, int] = {}
+    precision: Counter[str] = Counter()
     for value in file.tensors.values():
-        precision[str(value.dtype).removeprefix("torch.")] = (
-            precision.get(str(value.dtype).removeprefix("torch."), 0) + value.numel()
-        )
+        precision[str(value.dtype).removeprefix("torch.")] += value.numel()
     return {
         "file": str(file.path),
         "bytes": file.path.stat().st_size,
@@ -76,9 +74,7 @@ def health(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
         "nan": [key for key, value in floats.items() if bool(value.isnan().any())],
         "inf": [key for key, value in floats.items() if bool(value.isinf().any())],
         "all zero": [
-            key
-            for key, value in floats.items()
-            if not re.fullmatch(ZERO_AT_START, key) and not bool(value.any())
+            k for k, v in floats.items() if not re.fullmatch(ZERO_AT_START, k) and not bool(v.any())
         ],
     }
 
@@ -110,15 +106,16 @@ def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, A
     return entry
 
 
-def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
-    """L2 norm of all weights of each block, in the order of the network."""
+def norms(state: Mapping[str, Tensor]) -> dict[str, float | None]:
+    """L2 norm of all weights of each block, in the order of the network; None where it is not finite."""
     squares: dict[str, float] = {}
     for name, value in state.items():
         if value.is_floating_point():
             block = re.match(r"(blocks\.\d+|layers\.\d+\.(blocks\.\d+|downsample))\.", name)
             part = block[1] if block else name.split(".")[0]
             squares[part] = squares.get(part, 0.0) + float(value.double().square().sum())
-    return {part: squares[part] ** 0.5 for part in sorted(squares, key=_place)}
+    found = {part: squares[part] ** 0.5 for part in sorted(squares, key=_place)}
+    return {part: norm if math.isfinite(norm) else None for part, norm in found.items()}
 
 
 def _place(part: str) -> tuple[int, int, int, str]:
@@ -142,16 +139,12 @@ def report(found: Mapping[str, Any]) -> str:
         f"{found['parameters']:,} parameters ({', '.join(found['precision'])})",
         f"sha256: {found['sha256']}",
     ]
-    for name in ("epoch", "iteration"):
-        if found[name] is not None:
-            lines.append(f"{name}: {found[name]}")
+    lines += [f"{name}: {found[name]}" for name in ("epoch", "iteration") if found[name] is not None]
     if not found["backbones"]:
         lines.append("no ViT or Swin backbone of a known dialect")
     for entry in found["backbones"]:
-        lines += [
-            "",
-            f"backbone, {entry['network'] or 'the only network'}: {entry['format']} ({entry['why']})",
-        ]
+        network = entry["network"] or "the only network"
+        lines += ["", f"backbone, {network}: {entry['format']} ({entry['why']})"]
         if entry["architecture"] is None:
             lines.append(f"  architecture: unknown. {entry['problem']}")
         else:
@@ -165,10 +158,10 @@ def report(found: Mapping[str, Any]) -> str:
                 if entry[name]
             ]
         lines.append(f"  parameters: {entry['parameters']:,}")
-        largest = max(filter(math.isfinite, entry["norms"].values()), default=0.0) or 1.0
+        largest = max(filter(None, entry["norms"].values()), default=1.0)
         for part, norm in entry["norms"].items():
-            bar = "#" * round(30 * norm / largest) if math.isfinite(norm) else "not finite"
-            lines.append(f"  norm {part:24} {norm:10.3f} {bar}")
+            shown = "not finite" if norm is None else f"{norm:10.3f} {'#' * round(30 * norm / largest)}"
+            lines.append(f"  norm {part:24} {shown}")
     lines.append("")
     for name, keys in found["health"].items():
         shown = f" ({', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''})" if keys else ""
@@ -178,15 +171,6 @@ def report(found: Mapping[str, Any]) -> str:
     if found["others"]:
         lines.append(f"also in the file: {', '.join(found['others'])}")
     return "\n".join(lines)
-
-
-def json_text(found: Mapping[str, Any]) -> str:
-    """The result of :func:`inspect_checkpoint` as one JSON object; JSON has no NaN or Inf, such norms are null."""
-    backbones = [
-        {**entry, "norms": {k: v if math.isfinite(v) else None for k, v in entry["norms"].items()}}
-        for entry in found["backbones"]
-    ]
-    return json.dumps({**found, "backbones": backbones}, allow_nan=False)
 
 
 def is_healthy(found: Mapping[str, Any]) -> bool:

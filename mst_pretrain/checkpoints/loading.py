@@ -10,6 +10,7 @@ from typing import Any
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from ..data.files import first_of
 from ..runtime.errors import UserError
 from .architecture import shapes_of
 from .backbone import find_backbone
@@ -51,8 +52,9 @@ def load_backbone(
     backbone.fit(expected, "this backbone", spare)
     module.load_state_dict(backbone.state)
     notes = [f"resized: {', '.join(backbone.resized)}"] if backbone.resized else []
-    notes += [f"not used: {_some(sorted(backbone.left))}"] if backbone.left else []
-    eps, said = _norm_eps(module), backbone.said_norm_eps
+    notes += [f"not used: {first_of(sorted(backbone.left))}"] if backbone.left else []
+    eps = next((part.eps for part in module.modules() if isinstance(part, nn.LayerNorm)), None)
+    said = backbone.said_norm_eps
     notes += (
         [f"norm epsilon {eps:g}, {said:g} in the source"] if None not in (eps, said) and eps != said else []
     )
@@ -62,12 +64,9 @@ def load_backbone(
 def load_model(
     model: nn.Module, checkpoint: Mapping[str, Any], path: str | Path, strict: bool = True
 ) -> None:
-    """Load a whole model, detector or segmentor, from a checkpoint of its training.
+    """Load a whole model, detector or segmentor, from a checkpoint of its training, read from ``path``.
 
     Args:
-        model: Receives the weights.
-        checkpoint: As :func:`load_checkpoint` read it.
-        path: Where it came from, for messages.
         strict: Whether every weight must have a source and every source a weight.
 
     Raises:
@@ -98,14 +97,3 @@ def _resized_positions(module: Any, positions: Tensor, antialias: bool) -> Tenso
     return resample_abs_pos_embed(
         positions.float(), new_size=[height, width], num_prefix_tokens=before, antialias=antialias
     )
-
-
-def _norm_eps(module: nn.Module) -> float | None:
-    """Epsilon of the module's LayerNorms."""
-    return next((part.eps for part in module.modules() if isinstance(part, nn.LayerNorm)), None)
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    """The first few names and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

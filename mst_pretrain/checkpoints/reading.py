@@ -55,18 +55,13 @@ def epoch_of(file: CheckpointFile) -> str | None:
 
 def iteration_of(file: CheckpointFile) -> str | None:
     """Optimizer steps, where the file says."""
-    said = [
-        place[name] for place in (file.meta, file.others) for name in ("iter", "iteration") if name in place
-    ]
-    return str(said[0]) if said else None
+    said = {**file.others, **file.meta}
+    found = said.get("iter", said.get("iteration"))
+    return None if found is None else str(found)
 
 
 def weight_file(path: str | Path) -> Path:
-    """The file of weights in a Hugging Face folder, which has its ``config.json``; any other path as it is.
-
-    Raises:
-        UserError: The folder has none, or no ``config.json``.
-    """
+    """The file of weights in a Hugging Face folder, which needs its ``config.json``; any other path as it is."""
     path = Path(path)
     if not path.is_dir():
         return path
@@ -84,12 +79,8 @@ def weight_file(path: str | Path) -> Path:
 def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     """Read a checkpoint, or the weights and ``config.json`` of a Hugging Face folder.
 
-    Args:
-        path: File or folder.
-        trusted: Whether a file that holds more than weights may run its code; see :func:`load_checkpoint`.
-
     Raises:
-        UserError: It cannot be read, or holds no tensors.
+        UserError: See :func:`load_checkpoint`; or it holds no tensors.
     """
     path = weight_file(path)
     beside = path.with_name(CONFIG)
@@ -98,20 +89,12 @@ def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     tensors, containers = flat_tensors(loaded)
     if not tensors:
         raise UserError(f"{path} holds no tensors (found: {', '.join(map(str, loaded)) or 'nothing'}).")
-    meta = loaded.get("meta")
-    others = {str(key): value for key, value in loaded.items() if key not in containers and key != "meta"}
-    others = {key: value for key, value in others.items() if not isinstance(value, Tensor)}
-    return CheckpointFile(
-        path, tensors, containers, meta if isinstance(meta, Mapping) else {}, config, others
-    )
+    rest = {str(k): v for k, v in loaded.items() if k not in containers and not isinstance(v, Tensor)}
+    meta = rest.pop("meta", None)
+    return CheckpointFile(path, tensors, containers, meta if isinstance(meta, Mapping) else {}, config, rest)
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    """``config.json``.
-
-    Raises:
-        UserError: It is not JSON.
-    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):

@@ -71,7 +71,7 @@ def load_checkpoint(
     Args:
         path: Local file. ``.safetensors`` yields ``{"state_dict": ..., "meta": its metadata}``.
         map_location: Device of the tensors.
-        trusted: Unpickle anything, which can run code: only for a file whose author the user trusts.
+        trusted: Run the code in the file: only where the user trusts its author.
 
     Raises:
         UserError: The file is missing, empty, truncated, no checkpoint, or holds objects other than weights.
@@ -84,16 +84,16 @@ def load_checkpoint(
         start = stream.read(16)
     if not start:
         raise UserError(f"{path} is empty: copy it again, or use the previous checkpoint of the run.")
-    if all(
-        32 <= byte < 127 or byte in b"\t\r\n" for byte in start
-    ):  # torch's and safetensors' files never are
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):  # torch and safetensors write no text
         raise UserError(
-            f"{path} is no checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
+            f"{path} is not a checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
             "name; download the file itself."
         )
     try:
         if path.suffix == ".safetensors":
-            return _load_safetensors(path, map_location)
+            with safetensors.safe_open(path, framework="pt", device=str(map_location)) as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a mapping
+                return {"state_dict": state, "meta": file.metadata() or {}}
         with torch.serialization.safe_globals(_safe_globals()):
             loaded = torch.load(path, map_location=map_location, weights_only=not trusted)
     except ImportError as error:  # trusted, but made with a package that is not here
@@ -136,17 +136,7 @@ def _is_about_the_machine(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | RecursionError) or "allocate memory" in str(error)
 
 
-def _load_safetensors(path: Path, device: str | torch.device) -> dict[str, Any]:
-    """Tensors and metadata."""
-    with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-        return {
-            "state_dict": {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118, no mapping
-            "meta": file.metadata() or {},
-        }
-
-
 def _refusal(path: Path, what: str) -> str:
-    """Why a pickle with an object beyond the allow-list was not opened."""
     return (
         f"{path} holds more than weights (the object {what}) and was not opened further: loading it could run code, "
         "and nothing was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the "

@@ -22,11 +22,7 @@ class NotVerified(UserError):
 
 
 def require(library: str, to: str) -> None:
-    """The library that reads the file.
-
-    Raises:
-        NotVerified: It is not installed.
-    """
+    """Raise NotVerified where the library that reads the file is not installed."""
     if importlib.util.find_spec(library) is None:
         raise NotVerified(
             f"not verified: {library} is not installed, so the written file was compared with nothing. It stays; "
@@ -59,11 +55,7 @@ def image_for(backbone: Backbone, size: tuple[int, int] | None = None) -> Tensor
 
 
 def deviation(found: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest value.
-
-    Raises:
-        UserError: The shapes differ.
-    """
+    """Largest difference over the largest value; another shape is a UserError."""
     if found.shape != expected.shape:
         raise UserError(f"features have shape {tuple(found.shape)}, not {tuple(expected.shape)}")
     return float((found - expected).abs().max() / expected.abs().max())
@@ -82,11 +74,7 @@ def timm_deviation(backbone: Backbone, path: Path) -> float:
 
 @torch.no_grad()
 def huggingface_deviation(backbone: Backbone, path: Path) -> float:
-    """Between timm's model of the weights read and transformers' model of the folder, of one epsilon.
-
-    Raises:
-        NotVerified: transformers is not installed.
-    """
+    """Between timm's model of the weights read and transformers' model of the folder, of one epsilon."""
     require("transformers", "huggingface")
     import transformers
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,15 +25,7 @@ POLL = 0.5  # seconds
 UNKNOWN = 0  # stands for the digest of a file whose size and time cannot be asked; never kept
 
 
-class Checkable(Protocol):
-    """A source of images that can check them."""
-
-    def check(self) -> None:
-        """Raise UserError where images are unusable."""
-        ...
-
-
-def check_once(source: Checkable) -> None:
+def check_once(check: Callable[[], None]) -> None:
     """Check a source in the first process only; the others wait, however long it takes, and fail if it fails.
 
     They ask the process group's store from time to time: a collective would end with a timeout after some minutes,
@@ -43,13 +35,13 @@ def check_once(source: Checkable) -> None:
         UserError: In every process, if images are unusable.
     """
     if not distributed.is_initialized():
-        source.check()
+        check()
         return
     store = distributed.distributed_c10d._get_default_store()
     if distributed.get_rank() == 0:
         verdict = "The first process failed while it looked at the images; its message stands above."
         try:
-            source.check()
+            check()
             verdict = WHOLE
         except UserError as error:
             verdict = str(error)
@@ -70,7 +62,7 @@ def check_once(source: Checkable) -> None:
 
 
 def check_changed_files(paths: PackedPaths, origin: Path) -> None:
-    """As :func:`check_image_files`, but files found whole before are read again only after a change.
+    """Look at every file (:func:`find_fault`); at one that was found whole before only after a change.
 
     What was found whole is kept in the cache folder, a file per origin: a 64-bit digest of each file's absolute path,
     size and time of its last change. A cache that cannot be read or written costs time, nothing else.
@@ -80,49 +72,30 @@ def check_changed_files(paths: PackedPaths, origin: Path) -> None:
         origin: The folder or list that named them.
 
     Raises:
-        UserError: As :func:`check_image_files`.
+        UserError: Some are missing, empty, truncated, or not images: their number and the first names.
     """
     here = os.getcwd()
-    known_at = kept_digests(origin)
+    name = hashlib.sha256(os.fsencode(os.path.abspath(origin))).hexdigest()[:32]
+    known_at = cache_folder("whole") / f"{name}.npy"
     known = _read_digests(known_at)
 
-    def look(block: range) -> tuple[np.ndarray, list[str]]:
-        names = [paths[index] for index in block]
-        digests = np.array([_digest(os.path.join(here, name)) for name in names], np.uint64)
-        seen = _among(digests, known)
-        faults = []
-        for place in np.nonzero(~seen)[0]:
-            if fault := find_fault(names[place]):
-                faults.append(f"{names[place]} ({fault})")
-            else:
-                seen[place] = True
-        return digests[seen & (digests != UNKNOWN)], faults
+    def look(path: str) -> tuple[int, str]:
+        digest = _digest(os.path.join(here, path))
+        return digest, "" if digest in known else find_fault(path)
 
-    whole: list[np.ndarray] = []
+    whole = {UNKNOWN}
     faults: list[str] = []
     progress = Progress("looking at images", len(paths))
-    blocks = [range(start, min(start + BLOCK, len(paths))) for start in range(0, len(paths), BLOCK)]
-    for block, (digests, found) in zip(blocks, in_threads(look, blocks), strict=True):
-        whole.append(digests)
-        faults += found
-        progress.step(len(block))
-    now = np.unique(np.concatenate(whole)) if whole else known
-    if not np.array_equal(now, known):
-        _write_digests(known_at, now)
+    for path, (digest, fault) in zip(paths, in_threads(look, paths, block=BLOCK), strict=True):
+        if fault:
+            faults.append(f"{path} ({fault})")
+        else:
+            whole.add(digest)
+        progress.step(1)
+    whole.discard(UNKNOWN)
+    if whole != known:
+        _write_digests(known_at, whole)
     report_faults(faults, len(paths))
-
-
-def kept_digests(origin: Path) -> Path:
-    """Where the digests of an origin's files are kept."""
-    name = hashlib.sha256(os.fsencode(os.path.abspath(origin))).hexdigest()[:32]
-    return cache_folder("whole") / f"{name}.npy"
-
-
-def _among(digests: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which of a few digests are among many that are sorted, [n] bool."""
-    if not len(known):
-        return np.zeros(len(digests), bool)
-    return known.take(np.searchsorted(known, digests), mode="clip") == digests
 
 
 def _digest(path: str) -> int:
@@ -135,19 +108,19 @@ def _digest(path: str) -> int:
     return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "little")
 
 
-def _read_digests(path: Path) -> np.ndarray:
+def _read_digests(path: Path) -> set[int]:
     try:
         digests = np.load(path)
         if digests.dtype == np.uint64 and digests.ndim == 1:
-            return digests
+            return set(digests.tolist())
     except (OSError, ValueError, EOFError):
         pass  # not kept yet, or damaged
-    return np.empty(0, np.uint64)
+    return set()
 
 
-def _write_digests(path: Path, digests: np.ndarray) -> None:
+def _write_digests(path: Path, digests: set[int]) -> None:
     try:
         with replacing(path) as part, open(part, "wb") as file:
-            np.save(file, digests)
+            np.save(file, np.array(sorted(digests), np.uint64))
     except UserError as error:
         print(f"The next start looks at every image again: {error}", flush=True)

@@ -49,15 +49,7 @@ def reading() -> Iterator[None]:
 
 
 def decode_rgb(encoded: bytes, name: str) -> Image.Image:
-    """Decode one image to RGB, see :func:`to_rgb`.
-
-    Args:
-        encoded: The whole file.
-        name: For the error message.
-
-    Raises:
-        UnusableImage: It cannot be decoded.
-    """
+    """Decode one image to RGB, see :func:`to_rgb`; UnusableImage names it where that is not possible."""
     try:
         return to_rgb(encoded)
     except Undecodable as error:
@@ -68,11 +60,7 @@ def decode_rgb(encoded: bytes, name: str) -> Image.Image:
 
 
 def read_rgb(path: str | Path) -> Image.Image:
-    """Decode an image file to RGB.
-
-    Raises:
-        UnusableImage: The file cannot be read or decoded.
-    """
+    """Decode an image file to RGB; UnusableImage names it where that is not possible."""
     try:
         encoded = Path(path).read_bytes()
     except OSError as error:

@@ -71,11 +71,7 @@ def local_shards(spec: str) -> list[Path]:
 
 
 def expand(spec: str) -> list[str]:
-    """Split at ``::`` and expand braces, as webdataset does.
-
-    Raises:
-        UserError: Unbalanced braces, or webdataset is missing.
-    """
+    """Split at ``::`` and expand braces, as webdataset does."""
     if "{" not in spec:
         return spec.split("::")
     expand_urls = _webdataset("shardlists", spec).expand_urls
@@ -92,14 +88,7 @@ def cached(url: str) -> Path:
 
 
 def fetch_missing(shards: dict[Path, str]) -> None:
-    """Fetch every shard that is not there yet. Of several processes one fetches a shard, the others wait for it.
-
-    Args:
-        shards: Target to URL.
-
-    Raises:
-        UserError: One cannot be fetched or is no whole tar file.
-    """
+    """Fetch every shard (target to URL) that is not there yet; of several processes one does, the others wait."""
     absent = {target: url for target, url in shards.items() if not target.exists()}
     progress = Progress("fetching shards", len(absent))
     for target, url in absent.items():

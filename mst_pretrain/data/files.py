@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..runtime.errors import UserError
-from ..runtime.progress import Progress
 from .decode import Undecodable, to_rgb
-from .packed import PackedPaths
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TAIL_BYTES = 1024
@@ -64,11 +62,7 @@ def holds_image(root: str | Path) -> bool:
 
 
 def images_below(root: str | Path) -> Iterator[str]:
-    """As :func:`image_names`, but a folder without an image yields nothing.
-
-    Raises:
-        UserError: ``root`` or a folder below it cannot be listed.
-    """
+    """As :func:`image_names`, but a folder without an image yields nothing."""
     return _walk(str(root), "", {os.path.realpath(root)})
 
 
@@ -121,24 +115,6 @@ def visible(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(".")]
 
 
-def check_image_files(paths: Sequence[str | Path] | PackedPaths) -> None:
-    """Look at the head and tail bytes of every file; decode only where these cannot tell.
-
-    A JPEG must have its end marker, a PNG its IEND chunk, a WebP must be as long as its header says.
-    One with more behind its end (a phone adds a film to a photograph), and every other format, is decoded whole.
-
-    Raises:
-        UserError: Some files are missing, empty, truncated, or not images: their number and the first names.
-    """
-    progress = Progress("looking at images", len(paths))
-    faults = []
-    for path, fault in zip(paths, in_threads(find_fault, paths, block=BLOCK), strict=True):
-        progress.step(1)
-        if fault:
-            faults.append(f"{path} ({fault})")
-    report_faults(faults, len(paths))
-
-
 def in_threads(
     function: Callable[[T], R], items: Iterable[T], workers: int | None = None, block: int = 1
 ) -> Generator[R, None, None]:
@@ -149,7 +125,7 @@ def in_threads(
 
     Args:
         function: Called in several threads at a time.
-        items: Anything that can be iterated over.
+        items: Its arguments.
         workers: Threads; None: four per core, at most 16.
         block: Items that a thread takes at a time.
     """
@@ -170,11 +146,7 @@ def in_threads(
 
 
 def report_faults(faults: Sequence[str], total: int) -> None:
-    """Raise the one error of all unusable images, if there are any.
-
-    Raises:
-        UserError: Their number and the first ones.
-    """
+    """Raise the one UserError of all unusable images, if there are any."""
     if faults:
         raise UserError(
             f"{len(faults)} of {total} images cannot be used: {first_of(faults)}. Copy them again from the source, "
@@ -185,20 +157,6 @@ def report_faults(faults: Sequence[str], total: int) -> None:
 def first_of(names: Sequence[object]) -> str:
     """The first few of a list for a message."""
     return ", ".join(map(str, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
-
-
-def check_image_folder(root: str | Path) -> int:
-    """List and check every image below ``root``.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        UserError: As :func:`list_images` and :func:`check_image_files`.
-    """
-    paths = PackedPaths(image_names(root), root)
-    check_image_files(paths)
-    return len(paths)
 
 
 def find_fault(path: str | Path) -> str:
@@ -216,7 +174,10 @@ def find_fault(path: str | Path) -> str:
 
 
 def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
-    """What is wrong with one encoded image, wherever it lies, or an empty string.
+    """What is wrong with one encoded image, wherever it lies, or an empty string; decodes only where it must.
+
+    A JPEG must have its end marker, a PNG its IEND chunk, a WebP must be as long as its header says.
+    One with more behind its end (a phone adds a film to a photograph), and every other format, is decoded whole.
 
     Args:
         read: Gives the bytes at (offset, length).

@@ -31,11 +31,7 @@ def number_classes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
 
 
 def class_names(root: Path) -> list[str]:
-    """The folders in ``root`` in sorted order, hidden ones left out.
-
-    Raises:
-        UserError: ``root`` cannot be listed.
-    """
+    """The folders in ``root`` in sorted order, hidden ones left out."""
     try:
         return sorted(visible(entry.name for entry in root.iterdir() if entry.is_dir()))
     except OSError as error:

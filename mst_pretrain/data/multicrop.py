@@ -82,15 +82,7 @@ class MultiCrop:
                 raise InvalidValue(f"a crop's size must be at least 1, got {recipe.size}")
 
     def check(self, global_unit: int, local_unit: int) -> None:
-        """Refuse crops of which a model can make no tokens, or no pair.
-
-        Args:
-            global_unit: Pixels that must divide the sides of a global crop.
-            local_unit: The same of a local crop.
-
-        Raises:
-            UserError: A size is not a multiple of its unit, or there is one crop.
-        """
+        """Refuse a single crop an image, and sides that the pixels of a token (the units) do not divide."""
         if len(self.global_crops) + self.local_count < 2:
             raise UserError(
                 "train_dataloader.dataset.crops has one crop an image, and the student matches the teacher's output "

@@ -33,9 +33,6 @@ class PackedPaths:
             packed += os.fsencode(name)
             ends.append(len(packed))
         self._packed, self._ends = bytes(packed), np.array(ends)
-        self._begin_with(root)
-
-    def _begin_with(self, root: str | os.PathLike[str]) -> None:
         folder = os.fspath(root)
         self._before = "" if folder in ("", ".") else os.path.join(folder, "")
 
@@ -49,13 +46,9 @@ class PackedPaths:
             np.savez(file, names=np.frombuffer(self._packed, np.uint8), ends=self._ends)
 
     @classmethod
-    def load(cls, path: Path, root: str | os.PathLike[str] = "") -> PackedPaths:
-        """The names of :meth:`save`, below ``root``.
-
-        Raises:
-            UserError: The file cannot be read.
-        """
-        paths = cls([])
+    def load(cls, path: Path, root: Path) -> PackedPaths:
+        """The names of :meth:`save`, below ``root``."""
+        paths = cls([], root)
         try:
             with np.load(path) as file:
                 paths._packed, paths._ends = file["names"].tobytes(), file["ends"]
@@ -63,7 +56,6 @@ class PackedPaths:
             raise UserError(
                 f"{path} cannot be read ({error}). It lists the images of the run; remove it to list the folder again."
             ) from error
-        paths._begin_with(root)
         return paths
 
     def __len__(self) -> int:

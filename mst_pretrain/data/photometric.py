@@ -145,16 +145,15 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
-def gaussian_blur(images: Tensor, sigmas: Tensor, truncate: float = 3.0) -> Tensor:
-    """Separable Gaussian blur, reflected borders. An image's kernel depends on its own sigma only.
+def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Separable Gaussian blur of a radius of 3 sigmas (at least one pixel), reflected borders, each image by itself.
 
     Args:
         images: [B, C, H, W] float32.
         sigmas: [B] standard deviations in pixels, > 0, on the CPU.
-        truncate: Kernel radius in sigmas, rounded, at least one pixel.
     """
     batch, channels, height, width = images.shape
-    radii = (truncate * sigmas + 0.5).long().clamp(min=1).clamp(max=min(height, width) - 1)
+    radii = (3 * sigmas + 0.5).long().clamp(min=1).clamp(max=min(height, width) - 1)
     radius = int(radii.max())
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernels = torch.exp(-0.5 * (offsets / sigmas.unsqueeze(1)) ** 2) * (offsets.abs() <= radii.unsqueeze(1))

@@ -21,13 +21,7 @@ OF_THE_SYSTEM = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOMEM
 
 
 class Fault(NamedTuple):
-    """An image that was replaced.
-
-    Attributes:
-        number: Its index in the data set.
-        name: What a person needs to find it.
-        reason: Why it cannot be used.
-    """
+    """An image that was replaced: its index in the data set, the name by which a person finds it, and why."""
 
     number: int
     name: str

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..runtime.errors import UnusableImage, UserError
 from ..runtime.progress import Progress
-from .fetch import local_shards
 from .files import BLOCK, find_encoded_fault, first_of, in_threads, report_faults
 from .labels import number_classes
 from .tar_index import index_tar
@@ -60,8 +59,7 @@ class ShardSource:
 
     def read(self, index: int) -> bytes:
         """The member's bytes."""
-        offset, size = map(int, self._spans[index])
-        return self._read(int(self._shard[index]), offset, size)
+        return self._read(self._shard[index], self._spans[index])
 
     def check(self) -> None:
         """See :func:`find_encoded_fault`; only some bytes of each member are read."""
@@ -79,8 +77,8 @@ class ShardSource:
         start, size = map(int, self._spans[index])
         return find_encoded_fault(lambda offset, length: os.pread(file, length, start + offset), size)
 
-    def _read(self, shard: int, offset: int, size: int) -> bytes:
-        path = self.paths[shard]
+    def _read(self, shard: int, span: np.ndarray) -> bytes:
+        path, (offset, size) = self.paths[shard], map(int, span)
         try:
             file = self._files.pop(shard, None) or FileIO(path)
             self._files[shard] = file  # the last used is the last in line
@@ -103,8 +101,8 @@ class ShardSource:
                 "write one .cls member beside each image."
             )
         texts = [
-            self._read(int(shard), int(offset), int(size)).decode(errors="replace").strip()
-            for shard, (offset, size) in zip(self._shard, spans, strict=True)
+            self._read(shard, span).decode(errors="replace").strip()
+            for shard, span in zip(self._shard, spans, strict=True)
         ]
         self.labels, self.classes = number_classes(texts)
 
@@ -114,21 +112,8 @@ def names_shards(spec: str) -> bool:
     return "::" in spec or bool(re.search(r"^pipe:|://|\.(tar|tgz|tar\.gz)$", spec))
 
 
-def open_shards(spec: str, labelled: bool = False) -> ShardSource:
-    """The shards of a spec, see :func:`local_shards`.
-
-    Raises:
-        UserError: As :func:`local_shards` and :class:`ShardSource`.
-    """
-    return ShardSource(local_shards(spec), labelled)
-
-
 def shards_in(folder: Path) -> list[Path]:
-    """The tar files of a folder, in sorted order.
-
-    Raises:
-        UserError: They belong to several sets, as train-000.tar and val-000.tar do.
-    """
+    """The tar files of a folder, in sorted order; those of several sets (train-000.tar, val-000.tar) are refused."""
     shards = sorted(folder.glob("*.tar"))
     sets = sorted({re.sub(r"\d+", "*", shard.name) for shard in shards})
     if len(sets) > 1:

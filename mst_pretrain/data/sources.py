@@ -7,7 +7,6 @@ resume whether the images are files, tar shards or a Hugging Face data set.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +14,13 @@ import numpy as np
 
 from ..runtime.errors import UnusableImage, UserError
 from .checking import check_changed_files
-from .files import check_image_files, first_of, holds_image, image_names
+from .fetch import local_shards
+from .files import first_of, holds_image, image_names
 from .hub import PREFIX, HubSource
 from .labels import class_folders
 from .lists import read_list
 from .packed import PackedPaths
-from .shards import ShardSource, names_shards, open_shards, shards_in
+from .shards import ShardSource, names_shards, shards_in
 
 SAMPLED = 1000  # images that are looked for when a run is resumed
 MANY = 0.1  # share of missing ones from which it is another folder
@@ -37,29 +37,16 @@ class ImageSource(Protocol):
     labels: np.ndarray | None
     classes: list[str]
 
-    def __len__(self) -> int:
-        """N."""
-        ...
+    def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
         """What a person needs to find image ``index``: a path, or shard and member."""
-        ...
 
     def read(self, index: int) -> bytes:
-        """The encoded file.
-
-        Raises:
-            UnusableImage: It cannot be read; the message has its name.
-        """
-        ...
+        """The encoded file; raises UnusableImage with its name where it cannot be read."""
 
     def check(self) -> None:
-        """Look at every image without decoding where that can tell a truncated one.
-
-        Raises:
-            UserError: Some are unusable: their number and the first names.
-        """
-        ...
+        """Look at every image; raises UserError with the number and the first names of the unusable ones."""
 
 
 class FileSource:
@@ -69,19 +56,18 @@ class FileSource:
         paths: The files.
         labels: Class index of each, [N] int64, or None.
         classes: Class names by index.
-        origin: The folder or list that named them. Under its name :meth:`check` remembers the files it found whole;
-            without one it reads every file every time.
+        origin: The folder or list that named them. Under its name :meth:`check` remembers the files it found whole.
     """
 
     def __init__(
         self,
-        paths: PackedPaths | Iterable[Path],
+        paths: PackedPaths,
         labels: np.ndarray | None = None,
         classes: list[str] | None = None,
-        origin: Path | None = None,
+        *,
+        origin: Path,
     ) -> None:
-        self.paths = paths if isinstance(paths, PackedPaths) else PackedPaths(paths)
-        self.labels, self.classes, self.origin = labels, classes or [], origin
+        self.paths, self.labels, self.classes, self.origin = paths, labels, classes or [], origin
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -103,11 +89,8 @@ class FileSource:
             ) from error
 
     def check(self) -> None:
-        """See :func:`check_image_files` and :func:`check_changed_files`."""
-        if self.origin is None:
-            check_image_files(self.paths)
-        else:
-            check_changed_files(self.paths, self.origin)
+        """See :func:`check_changed_files`."""
+        check_changed_files(self.paths, self.origin)
 
 
 def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
@@ -123,10 +106,6 @@ def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
     ``hf:NAME[@SPLIT][#COLUMN]``         Hugging Face data set, :class:`HubSource`         its ClassLabel column
     ==================================== ================================================ =========================
 
-    Args:
-        spec: A folder, a file, a pattern or a name; see the table.
-        labelled: Also read the class of every image.
-
     Raises:
         UserError: Nothing is there, it holds no image, is damaged, or has no labels although they are asked for.
     """
@@ -136,7 +115,7 @@ def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
     folder = Path(spec)
     if not folder.is_dir():
         if names_shards(text):
-            return open_shards(text, labelled)
+            return ShardSource(local_shards(text), labelled)
         if folder.suffix == ".txt":
             return FileSource(*read_list(folder, labelled), origin=folder)
     try:
@@ -172,10 +151,6 @@ def open_again(spec: str | Path, names: Path) -> FileSource:
 
 
 def check_source(spec: str | Path) -> None:
-    """Whether :func:`open_source` would find an image, without listing a folder of a million of them.
-
-    Raises:
-        UserError: As :func:`open_source`.
-    """
+    """Raise what :func:`open_source` would, without listing a folder of a million images."""
     if not (Path(spec).is_dir() and holds_image(spec)):
         open_source(spec)

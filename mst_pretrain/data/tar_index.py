@@ -42,12 +42,9 @@ class TarIndex:
 
 
 def index_tar(path: Path) -> TarIndex:
-    """The index of a shard, kept in the cache folder for as long as the file does not change.
+    """The index of a shard (:func:`read_headers`), kept in the cache folder for as long as the file does not change.
 
     Reading all headers takes about half a minute per million members; the kept index is read in no time.
-
-    Raises:
-        UserError: As :func:`read_headers`.
     """
     try:
         stat = path.stat()
@@ -73,8 +70,7 @@ def read_headers(path: Path) -> TarIndex:
     """Walk over the members. A sample is the members of one key: an image, maybe ``.cls``, others are left aside.
 
     Raises:
-        UserError: The file is no plain tar file, is truncated or damaged, has a sample without an image, a sample
-            with two, or a member twice.
+        UserError: The file is not a plain tar file, is damaged, or has a sample that is not of one image.
     """
     samples: dict[str, dict[str, tuple[str, Span]]] = {}
     with _open(path) as tar:

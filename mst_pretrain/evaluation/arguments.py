@@ -57,11 +57,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def trunk_of(args: argparse.Namespace) -> tuple[Trunk, Origin]:
-    """The backbone that the arguments name.
-
-    Raises:
-        UserError: See :func:`load_trunk` and :func:`check_size`.
-    """
+    """The backbone that the arguments name: see :func:`load_trunk` and :func:`check_size`."""
     trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
     check_size(trunk, args.resize, args.crop)
     return trunk, origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,18 +19,15 @@ from ..runtime.errors import UserError
 from ..runtime.progress import Progress
 from .ranks import gather_rows, share
 
+NORMALIZE = v2.Compose(
+    [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+)
+
 
 def evaluation_transform(resize: int = 256, crop: int = 224) -> v2.Compose:
     """Resize the short side (bicubic), centre crop, normalise [code: DINO]: PIL image to [3, crop, crop] float32."""
-    return v2.Compose(
-        [
-            v2.Resize(resize, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(crop),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
+    resized = v2.Resize(resize, interpolation=v2.InterpolationMode.BICUBIC)
+    return v2.Compose([resized, v2.CenterCrop(crop), NORMALIZE])
 
 
 class TransformedImages(Dataset):
@@ -68,14 +66,8 @@ def block_features(trunk: Trunk, images: Tensor, blocks: int = 1, avgpool: bool 
         if avgpool:
             raise ValueError("a Swin's features are token means already; avgpool is for a ViT")
         return _swin_block_features(trunk, images, blocks)
-    taps = trunk.forward_intermediates(
-        images,
-        indices=blocks,
-        return_prefix_tokens=True,
-        norm=True,
-        output_fmt="NLC",
-        intermediates_only=True,
-    )
+    as_tokens: Any = dict(return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True)
+    taps = trunk.forward_intermediates(images, indices=blocks, **as_tokens)
     vectors = [prefix[:, 0].float() for _, prefix in taps]
     if avgpool:
         vectors.append(taps[-1][0].float().mean(1))
@@ -83,18 +75,15 @@ def block_features(trunk: Trunk, images: Tensor, blocks: int = 1, avgpool: bool 
 
 
 def _swin_block_features(trunk: Trunk, images: Tensor, blocks: int) -> Tensor:
-    first = len(block_widths(trunk)) - blocks
     x = trunk.patch_embed(images)
-    means, number = [], 0
+    means = []
     for layer in trunk.layers:
         x = layer.downsample(x)
         for block in layer.blocks:
             x = block(x)
-            if number >= first:
-                tokens = trunk.norm(x) if layer is trunk.layers[-1] else x
-                means.append(tokens.float().mean((1, 2)))
-            number += 1
-    return torch.cat(means, 1)
+            tokens = trunk.norm(x) if layer is trunk.layers[-1] else x
+            means.append(tokens.float().mean((1, 2)))
+    return torch.cat(means[-blocks:], 1)
 
 
 def block_widths(trunk: Trunk) -> list[int]:
@@ -123,17 +112,12 @@ def feature_columns(
     stop = sum(widths[-counts[-1] :])
     columns = {f"last{count}": (stop - sum(widths[-count:]), stop) for count in counts}
     if avgpool and not isinstance(trunk, SwinTransformer):
-        pooled = {f"{name}+avgpool": (start, stop + widths[-1]) for name, (start, _) in columns.items()}
-        columns |= pooled
+        columns |= {f"{name}+avgpool": (start, stop + widths[-1]) for name, (start, _) in columns.items()}
     return columns
 
 
 def check_size(trunk: Trunk, resize: int, crop: int) -> None:
-    """Refuse a crop that does not divide into patches, or is larger than the resized image.
-
-    Raises:
-        UserError: One of them.
-    """
+    """Refuse a crop that does not divide into patches, or is larger than the resized image."""
     patch = trunk.patch_embed.patch_size[0]
     if crop < 1 or crop % patch:
         raise UserError(
@@ -157,26 +141,27 @@ def extract_features(
     blocks: int = 1,
     avgpool: bool = False,
     what: str = "features",
+    indices: Sequence[int] | None = None,
 ) -> Tensor:
     """:func:`block_features` of a source's images, in order, in every process; each process extracts its share.
 
     Args:
         trunk: Put on ``device`` and into evaluation mode.
         source: The images.
-        resize: Short side.
-        crop: Side of the centre crop.
+        resize: Short side; ``crop`` is the side of the centre crop.
         batch_size: Images per forward.
         workers: Decoding processes.
         device: Of the forward.
-        blocks: As in :func:`block_features`.
-        avgpool: As in :func:`block_features`.
+        blocks: As in :func:`block_features`, with ``avgpool``.
         what: Name in the progress.
+        indices: Of N images of the source; None: of all.
 
     Returns:
         [N, F] float32 on the CPU, not normalised.
     """
     trunk = trunk.to(device).eval()
-    mine = share(len(source))
+    wanted = range(len(source)) if indices is None else indices
+    mine = [wanted[row] for row in share(len(wanted))]
     images = TransformedImages(source, evaluation_transform(resize, crop))
     loader = DataLoader(images, batch_size=batch_size, num_workers=workers, sampler=mine)
     rows = [
@@ -184,4 +169,4 @@ def extract_features(
         for batch in Progress(what, len(loader)).over(loader)
     ]
     width = sum(block_widths(trunk)[-blocks:]) + (block_widths(trunk)[-1] if avgpool else 0)
-    return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(source))
+    return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(wanted))

@@ -50,12 +50,6 @@ class HeadBank(nn.Module):
         ]
         return torch.cat(logits) + self.bias.unsqueeze(1)
 
-    def predict(self, rows: Tensor, head: int) -> Tensor:
-        """Classes [B] int64 by one head."""
-        choice, rate = divmod(head, len(self.names) // len(self.columns))
-        start, stop = list(self.columns.values())[choice]
-        return F.linear(rows[:, start:stop], self.weights[choice][rate], self.bias[head]).argmax(1)
-
     @torch.no_grad()
     def correct(self, rows: Tensor, labels: Tensor, chunk: int = 1024) -> Tensor:
         """How many of [B] labels each head gets right, [H] int64; none where its weights are not finite."""
@@ -73,7 +67,7 @@ def bank_optimizer(bank: HeadBank) -> torch.optim.Optimizer:
 
 def train_step(
     bank: HeadBank, optimizer: torch.optim.Optimizer, rows: Tensor, labels: Tensor, batch: int, factor: float
-) -> Tensor:
+) -> None:
     """One step of all heads, as one process with the whole batch would do it.
 
     SGD without weight decay is linear in the gradient: a head whose loss is multiplied by its rate moves as under a
@@ -86,22 +80,14 @@ def train_step(
         labels: [b] int64.
         batch: Images of the batch over all processes.
         factor: The schedule, 1 to 0.
-
-    Returns:
-        Mean cross entropy of each head over this process's part divided by ``batch``, [H].
     """
     optimizer.zero_grad(set_to_none=False)
-    logits = bank(rows)
-    heads, count, classes = logits.shape
-    losses = F.cross_entropy(logits.reshape(-1, classes), labels.repeat(heads), reduction="none").view(
-        heads, count
-    )
-    losses = losses.sum(1) / batch
+    logits = bank(rows).transpose(1, 2)
+    losses = F.cross_entropy(logits, labels.expand(len(logits), -1), reduction="none").sum(1) / batch
     (losses * bank.rates).sum().backward()
     sum_over_ranks([parameter.grad for parameter in bank.parameters() if parameter.grad is not None])
     optimizer.param_groups[0]["lr"] = factor
     optimizer.step()
-    return losses.detach()
 
 
 def cosine_factor(done: float, total: float) -> float:

@@ -8,77 +8,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.files import first_of
 from ..data.sources import ImageSource, open_source
 from ..runtime.errors import UserError
 
 
 @dataclass
 class Labelled:
-    """Images and their classes.
+    """Images with their labels [N] int64, which are indices into the training set's classes."""
 
-    Attributes:
-        spec: What the user called them.
-        source: The images.
-        labels: [N] int64, indices into the training set's classes.
-        classes: Names of the training set's classes.
-    """
-
-    spec: str
     source: ImageSource
     labels: Tensor
     classes: list[str]
 
 
 def open_train_val(train: str, val: str) -> tuple[Labelled, Labelled]:
-    """Both sets, labelled by the training set's classes; val may have fewer.
-
-    Raises:
-        UserError: One is missing or has no labels, or val has a class that the training set lacks.
-    """
+    """Both sets, labelled by the training set's classes; val may have fewer, and is refused with others."""
     sources = {spec: open_source(spec, labelled=True) for spec in (train, val)}
-    for spec, source in sources.items():
-        if source.labels is None or not len(source.labels):
-            raise UserError(
-                f"{spec} has no labelled image. Labels are needed here, e.g. {spec}/CLASS/IMAGE.jpg."
-            )
     classes = sources[train].classes
     if unknown := sorted(set(sources[val].classes) - set(classes)):
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise UserError(
-            f"{val} has classes that {train} lacks: {', '.join(unknown[:3])}{more}. "
-            "Add their training images, or leave their folders out."
+            f"{val} has classes that {train} lacks: {first_of(unknown)}. Add their training images, or leave "
+            "their folders out."
         )
     index = {name: number for number, name in enumerate(classes)}
 
-    def relabelled(spec: str) -> Labelled:
-        source = sources[spec]
+    def relabelled(source: ImageSource) -> Labelled:
         to_train = torch.tensor([index[name] for name in source.classes])
-        return Labelled(spec, source, to_train[torch.as_tensor(source.labels)], classes)
+        return Labelled(source, to_train[torch.as_tensor(source.labels)], classes)
 
-    return relabelled(train), relabelled(val)
+    return relabelled(sources[train]), relabelled(sources[val])
 
 
-def low_shot(labels: Tensor, share: float, seed: int) -> Tensor:
-    """A seeded part of every class: ``round(share * n)`` of its n images, at least one.
+def low_shot(labels: Tensor, share: float, seed: int, leave: int = 0) -> Tensor:
+    """A seeded part of every class: ``round(share * n)`` of its n images, at least one, at most ``n - leave``.
 
     Args:
         labels: [N] int64.
         share: In (0, 1].
         seed: The choice is a function of it and the labels alone.
+        leave: Images of every class that are not chosen.
 
     Returns:
         Rising indices [n] int64.
     """
-    return _part_of_each_class(labels, share, seed)
+    if not 0 < share <= 1:
+        raise ValueError(f"the share must be above 0 and at most 1, got {share}")
+    chosen = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten().numpy()
+        count = min(max(1, round(share * len(members))), len(members) - leave)
+        # A generator per class: another class's images do not change this one's choice.
+        chosen.append(np.random.default_rng([seed, label]).permutation(members)[:count])
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split every class: at least one image of it is kept, at least one held out.
-
-    Args:
-        labels: [N] int64.
-        share: Held out, in (0, 1).
-        seed: Of the split.
+    """Split every class by :func:`low_shot`: at least one image of it is kept, at least one held out.
 
     Returns:
         Rising indices kept and held out, int64, together 0 .. N - 1.
@@ -89,19 +75,7 @@ def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     present, counts = labels.unique(return_counts=True)
     if len(alone := present[counts < 2]):
         raise ValueError("a class with one image cannot be split", int(alone[0]))
-    held = _part_of_each_class(labels, share, seed, leave=1)
+    held = low_shot(labels, share, seed, leave=1)
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[held] = False
     return kept.nonzero().flatten(), held
-
-
-def _part_of_each_class(labels: Tensor, share: float, seed: int, leave: int = 0) -> Tensor:
-    if not 0 < share <= 1:
-        raise ValueError(f"the share must be above 0 and at most 1, got {share}")
-    chosen = []
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten().numpy()
-        count = min(max(1, round(share * len(members))), len(members) - leave)
-        # A generator per class: another class's images do not change this one's choice.
-        chosen.append(np.random.default_rng([seed, label]).permutation(members)[:count])
-    return torch.from_numpy(np.sort(np.concatenate(chosen)))

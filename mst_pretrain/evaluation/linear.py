@@ -13,17 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from ..checkpoints.storage import load_checkpoint, save_atomic
 from ..data.decode import decode_rgb
 from ..data.multicrop import CropRecipe, random_box
-from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
 from ..method.backbones import Trunk
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
-from .features import block_features, extract_features
+from .features import NORMALIZE, block_features, extract_features
 from .heads import HeadBank, bank_optimizer, cosine_factor, train_step
 from .ranks import rank, world_size
 
@@ -42,10 +40,7 @@ class LinearSettings:
         step_each_epoch: The cosine moves once per epoch [code: DINO] instead of once per step.
         augment: Random resized crop and flip; False trains on cached features of the centre crop.
         seed: Of heads, order and crops.
-        resize: Short side for the centre crop.
-        crop: Side of crops.
-        forward_batch: Images per forward of the backbone.
-        workers: Decoding processes.
+        resize: The short side before the centre crop.
         blocks: Last blocks extracted; ``columns`` lie in these.
         avgpool: Whether ``columns`` reach into the mean of the patch tokens.
     """
@@ -70,38 +65,19 @@ class LinearSettings:
         return [rate * self.batch / 256 for rate in self.rates]
 
 
-class Part:
-    """Some images of a source, as a source of its own without labels."""
-
-    labels: np.ndarray | None = None
-
-    def __init__(self, source: ImageSource, indices: Tensor) -> None:
-        self.source, self.indices = source, indices.tolist()
-        self.classes: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def name(self, index: int) -> str:
-        """Its name in the whole source."""
-        return self.source.name(self.indices[index])
-
-    def read(self, index: int) -> bytes:
-        """The encoded file."""
-        return self.source.read(self.indices[index])
-
-    def check(self) -> None:
-        """The whole source's."""
-        self.source.check()
-
-
 def extract(
-    trunk: Trunk, source: ImageSource, settings: LinearSettings, device: torch.device, what: str
+    trunk: Trunk,
+    source: ImageSource,
+    settings: LinearSettings,
+    device: torch.device,
+    what: str,
+    indices: Tensor | None = None,
 ) -> Tensor:
-    """Centre-crop features under the settings, [N, F] float32 on the CPU."""
+    """Centre-crop features under the settings, of some images or all, [N, F] float32 on the CPU."""
     s = settings
     sizes = (s.resize, s.crop, s.forward_batch, s.workers)
-    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what)
+    some = None if indices is None else indices.tolist()
+    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what, some)
 
 
 class RandomCrops(Dataset):
@@ -113,9 +89,6 @@ class RandomCrops(Dataset):
     def __init__(self, source: ImageSource, crop: int, seed: int) -> None:
         self.source, self.seed = source, seed
         self.recipe = CropRecipe(size=crop, scale=TRAIN_CROP_SCALE)
-        self.normalize = v2.Compose(
-            [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-        )
 
     def __len__(self) -> int:
         return len(self.source)
@@ -130,7 +103,7 @@ class RandomCrops(Dataset):
         image = image.crop(box).resize((size[1], size[0]), Image.Resampling.BILINEAR)
         if rng.random() < self.recipe.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self.normalize(image), index
+        return NORMALIZE(image), index
 
 
 def batches_of_epoch(count: int, batch: int, seed: int, epoch: int) -> list[Tensor]:
@@ -145,12 +118,8 @@ class LinearTraining:
 
     Args:
         trunk: Frozen, on ``device``.
-        source: Images.
-        indices: [n] int64, those trained on.
+        indices: [n] int64, the images of the source that are trained on.
         labels: [N] int64, of all images of the source.
-        classes: K.
-        settings: How.
-        device: Of backbone and heads.
         state: Where heads, momentum and epoch are kept after every epoch; None keeps nothing.
         identity: Must be equal for a kept state to be continued.
     """
@@ -177,14 +146,12 @@ class LinearTraining:
         """Train to the last epoch, from the first or where :meth:`resume` found it."""
         s = self.settings
         if not s.augment and self.cached is None and self.done < s.epochs:
-            part = Part(self.source, self.indices)
-            self.cached = extract(self.trunk, part, s, self.device, "train features")
+            arguments = (self.trunk, self.source, s, self.device, "train features")
+            self.cached = extract(*arguments, self.indices)
         steps = -(-len(self.indices) // s.batch)
         epochs = range(self.done, s.epochs)
-        total = len(epochs) * steps
-        for number in Progress(f"linear, {s.epochs} epochs of {steps} steps", total).over(
-            self._steps(epochs)
-        ):
+        progress = Progress(f"linear, {s.epochs} epochs of {steps} steps", len(epochs) * steps)
+        for number in progress.over(self._steps(epochs)):
             if number % steps == 0:
                 self.done = number // steps
                 self._keep()
@@ -197,14 +164,10 @@ class LinearTraining:
             batches = batches_of_epoch(len(self.indices), s.batch, s.seed, epoch)
             rows = self._cached_rows(batches) if self.cached is not None else self._fresh_rows(batches, epoch)
             for step, (batch, (features, labels)) in enumerate(zip(batches, rows, strict=True)):
-                done = epoch * len(batches) + step
-                factor = (
-                    cosine_factor(epoch, s.epochs)
-                    if s.step_each_epoch
-                    else cosine_factor(done, s.epochs * len(batches))
-                )
+                passed = epoch if s.step_each_epoch else epoch + step / len(batches)
+                factor = cosine_factor(passed, s.epochs)
                 train_step(self.bank, self.optimizer, features, labels, len(batch), factor)
-                yield done + 1
+                yield epoch * len(batches) + step + 1
 
     def _cached_rows(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.cached is not None
@@ -236,11 +199,7 @@ class LinearTraining:
             save_atomic({**kept, "done": self.done, "identity": self.identity}, self.state)
 
     def resume(self) -> None:
-        """Continue from the kept state, if there is one.
-
-        Raises:
-            UserError: It is of another evaluation.
-        """
+        """Continue from the kept state, if there is one; that of another evaluation is refused."""
         if self.state is None or not self.state.is_file():
             return
         kept = load_checkpoint(self.state)

@@ -56,15 +56,9 @@ def gather_rows(rows: Tensor, count: int) -> Tensor:
     Returns:
         [count, ...].
     """
-    if world_size() == 1:
-        return rows
-    whole = rows.new_empty(count, *rows.shape[1:])
-    for source in range(world_size()):
-        theirs = whole[source :: world_size()]
-        piece = rows.contiguous() if source == rank() else theirs.new_empty(theirs.shape)
-        if len(piece):
-            dist.broadcast(piece, source)
-            theirs.copy_(piece)
+    whole = rows.new_zeros(count, *rows.shape[1:])
+    whole[rank() :: world_size()] = rows
+    sum_over_ranks([whole])
     return whole
 
 
@@ -91,7 +85,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
         try:
             return main()
         except UserError:
-            if int(os.environ.get("RANK", "0")) > 0:
+            if not speaks():
                 time.sleep(OTHER_RANK_WAITS)
             raise
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,13 +23,7 @@ RANDOM = "none"
 class Origin:
     """Where an evaluated backbone came from; part of every result.
 
-    Attributes:
-        model: timm name.
-        model_args: Its arguments.
-        checkpoint: Path, or ``none`` for random weights.
-        sha256: Of the file, or None.
-        prefix: What stood before the backbone's keys, or None.
-        init_seed: Of the random weights; None when they came from a file.
+    Random weights have the checkpoint ``none`` and an ``init_seed``, those of a file its ``sha256`` and ``prefix``.
     """
 
     model: str
@@ -38,10 +32,6 @@ class Origin:
     sha256: str | None
     prefix: str | None
     init_seed: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def load_trunk(
@@ -53,22 +43,18 @@ def load_trunk(
 ) -> tuple[Trunk, Origin]:
     """A trunk in evaluation mode with every weight of a checkpoint, or with random weights.
 
-    The file is unpickled once; its bytes are read a second time for the digest.
-
     Args:
-        checkpoint: Anybody's, as :func:`read_backbone` takes it; None or ``none`` for random weights.
-        prefix: Exactly what stands before the backbone's keys; None finds it.
-        model: timm name; None takes the file's.
-        model_args: timm arguments that differ from the file's (or from the named model's).
+        checkpoint: Anybody's, as :func:`read_backbone` takes it, with the next three; None or ``none`` for random
+            weights.
         seed: Of random weights.
 
     Raises:
-        UserError: The file cannot be read, is of another kind, or does not fit the model whole.
+        UserError: See :func:`read_backbone`.
     """
-    if checkpoint is None or checkpoint == RANDOM:
+    if checkpoint in (None, RANDOM):
         if speaks():
             print(f"random weights, seed {seed}: a control, no pretrained backbone", file=sys.stderr)
-        built = architecture_of(None, {}, RANDOM, model=model or DEFAULT_MODEL, model_args=model_args)
+        built = architecture_of({}, {}, RANDOM, model=model or DEFAULT_MODEL, model_args=model_args)
         built.shapes()  # the model can be built
         torch.manual_seed(seed)
         trunk = build_trunk(built.name, **built.arguments).eval()

@@ -96,7 +96,7 @@ class PretrainLoop(BaseLoop):
             crops.check(*model.crop_units)
         resumed = runner._resume and runner._load_from  # its images were looked at when the run began
         if getattr(self.dataloader.dataset, "check", False) and not resumed:
-            check_once(self.dataloader.dataset.source)
+            check_once(self.dataloader.dataset.source.check)
 
     def image_names(self) -> list[str]:
         """The images of this process's last iteration, for a person to find them."""

@@ -104,7 +104,7 @@ class Evaluation:
                 factor = cosine_factor(epoch * len(batches) + step, LINEAR_EPOCHS * len(batches))
                 train_step(bank, optimizer, train[rows], labels[rows], len(batch), factor)
         best = int(bank.correct(train[held], labels[held]).argmax())
-        return bank.predict(val, best) == self.val.labels
+        return bank(val)[best].argmax(1) == self.val.labels
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from examples.quickstart import street
 from examples.quickstart.street_scenes import LOOKS
 from examples.quickstart.street_things import MIN_PIXELS, THINGS, render
-from mst_pretrain.data.files import check_image_folder
+from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data.coco_file import coco_classes, read_coco
 from mst_transfer.data.coco_rules import check_coco
@@ -87,7 +87,9 @@ def test_layouts_pass_the_checks(scenes: Path) -> None:
         annotations = f"annotations/instances_{split}2017.json"
         check_coco(scenes / "coco", annotations, f"{split}2017", tuple(THINGS))
         check_cityscapes(scenes / "cityscapes", split)
-        assert check_image_folder(scenes / "coco" / f"{split}2017") == count
+        images = open_source(scenes / "coco" / f"{split}2017")
+        images.check()
+        assert len(images) == count
         assert cityscapes_present_classes(scenes / "cityscapes", split) == (
             *("road", "sidewalk", "building", "vegetation", "sky"),
             *("person", "car", "truck", "bus", "bicycle"),

@@ -167,17 +167,17 @@ CASES = (
     Case(
         "text named .pth",
         lambda shop: [shop.raw(b"Not found\n", "source.pth")],
-        "is no checkpoint: it begins",
+        "is not a checkpoint: it begins",
     ),
     Case(
         "a Git LFS pointer named .pth",
         lambda shop: [shop.raw(b"version https://git-lfs.github.com/spec/v1\n", "source.pth")],
-        "is no checkpoint: it begins with",
+        "is not a checkpoint: it begins with",
     ),
     Case(
         "an HTML page named .safetensors",
         lambda shop: [shop.raw(b"<!DOCTYPE html><html><body>Sign in</body></html>", "source.safetensors")],
-        "is no checkpoint: it begins with.*web page",
+        "is not a checkpoint: it begins with.*web page",
     ),
     Case("a .pth without tensors", lambda shop: [shop.pth({"epoch": 3})], "holds no tensors"),
     Case("a .pth of a list", lambda shop: [shop.pth([torch.ones(2)])], "holds a list, not a checkpoint"),

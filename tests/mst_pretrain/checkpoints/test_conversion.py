@@ -173,7 +173,7 @@ def test_nothing_that_may_enter_the_features_is_left_out(name: str, tmp_path: Pa
     path = saved({"model": vit_state() | {name: torch.ones(1, 1, 48)}}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=rf"no place for \(first: {name}\).*--ignore"):
         read_backbone(path, **VIT)
-    assert read_backbone(path, ignore=[name], **VIT).unexpected == [f"{name} (1, 1, 48)"]
+    assert read_backbone(path, ignore=[name], **VIT).left.keys() == {name}
 
 
 def test_formats_that_read_differently_are_not_guessed(tmp_path: Path) -> None:
@@ -344,18 +344,16 @@ def test_wrappers_and_unknown_prefixes(prefix: str, tmp_path: Path) -> None:
 def test_half_precision_is_widened(tmp_path: Path) -> None:
     """A library would load half-precision weights as they are and compute in them."""
     state = {key: value.half() for key, value in vit_state().items()}
-    backbone = convert_checkpoint(saved(state, tmp_path / "a.pth"), tmp_path / "b.safetensors", **VIT)
+    convert_checkpoint(saved(state, tmp_path / "a.pth"), tmp_path / "b.safetensors", **VIT)
     written = load_checkpoint(tmp_path / "b.safetensors")["state_dict"]
     assert all(torch.equal(written[key], state[key].float()) for key in state)
     assert all(value.dtype == torch.float32 for value in written.values())
-    assert f"cast to float32: {len(state)}" in str(backbone)
 
 
 def test_heads_are_reported(tmp_path: Path) -> None:
     """Somebody would think that the classifier came along."""
     state = vit_state() | {"head.weight": torch.ones(5, 48), "head.bias": torch.ones(5)}
     backbone = convert_checkpoint(saved(state, tmp_path / "a.pth"), tmp_path / "b.safetensors", **VIT)
-    assert backbone.unexpected == ["head.bias (5,)", "head.weight (5, 48)"]
     assert "unexpected: 2 (head.bias (5,); head.weight (5, 48))" in str(backbone)
     assert "head.weight" not in load_checkpoint(tmp_path / "b.safetensors")["state_dict"]
 
@@ -409,7 +407,7 @@ def test_text_is_no_checkpoint(content: bytes, name: str, tmp_path: Path) -> Non
     """A web page saved under a checkpoint's name would be called dangerous, or end in a traceback."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(
-        UserError, match=rf"{name} (is no checkpoint: it begins|cannot be read as a checkpoint)"
+        UserError, match=rf"{name} (is not a checkpoint: it begins|cannot be read as a checkpoint)"
     ):
         read_backbone(tmp_path / name)
 

@@ -207,7 +207,7 @@ def work(folder: Path, rank: int) -> None:
     try:
         data = UnlabelledImages(str(folder / "images"), dict(global_crops=[dict(size=8)], local_count=0))
         loader = DataLoader(data, batch_size=1, sampler=ResumableSampler(data, seed=0))
-        runner: Any = SimpleNamespace(_resume=False, _load_from=None)
+        runner: Any = SimpleNamespace(_resume=False, _load_from=None, model=None)
         PretrainLoop(runner, loader, max_iters=1)
         torch.distributed.barrier()
     except UserError as error:

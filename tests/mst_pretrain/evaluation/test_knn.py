@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from mst_pretrain.data.sources import FileSource
+from mst_pretrain.data.sources import open_source
 from mst_pretrain.evaluation.features import evaluation_transform, extract_features
 from mst_pretrain.evaluation.knn import accuracy, knn_predict, nearest
 from mst_pretrain.method.backbones import build_trunk
@@ -142,7 +142,7 @@ def test_features_stand_in_the_order_of_the_files(images: Path) -> None:
     torch.manual_seed(0)
     trunk = build_trunk("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
     paths = sorted(images.iterdir())
-    got = extract_features(trunk, FileSource(paths), 40, 32, batch_size=5, workers=0)
+    got = extract_features(trunk, open_source(images), 40, 32, batch_size=5, workers=0)
     transform = evaluation_transform(40, 32)
     with torch.no_grad():
         alone = [trunk.forward_features(transform(Image.open(p).convert("RGB"))[None])[0, 0] for p in paths]

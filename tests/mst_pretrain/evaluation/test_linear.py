@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import hflip, normalize, resized_crop, to_tensor
 
 from mst_pretrain.data.multicrop import CropRecipe, random_box
-from mst_pretrain.data.sources import FileSource
+from mst_pretrain.data.sources import open_source
 from mst_pretrain.evaluation import linear
 from mst_pretrain.evaluation.features import block_features, feature_columns
 from mst_pretrain.evaluation.heads import HeadBank, bank_optimizer, cosine_factor, train_step
@@ -77,8 +77,8 @@ def test_heads_are_sgd_loops() -> None:
     ]
     optimizer = bank_optimizer(bank)
     for rows, labels, factor in steps(6):
-        losses = train_step(bank, optimizer, rows, labels, len(rows), factor)
-    assert losses.shape == (6,) and bank.names[3] == ("last2", 2.0)
+        train_step(bank, optimizer, rows, labels, len(rows), factor)
+    assert bank.names[3] == ("last2", 2.0)
     rows, labels, _ = next(steps(1))
     for h, (weight, bias) in enumerate(expected):
         got = bank.weights[h // 2][h % 2].detach().numpy()
@@ -86,7 +86,6 @@ def test_heads_are_sgd_loops() -> None:
         np.testing.assert_allclose(bank.bias[h].detach().numpy(), bias, rtol=2e-4, atol=2e-4)
         assert np.abs(weight - start[h][0]).max() > 0.01
         scores = rows.double().numpy()[:, slice(*COLUMNS[bank.names[h][0]])] @ weight.T + bias
-        assert bank.predict(rows, h).tolist() == scores.argmax(1).tolist()
         assert bank.correct(rows, labels, chunk=3)[h] == (scores.argmax(1) == labels.numpy()).sum()
 
 
@@ -145,7 +144,7 @@ def test_every_image_is_in_every_epoch() -> None:
 
 def test_crops_are_torchvisions_from_seed_epoch_and_index(images: Path) -> None:
     """Crops would depend on workers or ranks, repeat in every epoch, never flip, or not be normalised."""
-    source = FileSource(sorted(images.iterdir()))
+    source = open_source(images)
     crops = RandomCrops(source, 32, seed=1)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     with Image.open(source.paths[3]) as opened:
@@ -176,7 +175,7 @@ def training(
         feature_columns(trunk, (1, 2)), [0.1, 10.0], epochs=3, batch=4, augment=augment, seed=seed, resize=40, crop=32,
         forward_batch=3, workers=0, blocks=2,
     )  # fmt: skip
-    source = FileSource(sorted(images.iterdir()))
+    source = open_source(images)
     indices, labels = torch.arange(2, 15), torch.arange(17) % 3
     return LinearTraining(trunk, source, indices, labels, 3, settings, torch.device("cpu"), state, identity)
 

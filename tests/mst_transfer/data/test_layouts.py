@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from mst_pretrain.data import files
+from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data import layouts, reading
 from mst_transfer.data.coco_file import coco_classes, read_coco
@@ -66,7 +67,7 @@ def test_image_folder_counts_every_format_at_any_depth(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(picture(kind))
     (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "._a.jpg").write_bytes(b"resource fork")
-    assert files.check_image_folder(tmp_path) == 7
+    open_source(tmp_path).check()
     assert files.list_images(tmp_path) == sorted(tmp_path / name for name in names)
 
 
@@ -74,11 +75,11 @@ def test_missing_empty_and_file_in_place_of_folder(tmp_path: Path) -> None:
     """A mistyped image folder would end in a traceback or train on nothing."""
     for path, problem in ((tmp_path / "absent", "does not exist"), (tmp_path, "holds no image")):
         with pytest.raises(UserError, match=problem) as error:
-            files.check_image_folder(path)
+            open_source(path)
         assert str(path) in str(error.value) and "Check the path" in str(error.value)
     (tmp_path / "one.jpg").write_bytes(picture("jpeg"))
     with pytest.raises(UserError, match="folder that holds it"):
-        files.check_image_folder(tmp_path / "one.jpg")
+        open_source(tmp_path / "one.jpg")
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "tiff"])
@@ -89,7 +90,7 @@ def test_truncated_image_is_named(tmp_path: Path, kind: str, share: float) -> No
     bad = tmp_path / f"bad.{kind}"
     bad.write_bytes(picture(kind)[: int(share * len(picture(kind)))])
     with pytest.raises(UserError, match="1 of 2 images cannot be used") as error:
-        files.check_image_folder(tmp_path)
+        open_source(tmp_path).check()
     assert str(bad) in str(error.value) and "good" not in str(error.value)
     assert "Copy them again" in str(error.value)
 
