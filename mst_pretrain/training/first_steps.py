@@ -1,4 +1,4 @@
-"""What the first iterations of a run really saw and did, in the log: shapes, weight change, memory."""
+"""What the first iterations of a run really saw and did, in the log: shapes, labels, weight change, memory."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ class FirstStepsHook(Hook):
         self.steps = steps
         self.before: list[Tensor] = []
 
-    def ground_truth(self, batch: Any) -> str:
-        """What a batch says of its labels, with ``; `` behind it; empty where there are none."""
-        return ""
-
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the weights to compare with."""
         if self.steps > 0:
@@ -49,7 +45,7 @@ class FirstStepsHook(Hook):
         self.before = []
         runner.logger.info(
             f"Step {runner.iter + 1}: input {', '.join(input_shapes(data_batch))}; "
-            f"{self.ground_truth(data_batch)}loss {float(outputs['loss'].detach()):.4f}; "
+            f"{ground_truth(data_batch)}loss {float(outputs['loss'].detach()):.4f}; "
             f"weights moved by {change**0.5:.3e} (L2); peak memory {peak_memory():.2f} GiB"
         )
 
@@ -59,3 +55,13 @@ def input_shapes(batch: Any) -> list[str]:
     if "inputs" in batch:
         return [str(list(image.shape)) for image in batch["inputs"]]
     return [f"{name} {list(value.shape)}" for name, value in batch.items() if name.endswith("_crops")]
+
+
+def ground_truth(batch: Any) -> str:
+    """How many objects or labelled pixels a batch of mmdet or mmseg holds; nothing for one without labels."""
+    samples = batch.get("data_samples", [])
+    objects = [len(sample.gt_instances) for sample in samples if "gt_instances" in sample]
+    labelled = [int((sample.gt_sem_seg.data != 255).sum()) for sample in samples if "gt_sem_seg" in sample]
+    if objects:
+        return f"{sum(objects)} ground-truth objects; "
+    return f"{sum(labelled)} labelled pixels; " if labelled else ""

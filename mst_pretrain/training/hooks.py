@@ -93,23 +93,19 @@ class TeacherHook(Hook):
 
     priority = "HIGH"
 
-    def __init__(self) -> None:
-        self.schedule: ScheduleHook | None = None
-
     def before_train(self, runner: Runner) -> None:
         """Find the schedule of the momentum."""
-        found = [hook for hook in runner.hooks if isinstance(hook, ScheduleHook)]
-        if not found:
+        schedules = [hook for hook in runner.hooks if isinstance(hook, ScheduleHook)]
+        if not schedules:
             raise UserError(
                 "TeacherHook needs a ScheduleHook: add schedule=dict(type='ScheduleHook') to default_hooks."
             )
-        self.schedule = found[0]
+        self.schedule = schedules[0]
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Move the teacher unless the step was skipped; log what the model itself does not know."""
-        assert self.schedule is not None
         momentum = self.schedule.momentum_schedule(runner.iter)
         model = unwrap(runner)
         if runner.optim_wrapper.skipped:

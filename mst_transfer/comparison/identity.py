@@ -26,8 +26,8 @@ RUN = "run.json"
 HARMLESS = (*UNSEEN, f"{INIT_CFG}*", "data_root", "work_dir", "randomness.seed", "log_*", "env_cfg*", "vis*")
 CAP = "train_cfg.max_iters"
 LAUNCH = ("batch", "auto_scale_lr")  # options that are known once the processes are
-# Names in configs, now and before: an older copy of a config is the same one.
-MOVED = {"mst_transfer.training.loops": "mst_transfer.engine", "LabelledFirstStepsHook": "FirstStepsHook"}
+# A module's name in configs, now and before: an older copy of a config is the same one.
+MOVED = ('"mst_transfer.training.loops"', '"mst_transfer.engine"')
 
 
 def telling_options(options: dict[str, Any], cfg: Config) -> dict[str, Any]:
@@ -48,9 +48,7 @@ def config_sha256(path: str | Path) -> str:
     content = load_config(path, {"data_root": "data"} if "data_root" in cfg else {})._cfg_dict.to_dict()
     content.get("model", {}).get("backbone", {}).pop("init_cfg", None)
     content.get("randomness", {}).pop("seed", None)
-    text = json.dumps(content, sort_keys=True, default=str)
-    for now, before in MOVED.items():
-        text = text.replace(json.dumps(now), json.dumps(before))
+    text = json.dumps(content, sort_keys=True, default=str).replace(*MOVED)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
