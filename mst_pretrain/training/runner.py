@@ -18,7 +18,6 @@ from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.replacement import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
-from .optim import scale_learning_rate
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .signals import PatientDataLoader, stop_signals
 
@@ -149,22 +148,30 @@ class MSTRunner(Runner):
             ) from error
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
-        """MMEngine's entry to :func:`scale_learning_rate`; its own leaves out accumulated micro-batches."""
+        """Scale every learning rate linearly with the images of one optimizer step.
+
+        MMEngine's own leaves out accumulated micro-batches. Where it is not enabled and the step is not of
+        ``base_batch_size`` images, a warning says so.
+        """
         given = auto_scale_lr or {}
-        if given.get("base_batch_size") is not None:
-            batch, enabled = step_batch(self, optim_wrapper), given.get("enable", False)
-            scale_learning_rate(optim_wrapper, batch, given["base_batch_size"], enabled, self.logger)
+        base, batch = given.get("base_batch_size"), step_batch(self, optim_wrapper)
+        if base is None or (batch == base and not given.get("enable", False)):
+            return
+        words = f"{batch} images per optimizer step, and the config's learning rate is for {base}."
+        if not given.get("enable", False):
+            self.logger.warning(f"{words} It is used as it stands; --auto-scale-lr scales it linearly.")
+            return
+        logged = getattr(optim_wrapper, "base_param_settings", None)  # MMEngine's log prints its rate as base_lr
+        for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
+            group["lr"] *= batch / base
+        self.logger.info(f"{words} It is scaled by {batch / base:g}.")
 
 
 def step_batch(runner: Runner, optim_wrapper: Any) -> int:
     """Images of one optimizer step, over all processes and accumulated micro-batches."""
     loader = runner._train_dataloader
     batch = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
-    if isinstance(optim_wrapper, dict):  # not built yet
-        accumulated = optim_wrapper.get("accumulative_counts", 1)
-    else:
-        accumulated = getattr(optim_wrapper, "_accumulative_counts", 1)
-    return int(batch) * get_world_size() * int(accumulated)
+    return int(batch) * get_world_size() * int(getattr(optim_wrapper, "_accumulative_counts", 1))
 
 
 def point_latest(whole: Path) -> None:
