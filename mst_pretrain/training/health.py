@@ -18,7 +18,7 @@ from ..checkpoints.storage import INITIAL, LATEST
 from ..data.files import first_of
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
-from .hooks import unwrap
+from .hooks import broken_weight, unwrap
 
 SKIPPED = "skipped_steps.jsonl"
 BEFORE_COLLAPSE = "before_collapse_{}.pth"
@@ -231,11 +231,10 @@ class HealthyCheckpointHook(CheckpointHook):
         last = self.save_last and self.is_last_train_iter(runner)
         if not last and (self.skipped_in_a_row or not self.waiting):
             return
-        state = unwrap(runner).state_dict()
-        broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+        broken = broken_weight(runner)
         if broken or self.skipped_in_a_row > 1:
             skipped = f"{self.skipped_in_a_row} skipped steps end the run"
-            what = f"{broken[0]} is not finite" if broken else skipped
+            what = f"{broken} is not finite" if broken else skipped
             raise UserError(
                 f"No checkpoint of step {runner.iter + 1} was written: {what}. {_last_good(runner)} Lower "
                 "default_hooks.schedule.base_lr, then continue with --resume."

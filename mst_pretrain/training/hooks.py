@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -14,8 +15,14 @@ from .schedules import CosineSchedule, WarmupThenConstant
 
 
 def unwrap(runner: Runner) -> Any:
-    """The MST model itself, whether or not it is wrapped for several processes."""
+    """The model itself, whether or not it is wrapped for several processes."""
     return getattr(runner.model, "module", runner.model)
+
+
+def broken_weight(runner: Runner) -> str | None:
+    """The first weight or buffer of the model that is not finite."""
+    state = unwrap(runner).state_dict()
+    return next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
 
 
 @HOOKS.register_module()

@@ -18,6 +18,7 @@ from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.replacement import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
+from .hooks import unwrap
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .signals import PatientDataLoader, stop_signals
 
@@ -124,7 +125,7 @@ class MSTRunner(Runner):
             check_continues(filename, self.resumed, describe(self))
             self.unvalidated = checkpoint["meta"].get("unvalidated", False)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model: Any = getattr(self.model, "module", self.model)
+        model: Any = unwrap(self)
         load_model(model, checkpoint, filename, strict)
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")

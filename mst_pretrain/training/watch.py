@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
@@ -18,6 +17,7 @@ from ..data.replacement import Fault, decode
 from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
+from .hooks import broken_weight
 from .signals import begin_steps, stop_requested
 
 BAD_IMAGES = "bad_images.txt"
@@ -34,9 +34,6 @@ class WatchHook(Hook):
     Attributes:
         stopping: Whether a process was asked to stop.
         too_many: Whether more images than ``max_bad_share`` could not be used.
-
-    Raises:
-        UserError: ``max_bad_share`` is out of range.
     """
 
     priority = "ABOVE_NORMAL"  # before a checkpoint, which holds the list of images
@@ -105,14 +102,13 @@ class WatchHook(Hook):
         )
 
     def _write(self, runner: Runner) -> None:
-        listing = Path(runner.work_dir, BAD_IMAGES)
-        if is_main_process() and not self.bad:
+        listing, lines = Path(runner.work_dir, BAD_IMAGES), []
+        for fault in sorted(self.bad.values()):
+            name = fault.name.replace("\n", "\\n").replace("\t", "\\t")
+            lines.append(f"{name}\t{' '.join(fault.reason.split())}\n")
+        if is_main_process() and not lines:
             listing.unlink(missing_ok=True)  # of an earlier run
         elif is_main_process():
-            lines = [
-                f"{_in_one_line(fault.name)}\t{' '.join(fault.reason.split())}\n"
-                for fault in sorted(self.bad.values())
-            ]
             with replacing(listing) as part:
                 part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
@@ -149,7 +145,8 @@ class StopHook(Hook):
             UserError: Too many images cannot be used; a checkpoint was written.
         """
         stopping = self.watch.stopping and runner.iter + 1 < runner.max_iters  # else the run is done anyway
-        if not (stopping or self.watch.too_many) or not _step_is_whole(runner):
+        step_is_whole = getattr(runner.optim_wrapper, "should_update", lambda: True)
+        if not (stopping or self.watch.too_many) or not step_is_whole():
             return
         due = getattr(runner.train_loop, "validates_after", None)
         unvalidated = due is not None and due(runner.iter + 1)
@@ -177,22 +174,14 @@ class StopHook(Hook):
 
 
 def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
-    """Write ``stopped.pth`` unless this step's checkpoint is there.
+    """Write ``stopped.pth`` of the finished iterations unless their checkpoint is there; say what can be resumed.
 
-    Args:
-        runner: The runner.
-        iteration: Finished iterations.
-        unvalidated: The resumed run begins with a validation.
-
-    Returns:
-        A sentence that says what can be resumed.
+    With ``unvalidated`` the resumed run begins with a validation.
     """
     latest = Path(runner.work_dir, LATEST)
     if runner.saved_iter != iteration or unvalidated:
-        model = getattr(runner.model, "module", runner.model)
-        broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
-        if broken:
-            return f"No checkpoint was written, {broken[0]} is not finite. What was written before stays: {latest}."
+        if broken := broken_weight(runner):
+            return f"No checkpoint was written, {broken} is not finite. What was written before stays: {latest}."
         meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
         runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
     return f"Continue from {latest} with --resume."
@@ -225,11 +214,3 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
     return passed_on()
 
 
-def _in_one_line(name: str) -> str:
-    return name.replace("\n", "\\n").replace("\t", "\\t")
-
-
-def _step_is_whole(runner: Any) -> bool:
-    """Whether no accumulated micro-batch waits for its optimizer step."""
-    should_update = getattr(runner.optim_wrapper, "should_update", None)
-    return should_update is None or bool(should_update())
