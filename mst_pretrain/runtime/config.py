@@ -82,11 +82,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
 
 def check_option_keys(cfg: Config, options: dict[str, Any], path: str | Path) -> None:
-    """Every key of ``--cfg-options`` must be in the config already, unless it is added with ``+``.
-
-    Raises:
-        UserError: It is not; the message has the nearest key that is.
-    """
+    """Raise a UserError with the nearest known key for one that is not in the config, unless ``+`` adds it."""
     known = [known for known, _ in _walk(cfg._cfg_dict)]
     for key in options:
         if key.startswith(ADD) or key in known:
@@ -119,11 +115,7 @@ def rebase_data_root(cfg: Config, new: str) -> None:
 
 
 def import_custom_modules(cfg: Config) -> None:
-    """Import the modules in which the config's types are registered.
-
-    Raises:
-        UserError: One of them, or something it needs, is not installed.
-    """
+    """Import the modules in which the config's types are registered; a UserError names what is not installed."""
     imports = cfg.get("custom_imports")
     if not imports:
         return
@@ -142,11 +134,7 @@ def import_custom_modules(cfg: Config) -> None:
 
 
 def check_seed(cfg: Config) -> None:
-    """The seed must be one that numpy takes.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Raise a UserError where the seed is not one that numpy takes."""
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < SEEDS):
         raise UserError(

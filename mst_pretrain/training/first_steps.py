@@ -14,11 +14,7 @@ from ..runtime.environment import peak_memory
 
 @HOOKS.register_module()
 class FirstStepsHook(Hook):
-    """Logs the first iterations after a start or a resume, then does nothing.
-
-    Args:
-        steps: How many iterations.
-    """
+    """Logs the first ``steps`` iterations after a start or a resume, then does nothing."""
 
     priority = "NORMAL"  # before the logger, which resets the peak of the device's memory
 
@@ -39,9 +35,8 @@ class FirstStepsHook(Hook):
             return
         self.steps -= 1
         after = [p.detach() for p in runner.model.parameters() if p.requires_grad]
-        change = sum(
-            float((new - old).double().square().sum()) for old, new in zip(self.before, after, strict=True)
-        )
+        pairs = zip(self.before, after, strict=True)
+        change = sum(float((new - old).double().square().sum()) for old, new in pairs)
         self.before = []
         runner.logger.info(
             f"Step {runner.iter + 1}: input {', '.join(input_shapes(data_batch))}; "

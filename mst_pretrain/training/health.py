@@ -75,11 +75,7 @@ class HealthHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Judge this step.
-
-        Raises:
-            UserError: Too many steps in a row were skipped, or the run has collapsed for too long.
-        """
+        """Judge this step; end the run where too many in a row were skipped, or it has collapsed for too long."""
         if runner.optim_wrapper.skipped:
             self._report_skipped(runner, float(outputs["loss"].detach()))
             return
@@ -223,8 +219,7 @@ class HealthyCheckpointHook(CheckpointHook):
     ) -> None:
         """Save what is due, or was due at steps skipped since; the end also after one skipped step.
 
-        Raises:
-            UserError: A weight is not finite, or the run ends on several skipped steps: nothing is written.
+        Nothing is written where a weight is not finite, or the run ends on several skipped steps: a UserError.
         """
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if runner.optim_wrapper.skipped else 0
         self.waiting |= self.every_n_train_iters(runner, self.interval, self.save_begin)

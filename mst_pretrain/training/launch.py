@@ -97,14 +97,12 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
 def _resume(cfg: Config, source: str) -> None:
     """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
     path = Path(cfg.work_dir, LATEST) if source == "auto" else Path(source)
-    if not path.is_file():
-        if source != "auto":
-            raise UserError(
-                f"--resume {path}: there is no such file. Give a checkpoint of this config's run."
-            )
+    if path.is_file():
+        cfg.resume, cfg.load_from = True, str(path)
+    elif source == "auto":
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
-        return
-    cfg.resume, cfg.load_from = True, str(path)
+    else:
+        raise UserError(f"--resume {path}: there is no such file. Give a checkpoint of this config's run.")
 
 
 def _log_short_runs(cfg: Config) -> None:
@@ -179,11 +177,7 @@ def _leave_together() -> None:
 
 
 def check_pretraining(cfg: Config) -> None:
-    """Look for a pretraining config's images before anything is built; other configs pass.
-
-    Raises:
-        UserError: There are none.
-    """
+    """Raise a UserError where a pretraining config has no images, before anything is built."""
     dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
     if dataset.get("type") == "UnlabelledImages":
         from ..data.sources import check_source

@@ -24,9 +24,6 @@ class _DINOSteps:
         grad_norm: Norm of all gradients of the last step, before clipping.
         skipped: Whether the last step was left out because ``grad_norm`` was not finite. Under DDP every process
             holds the same gradients, so all agree without asking.
-
-    Raises:
-        InvalidValue: ``clip_grad_per_tensor`` is not positive.
     """
 
     optimizer: torch.optim.Optimizer
@@ -45,7 +42,9 @@ class _DINOSteps:
     def before_optimizer_step(self) -> None:
         """Gradients are whole and unscaled here."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.grad_norm = float(torch.nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None))
+        self.grad_norm = float(
+            torch.nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+        )
         self.skipped = not math.isfinite(self.grad_norm)
         if self.clip_grad_per_tensor is not None:
             clip_each_tensor(parameters, self.clip_grad_per_tensor)
@@ -60,9 +59,6 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
     Args:
         dtype: Of the forward pass, see :func:`forward_precision`. bfloat16 runs in autocast and needs no loss scaling;
             float16 does: :class:`MSTAmpOptimWrapper`.
-
-    Raises:
-        UserError: Another ``dtype``.
     """
 
     def __init__(self, *args: Any, dtype: str | None = "auto", **kwargs: Any) -> None:
@@ -92,13 +88,10 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class MSTAmpOptimWrapper(_DINOSteps, AmpOptimWrapper):
-    """The same under automatic mixed precision with loss scaling.
+    """The same under automatic mixed precision with loss scaling, on a GPU.
 
     Args:
         dtype: ``float16``, for which ``auto`` and None stand too, or ``bfloat16``.
-
-    Raises:
-        UserError: There is no GPU, or another ``dtype``.
     """
 
     def __init__(self, *args: Any, dtype: str | None = "auto", **kwargs: Any) -> None:
@@ -135,12 +128,6 @@ def forward_precision(dtype: str | None, device: torch.device) -> tuple[str, str
     Args:
         dtype: ``bfloat16``; ``float32`` or None; ``auto``: bfloat16 on a GPU that computes in it, else float32.
         device: Where the model is.
-
-    Returns:
-        ``bfloat16`` or ``float32``, and the reason for the log.
-
-    Raises:
-        UserError: Another ``dtype``.
     """
     if dtype in (None, "float32", "bfloat16"):
         return dtype or "float32", f"optim_wrapper.dtype is {dtype}"
@@ -169,12 +156,7 @@ def clip_each_tensor(parameters: Iterable[nn.Parameter], max_norm: float) -> Non
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MSTOptimWrapperConstructor:
-    """Two parameter groups: weights with decay; biases and 1-D parameters without [code: DINO].
-
-    Args:
-        optim_wrapper_cfg: MMEngine's ``optim_wrapper`` config.
-        paramwise_cfg: Must be empty.
-    """
+    """Two parameter groups: weights with decay; biases and 1-D parameters without [code: DINO]."""
 
     def __init__(
         self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
@@ -205,5 +187,3 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         if parameter.requires_grad:
             (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
     return decayed, plain
-
-

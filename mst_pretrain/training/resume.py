@@ -54,11 +54,10 @@ def stops_early(train_cfg: dict[str, Any] | None) -> bool:
 
 
 def describe(runner: Any) -> dict[str, Any]:
-    """What makes a run the one that it is.
+    """What makes a run the one that it is: its ``config``, see :func:`plain`.
 
-    Returns:
-        ``config``: resolved, see :func:`plain`. Of our own loops also ``batch``: images of one optimizer step,
-        ``per_process``: images that one process takes at once, and ``data``: the number of images and their digest.
+    Of our own loops also ``batch``: images of one optimizer step, ``per_process``: images that one process takes at
+    once, and ``data``: the number of images and their digest.
     """
     loop, found = runner.train_loop, {"config": runner.given}
     if hasattr(loop, "global_batch"):
@@ -85,9 +84,6 @@ def check_continues(checkpoint: str, before: dict[str, Any], now: dict[str, Any]
         checkpoint: The resumed file.
         before: :func:`recorded` in it.
         now: :func:`describe` of the resumed run.
-
-    Raises:
-        UserError: Images per step, the training data, or a key of the config that changes the result are different.
     """
     if before.get("batch") and "batch" in now and before["batch"] != now["batch"]:
         raise UserError(_batch_refusal(checkpoint, before["batch"], now))

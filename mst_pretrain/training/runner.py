@@ -93,11 +93,9 @@ class MSTRunner(Runner):
     def own_meta(self) -> dict[str, str]:
         """What a checkpoint says of its backbone, and where the images were."""
         model: Any = self.model
-        architecture: dict[str, str] = next(
-            (part.architecture for part in model.modules() if hasattr(part, "architecture")), {}
-        )
+        found = (part.architecture for part in model.modules() if hasattr(part, "architecture"))
         data = self.cfg.get("data_root")
-        return {**architecture, **({"data": str(data)} if data else {})}
+        return {**next(found, {}), **({"data": str(data)} if data else {})}
 
     def load_checkpoint(
         self,
@@ -106,12 +104,7 @@ class MSTRunner(Runner):
         strict: bool = True,
         revise_keys: list[tuple[str, str]] | None = None,
     ) -> dict[str, Any]:
-        """Read with ``weights_only=True`` and require every weight.
-
-        Raises:
-            UserError: The file cannot be read, its weights are not this model's, or a resumed run is not the one that
-                wrote it.
-        """
+        """Read with ``weights_only=True``; refuse other weights than this model's, and to resume another run."""
         # Histories stay on the CPU; the weights go to the model's device when copied in.
         checkpoint = load_checkpoint(filename)
         missing = [part for part in RESUMED if self._resume and part not in checkpoint]
@@ -132,11 +125,7 @@ class MSTRunner(Runner):
         return checkpoint
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
-        """As MMEngine's; a seed that the first run drew becomes the sampler's and the data set's too.
-
-        Raises:
-            UserError: The optimizer's parameters are not the checkpoint's.
-        """
+        """As MMEngine's; a seed that the first run drew becomes the sampler's and the data set's too."""
         loader, drawn = self.train_dataloader, self.seed
         try:
             super().resume(*args, **kwargs)
@@ -162,7 +151,8 @@ class MSTRunner(Runner):
         if not given.get("enable", False):
             self.logger.warning(f"{words} It is used as it stands; --auto-scale-lr scales it linearly.")
             return
-        logged = getattr(optim_wrapper, "base_param_settings", None)  # MMEngine's log prints its rate as base_lr
+        # MMEngine's log prints the rate of these settings as base_lr
+        logged = getattr(optim_wrapper, "base_param_settings", None)
         for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
             group["lr"] *= batch / base
         self.logger.info(f"{words} It is scaled by {batch / base:g}.")

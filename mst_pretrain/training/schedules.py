@@ -17,9 +17,6 @@ class CosineSchedule:
         final: Value approached at the end; reached to within one step.
         total: Iterations of the whole run.
         warmup: Iterations of the warm-up; its first has the value 0, its last one already ``base``.
-
-    Raises:
-        InvalidValue: ``total`` or ``warmup`` is impossible.
     """
 
     base: float
@@ -53,9 +50,6 @@ class WarmupThenConstant:
         final: Value of the last epoch of the warm-up and of all later ones.
         warmup: Epochs of the warm-up.
         per_epoch: Iterations of an epoch.
-
-    Raises:
-        InvalidValue: ``start`` or ``final`` is not positive.
     """
 
     start: float

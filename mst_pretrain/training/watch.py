@@ -58,11 +58,7 @@ class WatchHook(Hook):
             self.bad = {fault[0]: Fault(*fault) for fault in checkpoint.get("bad_images", [])}
 
     def before_train(self, runner: Runner) -> None:
-        """Start the agreement of the processes; write the list as it was at the resumed step.
-
-        Raises:
-            UserError: Too many of the images listed there still cannot be used.
-        """
+        """Start the agreement of the processes; write the list as it was at the resumed step, if it is short enough."""
         self.agree = Agreement(next(runner.model.parameters()).device)
         dataset = runner.train_dataloader.dataset
         if self.bad and hasattr(dataset, "is_usable"):
@@ -138,12 +134,7 @@ class StopHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """End here if it must be, and if no accumulated micro-batch waits for its optimizer step.
-
-        Raises:
-            Stopped: A process was asked to stop; a checkpoint was written.
-            UserError: Too many images cannot be used; a checkpoint was written.
-        """
+        """End here, with a checkpoint, if it must be and no accumulated micro-batch waits for its optimizer step."""
         stopping = self.watch.stopping and runner.iter + 1 < runner.max_iters  # else the run is done anyway
         step_is_whole = getattr(runner.optim_wrapper, "should_update", lambda: True)
         if not (stopping or self.watch.too_many) or not step_is_whole():
@@ -160,8 +151,7 @@ class StopHook(Hook):
     ) -> None:
         """A validation may outlast the time that a batch system leaves: write a checkpoint at once.
 
-        Raises:
-            Stopped: There is one process; several end together after the next training step.
+        One process ends here; several end together after the next training step.
         """
         if not stop_requested() or self.saved_in_validation:
             return
@@ -181,7 +171,9 @@ def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
     latest = Path(runner.work_dir, LATEST)
     if runner.saved_iter != iteration or unvalidated:
         if broken := broken_weight(runner):
-            return f"No checkpoint was written, {broken} is not finite. What was written before stays: {latest}."
+            return (
+                f"No checkpoint was written, {broken} is not finite. What was written before stays: {latest}."
+            )
         meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
         runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
     return f"Continue from {latest} with --resume."
@@ -191,9 +183,6 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
     """Pass batches on without their ``faults``, which the runner gets.
 
     Where none can be read any more, the steps made so far are saved before the run ends.
-
-    Raises:
-        UserError: As the data set; the message also says what can be resumed.
     """
     # At once: a loader draws a random number here, before the first step sets its seed.
     iterator = iter(batches)
@@ -212,5 +201,3 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
             yield batch
 
     return passed_on()
-
-

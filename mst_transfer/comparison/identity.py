@@ -75,10 +75,9 @@ def data_of(dataset: Any) -> dict[str, Any]:
 
 
 def _names(dataset: Any) -> list[str]:
-    if not hasattr(dataset, "get_data_info"):
-        return []
-    paths = [str(dataset.get_data_info(index).get("img_path", "")) for index in range(len(dataset))]
-    if not all(paths):
+    known = range(len(dataset)) if hasattr(dataset, "get_data_info") else ()
+    paths = [str(dataset.get_data_info(index).get("img_path", "")) for index in known]
+    if not paths or not all(paths):
         return []
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     return sorted(os.path.relpath(path, root) for path in paths)
@@ -106,11 +105,7 @@ def deviations(record: dict[str, Any]) -> list[str]:
 
 
 def run_beside(checkpoint: str | Path) -> dict[str, Any] | None:
-    """What the training recorded that wrote a checkpoint, if it is there.
-
-    Raises:
-        UserError: It cannot be read.
-    """
+    """What the training recorded that wrote a checkpoint, if it is there."""
     path = Path(checkpoint).with_name(RUN)
     if not path.is_file():
         return None
