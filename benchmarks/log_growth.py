@@ -53,7 +53,7 @@ def prepared_runner(folder: Path) -> Any:
     keys = {key if key == "data_root" else f"+{key}": value for key, value in options.items()}
     runner = build_runner(load_config(ROOT / "configs/_base_/mst_pretrain.py", keys))
     runner._train_loop = runner.build_train_loop(runner._train_loop)
-    runner.train_loop._max_iters = 10**9
+    runner.train_loop.max_iters = 10**9
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner._hooks = [hook for hook in runner.hooks if type(hook).__name__ in LOGGING]
     for name in ("before_run", "before_train", "before_train_epoch"):

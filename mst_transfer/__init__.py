@@ -13,13 +13,12 @@ from mst_pretrain.checkpoints.storage import use_safe_loading  # noqa: E402
 from . import backbones, evaluation  # noqa: E402
 from .data import datasets  # noqa: E402
 from .prediction import predict  # noqa: E402
-from .training import ground_truth, layer_decay  # noqa: E402
+from .training import layer_decay  # noqa: E402
 
 __all__ = [
     "backbones",
     "datasets",
     "evaluation",
-    "ground_truth",
     "layer_decay",
     "predict",
     "use_safe_loading",

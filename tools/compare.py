@@ -16,25 +16,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", help=f"where to look for results (default: {WORK_DIRS})")
     parser.add_argument("--configs", nargs="+", metavar="CONFIG", help="with --run: what to train")
-    parser.add_argument(
-        "--rows", nargs="+", metavar="ROW", help="with --run: initialisations, see --init of train.py"
-    )
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="with --run: see --init of train.py")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="with --run")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write comparison.md and comparison.json there"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for comparison.md and comparison.json")
     parser.add_argument("--run", action="store_true", help="first train and test what has no result yet")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands of --run")
     parser.add_argument("--gpus", type=int, default=1, help="with --run: processes per training")
     parser.add_argument("--amp", action="store_true", help="with --run: automatic mixed precision")
     parser.add_argument("--auto-scale-lr", action="store_true", help="with --run: scale the learning rate")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        metavar="KEY=VALUE",
-        default=[],
-        help="with --run: of every training and test",
-    )
+    options_help = "with --run: of every training and test"
+    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", default=[], help=options_help)
     args = parser.parse_args(argv)
 
     from mst_transfer.comparison import table
@@ -46,15 +37,12 @@ def main(argv: list[str] | None = None) -> None:
     tables = table.build(records)
     print(table.markdown(tables, left_out))
     if args.out:
-        print("written: " + ", ".join(map(str, table.write(tables, left_out, args.out))))
+        table.write(tables, left_out, args.out)
+        print(f"written: {args.out / 'comparison.md'}, {args.out / 'comparison.json'}")
 
 
 def run_missing(args: argparse.Namespace) -> None:
-    """Every config from every row with every seed.
-
-    Raises:
-        UserError: No configs or rows are given, a row does not exist, or a run failed.
-    """
+    """Every config from every row with every seed."""
     from mst_transfer.comparison.rows import find
     from mst_transfer.comparison.runs import Job, run
 

@@ -1,16 +1,13 @@
 #!/usr/bin/env bash
 # Train on a Slurm cluster.
-# Usage: [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=(the config's data workers + 2) SRUN_ARGS=] bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [train.py's arguments]
+# Usage: [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=10 SRUN_ARGS=] bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [train.py's arguments]
 set -euo pipefail
 if [[ $# -lt 4 ]]; then sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2; fi
 source "$(dirname "${BASH_SOURCE[0]}")/launch_env.sh"
 gpus="${GPUS:-8}"
 per_node="${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}"
-if [[ -n "${CPUS_PER_TASK:-}" ]]; then cpus="$CPUS_PER_TASK"; else
-  cpus="$("$python" -c 'from mst_pretrain.runtime.errors import run_cli; from mst_pretrain.training.launch import processors_per_task
-run_cli(processors_per_task)' "$3" "${@:5}" | tail -n 1)" # a config may print lines of its own
-fi
 read -r -a srun_args <<<"${SRUN_ARGS:-}"
+# 10 processors: the 8 data workers of the pretraining configs, the process itself, one to spare
 exec srun -p "$1" --job-name="$2" --gres=gpu:"$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
-  --cpus-per-task="$cpus" --kill-on-bad-exit=1 ${srun_args[@]+"${srun_args[@]}"} \
+  --cpus-per-task="${CPUS_PER_TASK:-10}" --kill-on-bad-exit=1 ${srun_args[@]+"${srun_args[@]}"} \
   "$python" -u "$root/tools/train.py" "$3" --work-dir="$4" --launcher=slurm "${@:5}"

@@ -3,7 +3,7 @@ custom_imports = dict(imports=["mst_transfer", "mst_transfer.training.loops"], a
 runner_type = "MSTRunner"
 
 default_hooks = dict(
-    first_steps=dict(type="LabelledFirstStepsHook"),
+    first_steps=dict(type="FirstStepsHook"),
     watch=dict(type="WatchHook", max_bad_share=0.01),  # ours, of broken images
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),

@@ -79,11 +79,6 @@ def choose_attention(model: nn.Module, device: torch.device) -> None:
             module.fused_attn = False  # type: ignore[assignment]
 
 
-def embed_width(trunk: Trunk) -> int:
-    """Width of a token right after patch projection, where the mask token replaces it."""
-    return trunk.patch_embed.proj.out_channels
-
-
 def output_stride(trunk: Trunk) -> int:
     """Pixels per side of one token of the last grid: 16 for ViT/16, 32 for Swin."""
     patch = trunk.patch_embed.patch_size[0]
@@ -104,7 +99,7 @@ def forward_trunk(
         images: [B, 3, H, W] float, H and W divisible by the output stride.
         mask: [B, h, w] bool over the **last** grid, True = hidden. For Swin one element covers a whole
             stage-4 token, i.e. 8 x 8 patches of stage 1.
-        mask_token: [:func:`embed_width`].
+        mask_token: [C], as wide as a token right after patch projection.
         with_attention: Also compute the last block's attention map.
 
     Raises:

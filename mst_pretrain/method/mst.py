@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import load_backbone
 from ..runtime.errors import InvalidValue, UserError
-from .backbones import Features, build_trunk, choose_attention, embed_width, forward_trunk, output_stride
+from .backbones import Features, build_trunk, choose_attention, forward_trunk, output_stride
 from .decoder import ImageDecoder
 from .head import ProjectionHead
 from .losses import SelfDistillationLoss, restoration_loss
@@ -98,7 +98,7 @@ class MST(BaseModel):
             torch.compile(forward_trunk, backend=compile, dynamic=False) if compile else forward_trunk
         )
         masks = self.masking["mode"] != "none"
-        self.mask_token = nn.Parameter(torch.zeros(embed_width(trunk))) if masks else None
+        self.mask_token = nn.Parameter(torch.zeros(trunk.patch_embed.proj.out_channels)) if masks else None
         stride = output_stride(trunk)
         self.decoder = None if decoder is None else ImageDecoder(trunk.num_features, stride, **decoder)
         if min(lambda_ce, lambda_rec) < 0:

@@ -22,7 +22,7 @@ from timm.models.swin_transformer import (
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
-from ..runtime.errors import UserError, checking_arguments
+from ..runtime.errors import InvalidValue, UserError
 
 Trunk: TypeAlias = Any  # timm VisionTransformer or SwinTransformer, whose attributes timm does not type
 FAMILIES: dict[type, str] = {
@@ -69,8 +69,11 @@ def create_trunk(name: str, families: Iterable[type] = tuple(FAMILIES), **argume
         close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise UserError(f"timm has no model '{name}'. Give one it has ({close}): {wanted}.")
     try:
-        with checking_arguments(name):
-            model: Trunk = timm.create_model(name, num_classes=0, **arguments)
+        model: Trunk = timm.create_model(name, num_classes=0, **arguments)
+    except (ValueError, AssertionError) as error:
+        if not str(error):
+            raise
+        raise InvalidValue(f"{name}: {error}") from error
     except TypeError as error:
         if not any(f"'{option}'" in str(error) for option in OF_ONE_FAMILY):
             raise

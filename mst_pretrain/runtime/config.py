@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import dis
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from traceback import StackSummary, extract_tb
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -20,13 +19,9 @@ from .errors import DEBUG, InvalidValue, UserError
 
 ADD = "+"
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
-BUILDERS = {
-    "from_cfg",
-    "build_from_cfg",
-    "build_dataloader",
-}  # MMEngine's: they call a class with a config's values
+# MMEngine's functions that call a class with a config's values
+BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader"}
 CONSTRUCTORS = {"__init__", "__post_init__"}
-OWN = ("mst_pretrain", "mst_transfer")
 SEEDS = 2**32  # numpy's
 NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
 
@@ -87,15 +82,11 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
 
 def check_option_keys(cfg: Config, options: dict[str, Any], path: str | Path) -> None:
-    """Every key of ``--cfg-options`` must be in the config already, unless it is added with ``+``.
-
-    Raises:
-        UserError: It is not; the message has the nearest key that is.
-    """
+    """Raise a UserError with the nearest known key for one that is not in the config, unless ``+`` adds it."""
+    known = [known for known, _ in _walk(cfg._cfg_dict)]
     for key in options:
-        if key.startswith(ADD) or _has_key(cfg, key):
+        if key.startswith(ADD) or key in known:
             continue
-        known = [known for known, _ in _walk(cfg._cfg_dict)]
         parent = key.rpartition(".")[0]
         siblings = [name for name in known if parent and name.startswith(f"{parent}.")]
         close = difflib.get_close_matches(key, siblings, 1) or difflib.get_close_matches(key, known, 1)
@@ -124,11 +115,7 @@ def rebase_data_root(cfg: Config, new: str) -> None:
 
 
 def import_custom_modules(cfg: Config) -> None:
-    """Import the modules in which the config's types are registered.
-
-    Raises:
-        UserError: One of them, or something it needs, is not installed.
-    """
+    """Import the modules in which the config's types are registered; a UserError names what is not installed."""
     imports = cfg.get("custom_imports")
     if not imports:
         return
@@ -147,11 +134,7 @@ def import_custom_modules(cfg: Config) -> None:
 
 
 def check_seed(cfg: Config) -> None:
-    """The seed must be one that numpy takes.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Raise a UserError where the seed is not one that numpy takes."""
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < SEEDS):
         raise UserError(
@@ -166,12 +149,11 @@ def explain(cfg: Config, error: Exception) -> UserError | None:
         None for every error that was not raised about an argument of the config; its traceback is needed.
     """
     message = str(error.args[0]) if error.args else ""
-    calls = _calls(error)
-    building = any(_name(call) in BUILDERS for call in calls)
+    calls = extract_tb(error.__traceback__)
     if isinstance(error, KeyError):
-        return _unregistered(cfg, message) if building and _name(calls[-1]) in BUILDERS else None
+        return _unregistered(cfg, message) if calls and calls[-1].name in BUILDERS else None
     if isinstance(error, TypeError):
-        return _unknown_argument(cfg, message) if building else None
+        return _unknown_argument(cfg, message) if any(call.name in BUILDERS for call in calls) else None
     if message and (isinstance(error, InvalidValue) or _refused_by_constructor(error, calls)):
         return UserError(
             f"{cfg.filename}: {message.rstrip('.')}. Correct that value. {DEBUG}=1 shows where it was refused."
@@ -179,45 +161,27 @@ def explain(cfg: Config, error: Exception) -> UserError | None:
     return None
 
 
-def _calls(error: BaseException) -> list[TracebackType]:
-    """The traceback's entries, the outermost call first."""
-    calls, entry = [], error.__traceback__
-    while entry is not None:
-        calls.append(entry)
-        entry = entry.tb_next
-    return calls
-
-
-def _name(call: TracebackType) -> str:
-    return call.tb_frame.f_code.co_name
-
-
-def _refused_by_constructor(error: Exception, calls: list[TracebackType]) -> bool:
+def _refused_by_constructor(error: Exception, calls: StackSummary) -> bool:
     """A ``raise`` or ``assert`` in the constructor of another library's class that MMEngine builds from the config.
 
     A library's subclass of ValueError is about files or text, an error of a function that the constructor calls may be
     about anything, and our own classes raise :class:`InvalidValue`.
     """
-    if type(error) not in (ValueError, AssertionError) or not calls:
+    if type(error) not in (ValueError, AssertionError) or not calls or calls[-1].name not in CONSTRUCTORS:
         return False
-    frame, instruction = calls[-1].tb_frame, calls[-1].tb_lasti
-    on_purpose = dis.opname[frame.f_code.co_code[instruction]] == "RAISE_VARARGS"
-    own = str(frame.f_globals.get("__name__")).partition(".")[0] in OWN
-    caller = next((_name(call) for call in reversed(calls) if _name(call) not in CONSTRUCTORS), "")
-    return on_purpose and not own and _name(calls[-1]) in CONSTRUCTORS and caller in BUILDERS
+    caller = next((call.name for call in reversed(calls) if call.name not in CONSTRUCTORS), "")
+    return caller in BUILDERS and (calls[-1].line or "").startswith(("raise ", "assert "))
 
 
 def _unregistered(cfg: Config, message: str) -> UserError | None:
     unknown = NOT_REGISTERED.match(message)
-    if unknown is None:
-        return None
-    places = [key for key, value in _walk(cfg._cfg_dict) if key.endswith("type") and value == unknown[1]]
-    if not places:
-        return None
-    return UserError(
-        f"{cfg.filename}: {places[0]}='{unknown[1]}' is not a registered type. Correct its spelling, "
-        "or add the module that defines it to custom_imports.imports."
-    )
+    for key, value in _walk(cfg._cfg_dict) if unknown else ():
+        if key.endswith("type") and value == unknown[1]:
+            return UserError(
+                f"{cfg.filename}: {key}='{value}' is not a registered type. Correct its spelling, "
+                "or add the module that defines it to custom_imports.imports."
+            )
+    return None
 
 
 def _unknown_argument(cfg: Config, message: str) -> UserError | None:
@@ -235,18 +199,6 @@ def _unknown_argument(cfg: Config, message: str) -> UserError | None:
         f"{cfg.filename}: {owner} does not take '{argument}', which the config sets at "
         f"{(exact or untyped)[0]}. Remove the key or correct its spelling. {DEBUG}=1 shows who called it."
     )
-
-
-def _has_key(cfg: Config, key: str) -> bool:
-    node: Any = cfg._cfg_dict
-    for part in key.split("."):
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return False
-    return True
 
 
 def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

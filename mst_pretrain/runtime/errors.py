@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 DEBUG = "MST_DEBUG"  # environment variable; 1 shows the traceback behind a UserError
 
@@ -27,17 +26,6 @@ class Stopped(Exception):
 
 class InvalidValue(ValueError):
     """An argument with a value that its class or function can never take, such as a config may hold."""
-
-
-@contextmanager
-def checking_arguments(of: str) -> Iterator[None]:
-    """What another library's constructor refuses in this block becomes an :class:`InvalidValue` that names ``of``."""
-    try:
-        yield
-    except (ValueError, AssertionError) as error:
-        if type(error) not in (ValueError, AssertionError) or not str(error):
-            raise
-        raise InvalidValue(f"{of}: {error}") from error
 
 
 def run_cli(main: Callable[[], int | None]) -> None:

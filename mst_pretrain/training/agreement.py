@@ -11,11 +11,8 @@ from torch import distributed as dist
 class Agreement:
     """Sums a few numbers over all processes once per step, without waiting for a GPU's queue.
 
-    In one process, and on CPUs, the answer is this step's. On GPUs it is the previous step's: its sum is on the host by
-    then, while this step's waits behind kernels that have not run yet.
-
-    Args:
-        device: Of the process group's tensors.
+    In one process, and on CPUs, the answer is this step's. On GPUs it is the previous step's (zeros in the first): its
+    sum is on the host by then, while this step's waits behind kernels that have not run yet.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,14 +20,7 @@ class Agreement:
         self.previous: tuple[Tensor, torch.cuda.Event] | None = None
 
     def __call__(self, numbers: list[float]) -> list[float]:
-        """Hand in this process's numbers.
-
-        Args:
-            numbers: As many in every process.
-
-        Returns:
-            The sums over all processes, of this step or the previous one (zeros in the first).
-        """
+        """Hand in this process's numbers, as many as every other process; take the sums over all processes."""
         if get_world_size() == 1:
             return numbers
         if self.device.type != "cuda":

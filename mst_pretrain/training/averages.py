@@ -24,9 +24,8 @@ class LogAveragesHook(RuntimeInfoHook):
     """
 
     def __init__(self) -> None:
-        self.sums: dict[
-            tuple[str, ...], tuple[Tensor, int]
-        ] = {}  # by the names of a step's outputs: sums, steps
+        # by the names of a step's outputs: their sums, and the number of steps
+        self.sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Find the logger whose lines the averages are for; cut the histories of an older checkpoint."""
@@ -59,17 +58,16 @@ class LogAveragesHook(RuntimeInfoHook):
 
     def _hand_over(self, runner: Runner) -> None:
         """One copy from the device for the outputs of steps with equal names."""
-        totals: dict[str, list[float]] = {}
+        totals: dict[str, tuple[float, int]] = {}
         for names, (sums, steps) in self.sums.items():
-            for name, total in zip(names, sums.tolist(), strict=True):
-                before = totals.get(name, [0.0, 0.0])
-                totals[name] = [before[0] + total, before[1] + steps]
+            for name, total in zip((f"train/{name}" for name in names), sums.tolist(), strict=True):
+                before = totals.get(name, (0.0, 0))
+                totals[name] = before[0] + total, before[1] + steps
         scalars = runner.message_hub.log_scalars
-        ours = {f"train/{name}": total / steps for name, (total, steps) in totals.items()}
-        for name, mean in ours.items():
-            runner.message_hub.update_scalar(name, mean)
-            scalars[name] = HistoryBuffer([mean], [1])
-        for name in [name for name in scalars if name not in ours]:  # the line begins with the losses
+        for name, (total, steps) in totals.items():
+            runner.message_hub.update_scalar(name, total / steps)
+            scalars[name] = HistoryBuffer([total / steps], [1])
+        for name in [name for name in scalars if name not in totals]:  # the line begins with the losses
             scalars.move_to_end(name)
         self.sums = {}
 
@@ -87,7 +85,6 @@ class LogAveragesHook(RuntimeInfoHook):
 def is_due(logger: LoggerHook, runner: Runner, batch_idx: int) -> bool:
     """Whether a logger writes a line after this iteration [code: MMEngine, LoggerHook.after_train_iter]."""
     loader = runner.train_dataloader
-    last = logger.end_of_epoch(loader, batch_idx) and (
-        not logger.ignore_last or len(loader) <= logger.interval
-    )
+    shown = not logger.ignore_last or len(loader) <= logger.interval
+    last = logger.end_of_epoch(loader, batch_idx) and shown
     return last or logger.every_n_inner_iters(batch_idx, logger.interval)

@@ -1,4 +1,4 @@
-"""What the first iterations of a run really saw and did, in the log: shapes, weight change, memory."""
+"""What the first iterations of a run really saw and did, in the log: shapes, labels, weight change, memory."""
 
 from __future__ import annotations
 
@@ -14,21 +14,13 @@ from ..runtime.environment import peak_memory
 
 @HOOKS.register_module()
 class FirstStepsHook(Hook):
-    """Logs the first iterations after a start or a resume, then does nothing.
-
-    Args:
-        steps: How many iterations.
-    """
+    """Logs the first ``steps`` iterations after a start or a resume, then does nothing."""
 
     priority = "NORMAL"  # before the logger, which resets the peak of the device's memory
 
     def __init__(self, steps: int = 2) -> None:
         self.steps = steps
         self.before: list[Tensor] = []
-
-    def ground_truth(self, batch: Any) -> str:
-        """What a batch says of its labels, with ``; `` behind it; empty where there are none."""
-        return ""
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the weights to compare with."""
@@ -43,13 +35,12 @@ class FirstStepsHook(Hook):
             return
         self.steps -= 1
         after = [p.detach() for p in runner.model.parameters() if p.requires_grad]
-        change = sum(
-            float((new - old).double().square().sum()) for old, new in zip(self.before, after, strict=True)
-        )
+        pairs = zip(self.before, after, strict=True)
+        change = sum(float((new - old).double().square().sum()) for old, new in pairs)
         self.before = []
         runner.logger.info(
             f"Step {runner.iter + 1}: input {', '.join(input_shapes(data_batch))}; "
-            f"{self.ground_truth(data_batch)}loss {float(outputs['loss'].detach()):.4f}; "
+            f"{ground_truth(data_batch)}loss {float(outputs['loss'].detach()):.4f}; "
             f"weights moved by {change**0.5:.3e} (L2); peak memory {peak_memory():.2f} GiB"
         )
 
@@ -59,3 +50,13 @@ def input_shapes(batch: Any) -> list[str]:
     if "inputs" in batch:
         return [str(list(image.shape)) for image in batch["inputs"]]
     return [f"{name} {list(value.shape)}" for name, value in batch.items() if name.endswith("_crops")]
+
+
+def ground_truth(batch: Any) -> str:
+    """How many objects or labelled pixels a batch of mmdet or mmseg holds; nothing for one without labels."""
+    samples = batch.get("data_samples", [])
+    objects = [len(sample.gt_instances) for sample in samples if "gt_instances" in sample]
+    labelled = [int((sample.gt_sem_seg.data != 255).sum()) for sample in samples if "gt_sem_seg" in sample]
+    if objects:
+        return f"{sum(objects)} ground-truth objects; "
+    return f"{sum(labelled)} labelled pixels; " if labelled else ""

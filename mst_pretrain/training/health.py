@@ -15,19 +15,23 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..checkpoints.storage import INITIAL, LATEST
+from ..data.files import first_of
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
-from .hooks import unwrap
+from .hooks import broken_weight, unwrap
 
 SKIPPED = "skipped_steps.jsonl"
 BEFORE_COLLAPSE = "before_collapse_{}.pth"
-SHOWN = 4
 WATCHED = ("loss_ce", "teacher_entropy", "kl", "feature_std")
+# Thresholds of a collapse, all [ours]. To one answer for all images, centred away: loss and teacher entropy above this
+# share of ln K. To one prototype: teacher entropy and KL below that share of it. To one feature: a standard deviation
+# of the normalised features below this share of 1 / sqrt(D), the value of directions drawn at random.
+UNIFORM, ONE_PROTOTYPE, ONE_FEATURE = 0.995, 0.005, 0.02
 
 
 @HOOKS.register_module()
 class HealthHook(Hook):
-    """Leaves out steps that are not finite and stops a run that collapsed. Thresholds are [ours].
+    """Leaves out steps that are not finite and stops a run that collapsed.
 
     A step whose gradients are not finite moves nothing: the optimizer wrapper skips it, the teacher and the centre
     stay, and the buffers (batch norm statistics) are put back here. float16's loss scale overflows from time to
@@ -39,27 +43,15 @@ class HealthHook(Hook):
         collapse_interval: Steps over which the watched values are averaged before they are judged; skipped steps do
             not count.
         collapse_patience: Stop when every average of so many iterations showed collapse; 0 only reports it.
-        uniform: Collapse to one answer for all images, centred away: loss and teacher entropy above this share of
-            ln K.
-        one_prototype: Collapse to one prototype: teacher entropy and KL below this share of ln K.
-        spread: Collapse of the features: standard deviation of the normalised features below this share of
-            1 / sqrt(D), the value of directions drawn at random.
     """
 
     priority = "ABOVE_NORMAL"  # after the teacher, before logs and checkpoints
 
     def __init__(
-        self,
-        max_skipped: int = 20,
-        collapse_interval: int = 50,
-        collapse_patience: int = 5000,
-        uniform: float = 0.995,
-        one_prototype: float = 0.005,
-        spread: float = 0.02,
+        self, max_skipped: int = 20, collapse_interval: int = 50, collapse_patience: int = 5000
     ) -> None:
         self.max_skipped = max_skipped
         self.collapse_interval, self.collapse_patience = collapse_interval, collapse_patience
-        self.uniform, self.one_prototype, self.spread = uniform, one_prototype, spread
         self.buffers: list[Tensor] = []
         self.skipped_in_a_row, self.skipped, self.collapsed_iters = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
@@ -83,11 +75,7 @@ class HealthHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Judge this step.
-
-        Raises:
-            UserError: Too many steps in a row were skipped, or the run has collapsed for too long.
-        """
+        """Judge this step; end the run where too many in a row were skipped, or it has collapsed for too long."""
         if runner.optim_wrapper.skipped:
             self._report_skipped(runner, float(outputs["loss"].detach()))
             return
@@ -106,7 +94,6 @@ class HealthHook(Hook):
             buffer.copy_(kept)
         self.skipped_in_a_row += 1
         self.skipped += 1
-        runner.message_hub.update_info("skipped_steps", self.skipped)
         ranks = all_gather_object((loss, runner.train_loop.image_names()))
         bad = [rank for rank, (value, _) in enumerate(ranks) if not math.isfinite(value)]
         names = [name for rank in bad or range(len(ranks)) for name in ranks[rank][1]]
@@ -116,13 +103,12 @@ class HealthHook(Hook):
             entry = {"step": runner.iter + 1, "losses": [repr(value) for value, _ in ranks], "images": names}
             with open(listing, "a") as file:
                 file.write(json.dumps(entry) + "\n")
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         scaled = not bad and hasattr(runner.optim_wrapper, "loss_scaler")
         runner.logger.warning(
             f"Step {runner.iter + 1} skipped, {self.skipped_in_a_row} in a row, {self.skipped} in all: {what} is not "
             f"finite{f' on rank {bad[0]}' if len(ranks) > 1 and bad else ''}. Weights, teacher and centre stay as "
             f"they were. {'The loss scale is lowered. ' if scaled else ''}"
-            f"Images of the batch: {', '.join(names[:SHOWN])}{more} ({listing})"
+            f"Images of the batch: {first_of(names)} ({listing})"
         )
         if self.skipped_in_a_row >= self.max_skipped:
             finite = runner.iter + 1 - self.skipped_in_a_row
@@ -143,7 +129,7 @@ class HealthHook(Hook):
         all_reduce(total, op="mean")
         self.sums, self.summed = {}, 0
         mean = dict(zip(WATCHED, (total / self.collapse_interval).tolist(), strict=True))
-        signs = self.signs_of_collapse(
+        signs = signs_of_collapse(
             mean, len(model.distillation.center), model.student.backbone.num_features, model.lambda_ce
         )
         if not signs:
@@ -153,9 +139,8 @@ class HealthHook(Hook):
             self._keep_last(runner)
         self.collapsed_iters += self.collapse_interval
         last = f"The last checkpoint before it stays: {self.kept}." if self.kept else _last_good(runner)
-        what = (
-            f"The run looks collapsed, for {self.collapsed_iters} iterations now: {'; '.join(signs)}. {last}"
-        )
+        found = "; ".join(signs)
+        what = f"The run looks collapsed, for {self.collapsed_iters} iterations now: {found}. {last}"
         runner.logger.warning(what)
         if self.collapse_patience and self.collapsed_iters >= self.collapse_patience:
             raise UserError(
@@ -175,35 +160,36 @@ class HealthHook(Hook):
         if self.kept and is_main_process():
             link_atomic(last, kept)
 
-    def signs_of_collapse(
-        self, mean: dict[str, float], prototypes: int, width: int, lambda_ce: float = 1.0
-    ) -> list[str]:
-        """What says collapse in averages of the watched values; empty for a healthy run.
 
-        Args:
-            mean: Averages by the names in ``WATCHED``; ``loss_ce`` as logged, times ``lambda_ce``.
-            prototypes: K.
-            width: D of the global feature.
-            lambda_ce: Weight of the loss.
-        """
-        full = math.log(prototypes)
-        loss, entropy = mean["loss_ce"] / lambda_ce if lambda_ce else 0.0, mean["teacher_entropy"]
-        signs = []
-        if min(loss, entropy) > self.uniform * full:
-            signs.append(
-                f"loss_ce {loss:.3f} and teacher entropy {entropy:.3f} are not below ln K = {full:.3f}: every "
-                "prototype is as likely as any other, for every image"
-            )
-        if lambda_ce and max(entropy, mean["kl"]) < self.one_prototype * full:
-            signs.append(
-                f"teacher entropy {entropy:.4f} and KL {mean['kl']:.4f}: one prototype takes every image"
-            )
-        if mean["feature_std"] < self.spread / width**0.5:
-            signs.append(
-                f"feature standard deviation {mean['feature_std']:.5f}, directions at random have "
-                f"{1 / width**0.5:.5f}: all images have one feature"
-            )
-        return signs
+def signs_of_collapse(
+    mean: dict[str, float], prototypes: int, width: int, lambda_ce: float = 1.0
+) -> list[str]:
+    """What says collapse in averages of the watched values; empty for a healthy run.
+
+    Args:
+        mean: Averages by the names in ``WATCHED``; ``loss_ce`` as logged, times ``lambda_ce``.
+        prototypes: K.
+        width: D of the global feature.
+        lambda_ce: Weight of the loss.
+    """
+    full = math.log(prototypes)
+    loss, entropy = mean["loss_ce"] / lambda_ce if lambda_ce else 0.0, mean["teacher_entropy"]
+    signs = []
+    if min(loss, entropy) > UNIFORM * full:
+        signs.append(
+            f"loss_ce {loss:.3f} and teacher entropy {entropy:.3f} are not below ln K = {full:.3f}: every "
+            "prototype is as likely as any other, for every image"
+        )
+    if lambda_ce and max(entropy, mean["kl"]) < ONE_PROTOTYPE * full:
+        signs.append(
+            f"teacher entropy {entropy:.4f} and KL {mean['kl']:.4f}: one prototype takes every image"
+        )
+    if mean["feature_std"] < ONE_FEATURE / width**0.5:
+        signs.append(
+            f"feature standard deviation {mean['feature_std']:.5f}, directions at random have "
+            f"{1 / width**0.5:.5f}: all images have one feature"
+        )
+    return signs
 
 
 def _warmup(runner: Runner) -> int:
@@ -233,22 +219,17 @@ class HealthyCheckpointHook(CheckpointHook):
     ) -> None:
         """Save what is due, or was due at steps skipped since; the end also after one skipped step.
 
-        Raises:
-            UserError: A weight is not finite, or the run ends on several skipped steps: nothing is written.
+        Nothing is written where a weight is not finite, or the run ends on several skipped steps: a UserError.
         """
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if runner.optim_wrapper.skipped else 0
         self.waiting |= self.every_n_train_iters(runner, self.interval, self.save_begin)
         last = self.save_last and self.is_last_train_iter(runner)
         if not last and (self.skipped_in_a_row or not self.waiting):
             return
-        state = unwrap(runner).state_dict()
-        broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+        broken = broken_weight(runner)
         if broken or self.skipped_in_a_row > 1:
-            what = (
-                f"{broken[0]} is not finite"
-                if broken
-                else f"{self.skipped_in_a_row} skipped steps end the run"
-            )
+            skipped = f"{self.skipped_in_a_row} skipped steps end the run"
+            what = f"{broken} is not finite" if broken else skipped
             raise UserError(
                 f"No checkpoint of step {runner.iter + 1} was written: {what}. {_last_good(runner)} Lower "
                 "default_hooks.schedule.base_lr, then continue with --resume."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -14,8 +15,14 @@ from .schedules import CosineSchedule, WarmupThenConstant
 
 
 def unwrap(runner: Runner) -> Any:
-    """The MST model itself, whether or not it is wrapped for several processes."""
+    """The model itself, whether or not it is wrapped for several processes."""
     return getattr(runner.model, "module", runner.model)
+
+
+def broken_weight(runner: Runner) -> str | None:
+    """The first weight or buffer of the model that is not finite."""
+    state = unwrap(runner).state_dict()
+    return next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
 
 
 @HOOKS.register_module()
@@ -93,23 +100,19 @@ class TeacherHook(Hook):
 
     priority = "HIGH"
 
-    def __init__(self) -> None:
-        self.schedule: ScheduleHook | None = None
-
     def before_train(self, runner: Runner) -> None:
         """Find the schedule of the momentum."""
-        found = [hook for hook in runner.hooks if isinstance(hook, ScheduleHook)]
-        if not found:
+        schedules = [hook for hook in runner.hooks if isinstance(hook, ScheduleHook)]
+        if not schedules:
             raise UserError(
                 "TeacherHook needs a ScheduleHook: add schedule=dict(type='ScheduleHook') to default_hooks."
             )
-        self.schedule = found[0]
+        self.schedule = schedules[0]
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Move the teacher unless the step was skipped; log what the model itself does not know."""
-        assert self.schedule is not None
         momentum = self.schedule.momentum_schedule(runner.iter)
         model = unwrap(runner)
         if runner.optim_wrapper.skipped:

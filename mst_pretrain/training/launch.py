@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 
 from ..checkpoints.storage import LATEST, use_safe_loading
-from ..runtime.config import ConfigOptions, check_seed, explain, import_custom_modules, load_config
+from ..runtime.config import ConfigOptions, check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from .signals import STOP_SIGNALS, ignore_signals
 
@@ -47,8 +47,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         UserError: ``--amp`` without a GPU, ``--auto-scale-lr`` without a base batch, no ``--resume`` or
             ``--init-from`` file.
     """
-    default = Path("work_dirs", Path(args.config).stem)
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(default)
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
     cfg.launcher = args.launcher
     if getattr(args, "amp", False):
         _use_amp(cfg, args.config)
@@ -73,19 +72,19 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
 def _use_amp(cfg: Config, path: str) -> None:
     if not torch.cuda.is_available():
         raise UserError("--amp: mixed precision needs a GPU and none is visible. Leave --amp out on the CPU.")
-    kind = cfg.optim_wrapper.type
-    if kind not in AMP_WRAPPERS and kind not in AMP_WRAPPERS.values():
+    kind = AMP_WRAPPERS.get(cfg.optim_wrapper.type, cfg.optim_wrapper.type)
+    if kind not in AMP_WRAPPERS.values():
         raise UserError(
             f"--amp: {path} has optim_wrapper.type='{kind}', not one of {sorted(AMP_WRAPPERS)}. Use one."
         )
-    cfg.optim_wrapper.type = AMP_WRAPPERS.get(kind, kind)
+    cfg.optim_wrapper.type = kind
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
 def _init_from(cfg: Config, args: argparse.Namespace) -> None:
     if "init_from" not in cfg.get("model", {}):
         raise UserError(
-            f"--init-from: {args.config} is no pretraining config. Name the backbone's weights there with "
+            f"--init-from: {args.config} is not a pretraining config. Name the backbone's weights there with "
             "--cfg-options model.backbone.init_cfg.checkpoint=FILE."
         )
     if not cfg.get("resume") and not Path(args.init_from).exists():  # resumed weights replace it
@@ -98,14 +97,12 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
 def _resume(cfg: Config, source: str) -> None:
     """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
     path = Path(cfg.work_dir, LATEST) if source == "auto" else Path(source)
-    if not path.is_file():
-        if source != "auto":
-            raise UserError(
-                f"--resume {path}: there is no such file. Give a checkpoint of this config's run."
-            )
+    if path.is_file():
+        cfg.resume, cfg.load_from = True, str(path)
+    elif source == "auto":
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
-        return
-    cfg.resume, cfg.load_from = True, str(path)
+    else:
+        raise UserError(f"--resume {path}: there is no such file. Give a checkpoint of this config's run.")
 
 
 def _log_short_runs(cfg: Config) -> None:
@@ -180,11 +177,7 @@ def _leave_together() -> None:
 
 
 def check_pretraining(cfg: Config) -> None:
-    """Look for a pretraining config's images before anything is built; other configs pass.
-
-    Raises:
-        UserError: There are none.
-    """
+    """Raise a UserError where a pretraining config has no images, before anything is built."""
     dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
     if dataset.get("type") == "UnlabelledImages":
         from ..data.sources import check_source
@@ -236,25 +229,6 @@ def _children() -> list[int]:
     return [int(process) for listing in listings for process in listing.read_text().split()]
 
 
-def processors_per_task(argv: list[str] | None = None) -> int:
-    """Print the processors of one training process, for ``slurm_train.sh``: its data workers, itself, one to spare.
-
-    Args:
-        argv: The config and the arguments of tools/train.py.
-
-    Raises:
-        UserError: As :func:`load_config`.
-    """
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("config")
-    add_arguments(parser)
-    args, _ = parser.parse_known_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
-    loader = cfg.get("train_dataloader") or {}
-    print((loader.get("num_workers") or 0) + 2, flush=True)
-    return 0
-
-
 def _let_first_rank_speak() -> None:
     """The same error usually meets every process: the first prints it and ends the job."""
     if int(os.environ.get("RANK", "0")) > 0:
@@ -263,8 +237,6 @@ def _let_first_rank_speak() -> None:
 
 def _without_worker_traceback(message: str) -> str:
     """PyTorch wraps an error of a data worker in that worker's traceback; keep the message itself."""
-    return (
-        message.rpartition("UserError: ")[2].strip()
-        if "Traceback (most recent call last)" in message
-        else message
-    )
+    if "Traceback (most recent call last)" not in message:
+        return message
+    return message.rpartition("UserError: ")[2].strip()

@@ -12,7 +12,6 @@ import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, Runner
-from mmengine.utils import apply_to
 
 from ..checkpoints.storage import INITIAL
 from ..data.checking import check_once
@@ -87,49 +86,33 @@ class PretrainLoop(BaseLoop):
         spans = [int(max_epochs * self.iters_per_epoch)] if max_epochs is not None else []
         limits = [max_iters] if max_iters is not None else []
         self.schedule_iters = (spans + limits)[0]
-        self._max_iters = min(spans + limits)
-        self._max_epochs = 1  # MMEngine: one long epoch
-        self._epoch, self._iter = 0, 0
+        self.max_iters = min(spans + limits)
+        self.epoch, self.max_epochs = 0, 1  # for MMEngine one long epoch
+        self._iter = 0
         self.indices: list[torch.Tensor | None] = []
         crops, model = getattr(self.dataloader.dataset, "crops", None), unwrap(runner)
         if isinstance(crops, MultiCrop) and hasattr(model, "crop_units"):
             crops.check(*model.crop_units)
+        self.source = getattr(self.dataloader.dataset, "source", None)
         resumed = runner._resume and runner._load_from  # its images were looked at when the run began
         if getattr(self.dataloader.dataset, "check", False) and not resumed:
-            check_once(self.dataloader.dataset.source.check)
+            check_once(self.source.check)
 
     def image_names(self) -> list[str]:
         """The images of this process's last iteration, for a person to find them."""
-        source = getattr(self.dataloader.dataset, "source", None)
         indices = [int(index) for batch in self.indices if batch is not None for index in batch]
-        return [source.name(index) if source else str(index) for index in indices]
+        return [self.source.name(index) if self.source else str(index) for index in indices]
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """Number of images, and the digest of their names where they are files."""
-        source = getattr(self.dataloader.dataset, "source", None)
-        digest = source.paths.digest() if isinstance(source, FileSource) else ""
+        digest = self.source.paths.digest() if isinstance(self.source, FileSource) else ""
         return {"images": len(self.dataloader.dataset), "sha256": digest}
 
     @property
     def iter(self) -> int:
         """Finished iterations."""
         return self._iter
-
-    @property
-    def epoch(self) -> int:
-        """Always 0: MMEngine counts an iteration loop as one epoch."""
-        return self._epoch
-
-    @property
-    def max_iters(self) -> int:
-        """Where the loop stops."""
-        return self._max_iters
-
-    @property
-    def max_epochs(self) -> int:
-        """Always 1."""
-        return self._max_epochs
 
     def run(self) -> Any:
         """Train from the current iteration to the last."""
@@ -138,45 +121,37 @@ class PretrainLoop(BaseLoop):
         wrapper = self.runner.optim_wrapper
         wrapper._accumulative_counts = self.accumulate
         wrapper.initialize_count_status(
-            self.runner.model, self._iter * self.accumulate, self._max_iters * self.accumulate
+            self.runner.model, self._iter * self.accumulate, self.max_iters * self.accumulate
         )
         if self._iter == 0:
             self.runner.save_checkpoint(
                 self.runner.work_dir, INITIAL, meta={"epoch": 0, "iter": 0}, by_epoch=False
             )
-        if self._max_iters == 0 and is_main_process():
+        if self.max_iters == 0 and is_main_process():
             point_latest(Path(self.runner.work_dir, INITIAL))
-        source = getattr(self.dataloader.dataset, "source", None)
-        if isinstance(source, FileSource) and is_main_process():
-            source.paths.save(Path(self.runner.work_dir, IMAGES))
-        if self._iter < self._max_iters:
+        if isinstance(self.source, FileSource) and is_main_process():
+            self.source.paths.save(Path(self.runner.work_dir, IMAGES))
+        if self._iter < self.max_iters:
             self.sampler.position = self._iter * self.global_batch
             batches = rescued(self.runner, self.dataloader)
-            while self._iter < self._max_iters:
+            while self._iter < self.max_iters:
                 self.run_iter(batches)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
-
-    def next_batch(self, batches: Iterator[Any]) -> Any:
-        """The next micro-batch; which images are in it is kept."""
-        data = next(batches)
-        self.indices.append(data.get("index"))
-        return data
 
     def run_iter(self, batches: Iterator[Any]) -> None:
         """One optimizer step, whose random numbers are its own."""
         seed_all(self.runner.seed, get_rank(), self._iter)
         self.runner.model.train()
         self.indices = []
-        data = self.next_batch(batches)
-        self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data)
         outputs: list[dict[str, Any]] = []
         for micro in range(self.accumulate):
-            if micro:
-                data = self.next_batch(batches)
+            data = next(batches)
+            self.indices.append(data.get("index"))
+            if micro == 0:
+                self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data)
             outputs.append(self.runner.model.train_step(data, optim_wrapper=self.runner.optim_wrapper))
-        mean = {key: sum(output[key] for output in outputs) / self.accumulate for key in outputs[0]}
-        mean = apply_to(mean, lambda value: isinstance(value, torch.Tensor), lambda value: value.detach())
+        mean = {key: sum(output[key].detach() for output in outputs) / self.accumulate for key in outputs[0]}
         self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=data, outputs=mean)
         self._iter += 1

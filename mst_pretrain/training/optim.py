@@ -1,8 +1,7 @@
-"""Parameter groups, per-tensor clipping and the frozen last layer of DINO's recipe; scaled learning rates."""
+"""Parameter groups, per-tensor clipping and the frozen last layer of DINO's recipe."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,9 +24,6 @@ class _DINOSteps:
         grad_norm: Norm of all gradients of the last step, before clipping.
         skipped: Whether the last step was left out because ``grad_norm`` was not finite. Under DDP every process
             holds the same gradients, so all agree without asking.
-
-    Raises:
-        InvalidValue: ``clip_grad_per_tensor`` is not positive.
     """
 
     optimizer: torch.optim.Optimizer
@@ -45,10 +41,10 @@ class _DINOSteps:
 
     def before_optimizer_step(self) -> None:
         """Gradients are whole and unscaled here."""
-        parameters = [
-            p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
-        self.grad_norm = float(torch.nn.utils.get_total_norm(p.grad for p in parameters))
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.grad_norm = float(
+            torch.nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+        )
         self.skipped = not math.isfinite(self.grad_norm)
         if self.clip_grad_per_tensor is not None:
             clip_each_tensor(parameters, self.clip_grad_per_tensor)
@@ -63,9 +59,6 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
     Args:
         dtype: Of the forward pass, see :func:`forward_precision`. bfloat16 runs in autocast and needs no loss scaling;
             float16 does: :class:`MSTAmpOptimWrapper`.
-
-    Raises:
-        UserError: Another ``dtype``.
     """
 
     def __init__(self, *args: Any, dtype: str | None = "auto", **kwargs: Any) -> None:
@@ -95,13 +88,10 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class MSTAmpOptimWrapper(_DINOSteps, AmpOptimWrapper):
-    """The same under automatic mixed precision with loss scaling.
+    """The same under automatic mixed precision with loss scaling, on a GPU.
 
     Args:
         dtype: ``float16``, for which ``auto`` and None stand too, or ``bfloat16``.
-
-    Raises:
-        UserError: There is no GPU, or another ``dtype``.
     """
 
     def __init__(self, *args: Any, dtype: str | None = "auto", **kwargs: Any) -> None:
@@ -138,12 +128,6 @@ def forward_precision(dtype: str | None, device: torch.device) -> tuple[str, str
     Args:
         dtype: ``bfloat16``; ``float32`` or None; ``auto``: bfloat16 on a GPU that computes in it, else float32.
         device: Where the model is.
-
-    Returns:
-        ``bfloat16`` or ``float32``, and the reason for the log.
-
-    Raises:
-        UserError: Another ``dtype``.
     """
     if dtype in (None, "float32", "bfloat16"):
         return dtype or "float32", f"optim_wrapper.dtype is {dtype}"
@@ -165,21 +149,14 @@ def forward_precision(dtype: str | None, device: torch.device) -> tuple[str, str
 def clip_each_tensor(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     """Scale every gradient whose own L2 norm exceeds ``max_norm`` down to it [code: DINO]."""
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return
-    norms = torch._foreach_norm(gradients)
-    factors = [(max_norm / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
-    torch._foreach_mul_(gradients, factors)
+    if gradients:
+        norms = torch._foreach_norm(gradients)
+        torch._foreach_mul_(gradients, [(max_norm / (norm + 1e-6)).clamp(max=1.0) for norm in norms])
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MSTOptimWrapperConstructor:
-    """Two parameter groups: weights with decay; biases and 1-D parameters without [code: DINO].
-
-    Args:
-        optim_wrapper_cfg: MMEngine's ``optim_wrapper`` config.
-        paramwise_cfg: Must be empty.
-    """
+    """Two parameter groups: weights with decay; biases and 1-D parameters without [code: DINO]."""
 
     def __init__(
         self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
@@ -210,30 +187,3 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         if parameter.requires_grad:
             (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
     return decayed, plain
-
-
-def scale_learning_rate(
-    optim_wrapper: OptimWrapper, batch: int, base: int, enabled: bool, logger: logging.Logger
-) -> None:
-    """Scale every learning rate linearly with the images of one optimizer step.
-
-    Args:
-        optim_wrapper: Its groups keep their multiples of each other.
-        batch: Images of one optimizer step.
-        base: Images per step that the config's learning rate is meant for.
-        enabled: Whether to scale; where not, and the two differ, a warning says so.
-        logger: Is told what was done.
-    """
-    if not enabled:
-        if batch != base:
-            logger.warning(
-                f"{batch} images per optimizer step, and the config's learning rate is for {base}. It is used as "
-                "it stands; --auto-scale-lr scales it linearly."
-            )
-        return
-    logged = getattr(optim_wrapper, "base_param_settings", None)  # MMEngine's log prints its rate as base_lr
-    for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
-        group["lr"] *= batch / base
-    logger.info(
-        f"Learning rate scaled by {batch / base:g}: {batch} images per optimizer step, the config's is for {base}."
-    )

@@ -54,11 +54,10 @@ def stops_early(train_cfg: dict[str, Any] | None) -> bool:
 
 
 def describe(runner: Any) -> dict[str, Any]:
-    """What makes a run the one that it is.
+    """What makes a run the one that it is: its ``config``, see :func:`plain`.
 
-    Returns:
-        ``config``: resolved, see :func:`plain`. Of our own loops also ``batch``: images of one optimizer step,
-        ``per_process``: images that one process takes at once, and ``data``: the number of images and their digest.
+    Of our own loops also ``batch``: images of one optimizer step, ``per_process``: images that one process takes at
+    once, and ``data``: the number of images and their digest.
     """
     loop, found = runner.train_loop, {"config": runner.given}
     if hasattr(loop, "global_batch"):
@@ -85,31 +84,23 @@ def check_continues(checkpoint: str, before: dict[str, Any], now: dict[str, Any]
         checkpoint: The resumed file.
         before: :func:`recorded` in it.
         now: :func:`describe` of the resumed run.
-
-    Raises:
-        UserError: Images per step, the training data, or a key of the config that changes the result are different.
     """
     if before.get("batch") and "batch" in now and before["batch"] != now["batch"]:
         raise UserError(_batch_refusal(checkpoint, before["batch"], now))
     lines = list(changes(_compared(before["config"]), _compared(now["config"]))) if "config" in before else []
     one, other = before.get("data"), now.get("data")
-    if (
-        one
-        and other
-        and (one["images"] != other["images"] or len({one["sha256"], other["sha256"]} - {""}) > 1)
-    ):
-        lines.append(
-            f"the training data: {_data(one)} -> {_data(other)} (an images.npz beside the checkpoint must be its run's)"
-        )
+    if one and other:
+        digests = {one["sha256"], other["sha256"]} - {""}
+        if one["images"] != other["images"] or len(digests) > 1:
+            lines.append(
+                f"the training data: {_data(one)} -> {_data(other)} (an images.npz beside the checkpoint must be its "
+                "run's)"
+            )
     refuse(checkpoint, lines)
 
 
 def refuse(checkpoint: str, lines: list[str]) -> None:
-    """Refuse to resume where there are differences, ``key: old -> new`` each.
-
-    Raises:
-        UserError: There are some.
-    """
+    """Raise a :class:`UserError` if there are differences, ``key: old -> new`` each."""
     if lines:
         listed = "\n  ".join(lines)
         raise UserError(
@@ -125,11 +116,7 @@ def changes(
 ) -> Iterator[str]:
     """One line ``key: old -> new`` for each value that is different in two nested dictionaries.
 
-    Args:
-        old: Dictionaries, lists and plain values.
-        new: The same.
-        key: Of both, dotted.
-        ignored: Patterns of keys that are not compared.
+    Keys are dotted; those that match one of the patterns in ``ignored`` are not compared.
     """
     if old == new or any(fnmatchcase(key, pattern) for pattern in ignored):
         return
@@ -161,18 +148,10 @@ def _data(data: dict[str, Any]) -> str:
 
 
 def _batch_refusal(checkpoint: str, batch: int, now: dict[str, Any]) -> str:
-    """What is different, and what to type so that a step has ``batch`` images again."""
     processes, size = get_world_size(), now["per_process"]
     accumulated = now["batch"] // (processes * size)
-    ways = {
-        "train_dataloader.batch_size=": processes * accumulated,
-        "a number of processes of ": size * accumulated,
-    }
-    if "accumulate" in (now["config"].get("train_cfg") or {}):
-        ways["train_cfg.accumulate="] = processes * size
-    found = [f"{what}{batch // others}" for what, others in ways.items() if batch % others == 0]
     return (
         f"cannot resume {checkpoint}: it was trained with {batch} images per step, this run has {now['batch']} = "
         f"{processes} (processes) x {size} (batch_size) x {accumulated} (accumulated), and every schedule counts "
-        f"steps. Give {' or '.join(found) or f'a number of processes that divides {batch // accumulated}'}."
+        f"steps. Give train_dataloader.batch_size, or another number of processes, so that the product is {batch}."
     )

@@ -18,7 +18,7 @@ from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.replacement import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
-from .optim import scale_learning_rate
+from .hooks import unwrap
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .signals import PatientDataLoader, stop_signals
 
@@ -93,11 +93,9 @@ class MSTRunner(Runner):
     def own_meta(self) -> dict[str, str]:
         """What a checkpoint says of its backbone, and where the images were."""
         model: Any = self.model
-        architecture: dict[str, str] = next(
-            (part.architecture for part in model.modules() if hasattr(part, "architecture")), {}
-        )
+        found = (part.architecture for part in model.modules() if hasattr(part, "architecture"))
         data = self.cfg.get("data_root")
-        return {**architecture, **({"data": str(data)} if data else {})}
+        return {**next(found, {}), **({"data": str(data)} if data else {})}
 
     def load_checkpoint(
         self,
@@ -106,12 +104,7 @@ class MSTRunner(Runner):
         strict: bool = True,
         revise_keys: list[tuple[str, str]] | None = None,
     ) -> dict[str, Any]:
-        """Read with ``weights_only=True`` and require every weight.
-
-        Raises:
-            UserError: The file cannot be read, its weights are not this model's, or a resumed run is not the one that
-                wrote it.
-        """
+        """Read with ``weights_only=True``; refuse other weights than this model's, and to resume another run."""
         # Histories stay on the CPU; the weights go to the model's device when copied in.
         checkpoint = load_checkpoint(filename)
         missing = [part for part in RESUMED if self._resume and part not in checkpoint]
@@ -125,18 +118,14 @@ class MSTRunner(Runner):
             check_continues(filename, self.resumed, describe(self))
             self.unvalidated = checkpoint["meta"].get("unvalidated", False)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model: Any = getattr(self.model, "module", self.model)
+        model: Any = unwrap(self)
         load_model(model, checkpoint, filename, strict)
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}: all {len(model.state_dict())} keys matched.")
         return checkpoint
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
-        """As MMEngine's; a seed that the first run drew becomes the sampler's and the data set's too.
-
-        Raises:
-            UserError: The optimizer's parameters are not the checkpoint's.
-        """
+        """As MMEngine's; a seed that the first run drew becomes the sampler's and the data set's too."""
         loader, drawn = self.train_dataloader, self.seed
         try:
             super().resume(*args, **kwargs)
@@ -149,22 +138,31 @@ class MSTRunner(Runner):
             ) from error
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
-        """MMEngine's entry to :func:`scale_learning_rate`; its own leaves out accumulated micro-batches."""
+        """Scale every learning rate linearly with the images of one optimizer step.
+
+        MMEngine's own leaves out accumulated micro-batches. Where it is not enabled and the step is not of
+        ``base_batch_size`` images, a warning says so.
+        """
         given = auto_scale_lr or {}
-        if given.get("base_batch_size") is not None:
-            batch, enabled = step_batch(self, optim_wrapper), given.get("enable", False)
-            scale_learning_rate(optim_wrapper, batch, given["base_batch_size"], enabled, self.logger)
+        base, batch = given.get("base_batch_size"), step_batch(self, optim_wrapper)
+        if base is None or (batch == base and not given.get("enable", False)):
+            return
+        words = f"{batch} images per optimizer step, and the config's learning rate is for {base}."
+        if not given.get("enable", False):
+            self.logger.warning(f"{words} It is used as it stands; --auto-scale-lr scales it linearly.")
+            return
+        # MMEngine's log prints the rate of these settings as base_lr
+        logged = getattr(optim_wrapper, "base_param_settings", None)
+        for group in [*optim_wrapper.optimizer.param_groups, *([logged] if logged else [])]:
+            group["lr"] *= batch / base
+        self.logger.info(f"{words} It is scaled by {batch / base:g}.")
 
 
 def step_batch(runner: Runner, optim_wrapper: Any) -> int:
     """Images of one optimizer step, over all processes and accumulated micro-batches."""
     loader = runner._train_dataloader
     batch = loader["batch_size"] if isinstance(loader, dict) else loader.batch_size
-    if isinstance(optim_wrapper, dict):  # not built yet
-        accumulated = optim_wrapper.get("accumulative_counts", 1)
-    else:
-        accumulated = getattr(optim_wrapper, "_accumulative_counts", 1)
-    return int(batch) * get_world_size() * int(accumulated)
+    return int(batch) * get_world_size() * int(getattr(optim_wrapper, "_accumulative_counts", 1))
 
 
 def point_latest(whole: Path) -> None:

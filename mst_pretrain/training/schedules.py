@@ -10,24 +10,19 @@ from ..runtime.errors import InvalidValue
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """Linear warm-up from ``warmup_start`` to ``base``, then half a cosine to ``final``.
+    """Linear warm-up from 0 to ``base``, then half a cosine to ``final``.
 
     Args:
         base: Value after the warm-up.
         final: Value approached at the end; reached to within one step.
         total: Iterations of the whole run.
-        warmup: Iterations of the warm-up; its last one already has the value ``base``.
-        warmup_start: Value of iteration 0 when there is a warm-up.
-
-    Raises:
-        InvalidValue: ``total`` or ``warmup`` is impossible.
+        warmup: Iterations of the warm-up; its first has the value 0, its last one already ``base``.
     """
 
     base: float
     final: float
     total: int
     warmup: int = 0
-    warmup_start: float = 0.0
 
     def __post_init__(self) -> None:
         if self.total < 1 or not 0 <= self.warmup <= self.total:
@@ -38,7 +33,7 @@ class CosineSchedule:
     def __call__(self, iteration: int) -> float:
         """Value at an iteration, 0 <= iteration < total."""
         if iteration < self.warmup:
-            return _linear(self.warmup_start, self.base, iteration, self.warmup)
+            return _linear(0.0, self.base, iteration, self.warmup)
         progress = (iteration - self.warmup) / max(self.total - self.warmup, 1)
         return self.final + 0.5 * (self.base - self.final) * (1 + math.cos(math.pi * progress))
 
@@ -55,15 +50,12 @@ class WarmupThenConstant:
         final: Value of the last epoch of the warm-up and of all later ones.
         warmup: Epochs of the warm-up.
         per_epoch: Iterations of an epoch.
-
-    Raises:
-        InvalidValue: ``start`` or ``final`` is not positive.
     """
 
     start: float
     final: float
-    warmup: int = 0
-    per_epoch: int = 1
+    warmup: int
+    per_epoch: int
 
     def __post_init__(self) -> None:
         if not (self.start > 0 and self.final > 0):
@@ -72,9 +64,7 @@ class WarmupThenConstant:
     def __call__(self, iteration: int) -> float:
         """Value at an iteration >= 0."""
         epoch = iteration // self.per_epoch
-        if epoch >= self.warmup:
-            return self.final
-        return _linear(self.start, self.final, epoch, self.warmup)
+        return _linear(self.start, self.final, epoch, self.warmup) if epoch < self.warmup else self.final
 
 
 def _linear(start: float, stop: float, index: int, count: int) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
@@ -18,6 +17,7 @@ from ..data.replacement import Fault, decode
 from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
+from .hooks import broken_weight
 from .signals import begin_steps, stop_requested
 
 BAD_IMAGES = "bad_images.txt"
@@ -34,9 +34,6 @@ class WatchHook(Hook):
     Attributes:
         stopping: Whether a process was asked to stop.
         too_many: Whether more images than ``max_bad_share`` could not be used.
-
-    Raises:
-        UserError: ``max_bad_share`` is out of range.
     """
 
     priority = "ABOVE_NORMAL"  # before a checkpoint, which holds the list of images
@@ -61,11 +58,7 @@ class WatchHook(Hook):
             self.bad = {fault[0]: Fault(*fault) for fault in checkpoint.get("bad_images", [])}
 
     def before_train(self, runner: Runner) -> None:
-        """Start the agreement of the processes; write the list as it was at the resumed step.
-
-        Raises:
-            UserError: Too many of the images listed there still cannot be used.
-        """
+        """Start the agreement of the processes; write the list as it was at the resumed step, if it is short enough."""
         self.agree = Agreement(next(runner.model.parameters()).device)
         dataset = runner.train_dataloader.dataset
         if self.bad and hasattr(dataset, "is_usable"):
@@ -105,14 +98,13 @@ class WatchHook(Hook):
         )
 
     def _write(self, runner: Runner) -> None:
-        listing = Path(runner.work_dir, BAD_IMAGES)
-        if is_main_process() and not self.bad:
+        listing, lines = Path(runner.work_dir, BAD_IMAGES), []
+        for fault in sorted(self.bad.values()):
+            name = fault.name.replace("\n", "\\n").replace("\t", "\\t")
+            lines.append(f"{name}\t{' '.join(fault.reason.split())}\n")
+        if is_main_process() and not lines:
             listing.unlink(missing_ok=True)  # of an earlier run
         elif is_main_process():
-            lines = [
-                f"{_in_one_line(fault.name)}\t{' '.join(fault.reason.split())}\n"
-                for fault in sorted(self.bad.values())
-            ]
             with replacing(listing) as part:
                 part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
@@ -142,14 +134,10 @@ class StopHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """End here if it must be, and if no accumulated micro-batch waits for its optimizer step.
-
-        Raises:
-            Stopped: A process was asked to stop; a checkpoint was written.
-            UserError: Too many images cannot be used; a checkpoint was written.
-        """
+        """End here, with a checkpoint, if it must be and no accumulated micro-batch waits for its optimizer step."""
         stopping = self.watch.stopping and runner.iter + 1 < runner.max_iters  # else the run is done anyway
-        if not (stopping or self.watch.too_many) or not _step_is_whole(runner):
+        step_is_whole = getattr(runner.optim_wrapper, "should_update", lambda: True)
+        if not (stopping or self.watch.too_many) or not step_is_whole():
             return
         due = getattr(runner.train_loop, "validates_after", None)
         unvalidated = due is not None and due(runner.iter + 1)
@@ -163,8 +151,7 @@ class StopHook(Hook):
     ) -> None:
         """A validation may outlast the time that a batch system leaves: write a checkpoint at once.
 
-        Raises:
-            Stopped: There is one process; several end together after the next training step.
+        One process ends here; several end together after the next training step.
         """
         if not stop_requested() or self.saved_in_validation:
             return
@@ -177,22 +164,16 @@ class StopHook(Hook):
 
 
 def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
-    """Write ``stopped.pth`` unless this step's checkpoint is there.
+    """Write ``stopped.pth`` of the finished iterations unless their checkpoint is there; say what can be resumed.
 
-    Args:
-        runner: The runner.
-        iteration: Finished iterations.
-        unvalidated: The resumed run begins with a validation.
-
-    Returns:
-        A sentence that says what can be resumed.
+    With ``unvalidated`` the resumed run begins with a validation.
     """
     latest = Path(runner.work_dir, LATEST)
     if runner.saved_iter != iteration or unvalidated:
-        model = getattr(runner.model, "module", runner.model)
-        broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
-        if broken:
-            return f"No checkpoint was written, {broken[0]} is not finite. What was written before stays: {latest}."
+        if broken := broken_weight(runner):
+            return (
+                f"No checkpoint was written, {broken} is not finite. What was written before stays: {latest}."
+            )
         meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
         runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
     return f"Continue from {latest} with --resume."
@@ -202,9 +183,6 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
     """Pass batches on without their ``faults``, which the runner gets.
 
     Where none can be read any more, the steps made so far are saved before the run ends.
-
-    Raises:
-        UserError: As the data set; the message also says what can be resumed.
     """
     # At once: a loader draws a random number here, before the first step sets its seed.
     iterator = iter(batches)
@@ -223,13 +201,3 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
             yield batch
 
     return passed_on()
-
-
-def _in_one_line(name: str) -> str:
-    return name.replace("\n", "\\n").replace("\t", "\\t")
-
-
-def _step_is_whole(runner: Any) -> bool:
-    """Whether no accumulated micro-batch waits for its optimizer step."""
-    should_update = getattr(runner.optim_wrapper, "should_update", None)
-    return should_update is None or bool(should_update())

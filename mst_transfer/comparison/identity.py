@@ -26,8 +26,8 @@ RUN = "run.json"
 HARMLESS = (*UNSEEN, f"{INIT_CFG}*", "data_root", "work_dir", "randomness.seed", "log_*", "env_cfg*", "vis*")
 CAP = "train_cfg.max_iters"
 LAUNCH = ("batch", "auto_scale_lr")  # options that are known once the processes are
-# Names in configs, now and before: an older copy of a config is the same one.
-MOVED = {"mst_transfer.training.loops": "mst_transfer.engine", "LabelledFirstStepsHook": "FirstStepsHook"}
+# A module's name in configs, now and before: an older copy of a config is the same one.
+MOVED = ('"mst_transfer.training.loops"', '"mst_transfer.engine"')
 
 
 def telling_options(options: dict[str, Any], cfg: Config) -> dict[str, Any]:
@@ -48,9 +48,7 @@ def config_sha256(path: str | Path) -> str:
     content = load_config(path, {"data_root": "data"} if "data_root" in cfg else {})._cfg_dict.to_dict()
     content.get("model", {}).get("backbone", {}).pop("init_cfg", None)
     content.get("randomness", {}).pop("seed", None)
-    text = json.dumps(content, sort_keys=True, default=str)
-    for now, before in MOVED.items():
-        text = text.replace(json.dumps(now), json.dumps(before))
+    text = json.dumps(content, sort_keys=True, default=str).replace(*MOVED)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -77,10 +75,9 @@ def data_of(dataset: Any) -> dict[str, Any]:
 
 
 def _names(dataset: Any) -> list[str]:
-    if not hasattr(dataset, "get_data_info"):
-        return []
-    paths = [str(dataset.get_data_info(index).get("img_path", "")) for index in range(len(dataset))]
-    if not all(paths):
+    known = range(len(dataset)) if hasattr(dataset, "get_data_info") else ()
+    paths = [str(dataset.get_data_info(index).get("img_path", "")) for index in known]
+    if not paths or not all(paths):
         return []
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     return sorted(os.path.relpath(path, root) for path in paths)
@@ -108,11 +105,7 @@ def deviations(record: dict[str, Any]) -> list[str]:
 
 
 def run_beside(checkpoint: str | Path) -> dict[str, Any] | None:
-    """What the training recorded that wrote a checkpoint, if it is there.
-
-    Raises:
-        UserError: It cannot be read.
-    """
+    """What the training recorded that wrote a checkpoint, if it is there."""
     path = Path(checkpoint).with_name(RUN)
     if not path.is_file():
         return None

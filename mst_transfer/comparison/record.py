@@ -49,12 +49,7 @@ class RunRecord(Hook):
         self.config, self.options = str(config), options
 
     def before_train(self, runner: Runner) -> None:
-        """Write it, in the first process.
-
-        Raises:
-            UserError: A checkpoint of version 0.1, which does not hold its config, is resumed without its ``run.json``
-                or by another run.
-        """
+        """Write it, in the first process."""
         if not is_main_process():
             return
         path, record = Path(runner.work_dir, RUN), self.record(runner)
@@ -63,7 +58,10 @@ class RunRecord(Hook):
         write_json(record, path)
 
     def continued(self, checkpoint: str, resumed: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-        """The record of the first run; where only the checkpoint was kept, that of the present one is the same."""
+        """The record of the first run; where only the checkpoint was kept, that of the present one is the same.
+
+        A checkpoint of version 0.1, which does not hold its config, needs its ``run.json`` and the same run.
+        """
         before = run_beside(checkpoint)
         if "config" not in resumed:
             if before is None:
@@ -138,7 +136,5 @@ class ResultRecord(Hook):
             **environment_info(),
         }
         settings = json.dumps([record[key] for key in ("config_sha256", "options", "data")], sort_keys=True)
-        name = (
-            f"{digest[:12]}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}{'_tta' if self.tta else ''}"
-        )
-        write_json(record, Path(runner.work_dir, RESULTS, f"{name}.json"))
+        name = f"{digest[:12]}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        write_json(record, Path(runner.work_dir, RESULTS, f"{name}{'_tta' if self.tta else ''}.json"))

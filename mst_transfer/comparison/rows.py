@@ -20,8 +20,10 @@ ARCHITECTURES = {"vit_small_patch16_224": "deit-s", "swin_tiny_patch4_window7_22
 INIT_CFG = "model.backbone.init_cfg"
 RANDOM = "random"
 
-_SWIN_STORAGE = "https://github.com/SwinTransformer/storage/releases/download"
-_ESVIT = "https://chunyleu.blob.core.windows.net/output/ckpts/esvit/swin/swin_tiny"
+_FACEBOOK = "https://dl.fbaipublicfiles.com"
+_SWIN = "https://github.com/SwinTransformer/storage/releases/download"
+_ESVIT = "https://chunyleu.blob.core.windows.net/output/ckpts/esvit/swin/swin_tiny/bl_lr0.0005_gpu16_bs32"
+_DRIVE = "https://drive.google.com/file/d"
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,16 @@ class Initialisation:
         row: One of :data:`ROWS`.
         architecture: ``deit-s`` or ``swin-t``.
         checkpoint: File with timm's keys, relative to where the tools are started; None for random weights.
-        prefix: Part of the file's keys before timm's.
         origin: Who trained the weights, how long, and where the original file is.
         command: What makes ``checkpoint``.
-        epochs: Length of the pretraining, which ``checkpoint`` itself must prove; None for other people's files.
+        epochs: Length of our own pretraining, which ``checkpoint`` itself must prove; None for other people's files.
     """
 
     row: str
     architecture: str
-    checkpoint: str | None
-    prefix: str
-    origin: str
-    command: str
+    checkpoint: str | None = None
+    origin: str = "timm's initialisation"
+    command: str = ""
     epochs: int | None = None
 
     @property
@@ -51,7 +51,8 @@ class Initialisation:
         """As ``model.backbone.init_cfg`` takes it."""
         if self.checkpoint is None:
             return None
-        return dict(type="Pretrained", checkpoint=self.checkpoint, prefix=self.prefix)
+        prefix = "teacher.backbone." if self.epochs else ""
+        return dict(type="Pretrained", checkpoint=self.checkpoint, prefix=prefix)
 
     def problem(self) -> str | None:
         """What is wrong with ``checkpoint``: not there, or of a pretraining that has not ended; None if nothing."""
@@ -62,11 +63,8 @@ class Initialisation:
                 f"pretrained weights not found: {self.checkpoint} (row '{self.row}', {self.architecture}). Origin: "
                 f"{self.origin}. Make it with: {self.command}"
             )
-        return self._unfinished() if self.epochs is not None else None
-
-    def _unfinished(self) -> str | None:
-        """The message when ``checkpoint`` has fewer iterations than ``epochs`` of its own images and batch take."""
-        assert self.checkpoint is not None and self.epochs is not None
+        if self.epochs is None:
+            return None
         loaded = load_checkpoint(self.checkpoint)
         done, run = loaded.get("meta", {}).get("iter"), recorded(loaded)
         images, batch = run.get("data", {}).get("images"), run.get("batch")
@@ -83,109 +81,93 @@ class Initialisation:
         )
 
 
-def _mst(row: str, architecture: str, config: str) -> Initialisation:
-    config = f"mst_{architecture}_{config}"
-    return Initialisation(
-        row,
-        architecture,
-        f"work_dirs/{config}/latest.pth",
-        "teacher.backbone.",
-        "this repository's pretraining, which nobody has published",
-        f"bash tools/pretrain.sh configs/pretrain/{config}.py 8",
-        int(row.removeprefix("mst-")),
-    )
+def _mst(epochs: int, architecture: str, batch: str) -> Initialisation:
+    config = f"mst_{architecture}_{batch}-{epochs}e_in1k"
+    origin = "this repository's pretraining, which nobody has published"
+    command = f"bash tools/pretrain.sh configs/pretrain/{config}.py 8"
+    checkpoint = f"work_dirs/{config}/latest.pth"
+    return Initialisation(f"mst-{epochs}", architecture, checkpoint, origin, command, epochs)
 
 
 def _published(
-    row: str, architecture: str, origin: str, url: str, options: str = "", file: str | None = None
+    row: str, architecture: str, origin: str, url: str, format: str = "", file: str | None = None
 ) -> Initialisation:
     """Somebody's file, converted to timm's keys.
 
-    Args:
-        row: As in :class:`Initialisation`.
-        architecture: As in :class:`Initialisation`.
-        origin: Method and length.
-        url: From the authors' own documentation.
-        options: Of the conversion, where it is not to find the format itself.
-        file: Name to save under, where the address does not end in a telling one.
+    ``origin`` is method and length, ``url`` of the authors' own documentation, ``format`` for ``--from`` of the
+    conversion, where it does not find it itself, and ``file`` the name to save under, where the address does not end
+    in a telling one.
     """
     source = f"pretrained/{file or url.rpartition('/')[2]}"
     target = f"pretrained/{row}_{architecture}.safetensors"
-    command = f"python tools/convert_checkpoint.py {source} {target} {options}--to timm"
-    where = f"{origin}, {url} (save as {source})"
-    return Initialisation(row, architecture, target, "", where, command)
+    options = f"--from {format} --to timm" if format else "--to timm"
+    command = f"python tools/convert_checkpoint.py {source} {target} {options}"
+    return Initialisation(row, architecture, target, f"{origin}, {url} (save as {source})", command)
 
 
+_TEACHER = "esvit --which teacher"
 _ALL = (
-    *(Initialisation(RANDOM, name, None, "", "timm's initialisation", "") for name in ARCHITECTURES.values()),
+    *(Initialisation(RANDOM, name) for name in ARCHITECTURES.values()),
     _published(
         "supervised",
         "deit-s",
         "DeiT-S, 300 epochs with labels",
-        "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
+        f"{_FACEBOOK}/deit/deit_small_patch16_224-cd65a155.pth",
     ),
     _published(
         "supervised",
         "swin-t",
         "Swin-T, 300 epochs with labels",
-        f"{_SWIN_STORAGE}/v1.0.0/swin_tiny_patch4_window7_224.pth",
+        f"{_SWIN}/v1.0.0/swin_tiny_patch4_window7_224.pth",
     ),
     _published(
         "dino",
         "deit-s",
         "DINO ViT-S/16, 800 epochs (for 300 or fewer, as the paper compares, train "
         "configs/ablation/mask_none_no_decoder.py)",
-        "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
-        "--from dino ",
+        f"{_FACEBOOK}/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+        "dino",
     ),
     _published(
         "dino",
         "swin-t",
         "EsViT's run of DINO's loss alone (view task only), 300 epochs",
-        f"{_ESVIT}/bl_lr0.0005_gpu16_bs32_multicrop_epoch300_dino_aug_window7/checkpoint.pth",
-        "--from esvit --which teacher ",
+        f"{_ESVIT}_multicrop_epoch300_dino_aug_window7/checkpoint.pth",
+        _TEACHER,
         "dino_swin_tiny_checkpoint.pth",
     ),
     _published(
-        "moby",
-        "deit-s",
-        "MoBY, 300 epochs",
-        f"{_SWIN_STORAGE}/v1.0.3/moby_deit_small_300ep_pretrained.pth",
-        "--from moby ",
+        "moby", "deit-s", "MoBY, 300 epochs", f"{_SWIN}/v1.0.3/moby_deit_small_300ep_pretrained.pth", "moby"
     ),
     _published(
-        "moby",
-        "swin-t",
-        "MoBY, 300 epochs",
-        f"{_SWIN_STORAGE}/v1.0.3/moby_swin_t_300ep_pretrained.pth",
-        "--from moby ",
+        "moby", "swin-t", "MoBY, 300 epochs", f"{_SWIN}/v1.0.3/moby_swin_t_300ep_pretrained.pth", "moby"
     ),
     _published(
         "esvit",
         "swin-t",
         "EsViT, view and region tasks, 300 epochs",
-        f"{_ESVIT}/bl_lr0.0005_gpu16_bs32_dense_multicrop_epoch300/checkpoint_best.pth",
-        "--from esvit --which teacher ",
+        f"{_ESVIT}_dense_multicrop_epoch300/checkpoint_best.pth",
+        _TEACHER,
         "esvit_swin_tiny_checkpoint_best.pth",
     ),
     _published(
         "ibot",
         "deit-s",
         "iBOT ViT-S/16, 800 epochs, 'backbone (t)'",
-        "https://drive.google.com/file/d/1di_xSqKxEwp7TFkis8fWkhYOYH1PagkH",
-        "--from ibot ",
+        f"{_DRIVE}/1di_xSqKxEwp7TFkis8fWkhYOYH1PagkH",
+        "ibot",
         "ibot_vit_small_teacher.pth",
     ),
     _published(
         "ibot",
         "swin-t",
         "iBOT Swin-T/7, 300 epochs, 'backbone (t)'",
-        "https://drive.google.com/file/d/17gMXk9yUVk03lkgVoFXY0bgR3WOjdzSE",
-        "--from ibot ",
+        f"{_DRIVE}/17gMXk9yUVk03lkgVoFXY0bgR3WOjdzSE",
+        "ibot",
         "ibot_swin_tiny_teacher.pth",
     ),
-    *(_mst("mst-100", name, "8xb64-100e_in1k") for name in ARCHITECTURES.values()),
-    *(_mst("mst-300", name, "8xb128-300e_in1k") for name in ARCHITECTURES.values()),
+    *(_mst(100, name, "8xb64") for name in ARCHITECTURES.values()),
+    *(_mst(300, name, "8xb128") for name in ARCHITECTURES.values()),
 )
 INITIALISATIONS = {(init.row, init.architecture): init for init in _ALL}
 
@@ -205,7 +187,7 @@ def find(row: str, cfg: Config) -> Initialisation:
     """
     architecture = architecture_of(cfg)
     if row == RANDOM:
-        return Initialisation(RANDOM, architecture or "this backbone", None, "", "timm's initialisation", "")
+        return Initialisation(RANDOM, architecture or "this backbone")
     known = [name for name in ROWS if (name, architecture) in INITIALISATIONS] or [RANDOM]
     if row not in known or architecture is None:
         raise UserError(
@@ -217,7 +199,7 @@ def find(row: str, cfg: Config) -> Initialisation:
 
 def work_dir(config: str | Path, row: str, seed: int) -> str:
     """Where a row is trained unless ``--work-dir`` says otherwise."""
-    return str(Path("work_dirs", f"{Path(config).stem}_{row}_seed{seed}"))
+    return f"work_dirs/{Path(config).stem}_{row}_seed{seed}"
 
 
 def use_row(cfg: Config, row: str) -> None:
@@ -251,5 +233,4 @@ def row_of(cfg: Config) -> str:
 
 def problem_of(path: str | Path) -> str | None:
     """What is wrong with a file that is a row's, see :meth:`Initialisation.problem`; None for any other file."""
-    found = [init for init in _ALL if init.checkpoint and Path(init.checkpoint) == Path(path)]
-    return found[0].problem() if found else None
+    return next((init.problem() for init in _ALL if init.checkpoint == str(Path(path))), None)

@@ -21,6 +21,7 @@ from .rows import find, work_dir
 from .table import read_record
 
 ROOT = resources()
+AGAIN = "the same call of tools/compare.py goes on from here."
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,7 @@ class Job:
         return False
 
     def trained(self) -> bool:
-        """Whether its last checkpoint is that of the last iteration.
-
-        Raises:
-            UserError: Its folder holds a run of another row, seed, options or version of the config.
-        """
+        """Whether its last checkpoint is that of the last iteration; a UserError where its folder holds another run."""
         latest = self.folder / LATEST
         record = run_beside(latest)
         if record is None or not latest.is_file():
@@ -99,9 +96,8 @@ class Job:
 
     def train_command(self) -> list[str]:
         """Continues where an earlier call was stopped."""
-        arguments = ["--init", self.row, "--resume", *self.switches]
-        options = [*self.options, f"randomness.seed={self.seed}"]
-        return self._command("train", [self.config], [*arguments, "--cfg-options", *options])
+        arguments = ["--init", self.row, "--resume", *self.switches, "--cfg-options", *self.options]
+        return self._command("train", [self.config], [*arguments, f"randomness.seed={self.seed}"])
 
     def test_command(self) -> list[str]:
         """Of the last checkpoint, into the same folder."""
@@ -116,29 +112,16 @@ class Job:
 
 
 def check_weights(jobs: Sequence[Job]) -> None:
-    """Every row's weights, before anything is trained.
-
-    Raises:
-        UserError: Some are missing or unfinished; the message has each one's origin and the command that makes it.
-    """
+    """Raise a UserError with origin and command of every row's weights that are missing or unfinished."""
     pairs = dict.fromkeys((job.config, job.row) for job in jobs)
     found = [find(row, load_config(config)).problem() for config, row in pairs]
-    problems = list(dict.fromkeys(filter(None, found)))
-    if problems:
+    if problems := list(dict.fromkeys(filter(None, found))):
         lines = "\n  ".join(problems)
         raise UserError(f"{len(problems)} rows have no weights; leave them out with --rows, or:\n  {lines}")
 
 
 def run(jobs: Sequence[Job], dry: bool = False) -> None:
-    """Train and test what has no result yet.
-
-    Args:
-        jobs: In this order.
-        dry: Only print the commands.
-
-    Raises:
-        UserError: Weights are missing, or a command failed.
-    """
+    """Train and test what has no result yet, in this order; ``dry`` only prints the commands."""
     left = [job for job in jobs if not job.tested()]
     print(f"{len(jobs) - len(left)} of {len(jobs)} runs have a result, {len(left)} to do", flush=True)
     if not dry:
@@ -154,9 +137,6 @@ def run(jobs: Sequence[Job], dry: bool = False) -> None:
 def _call(command: list[str]) -> None:
     code = subprocess.call(command, env=child_environment(ROOT, PYTHON=sys.executable))
     if code == STOPPED:
-        raise Stopped(f"stopped: {shlex.join(command)}. The same call of tools/compare.py goes on from here.")
+        raise Stopped(f"stopped: {shlex.join(command)}; {AGAIN}")
     if code:
-        raise UserError(
-            f"exit code {code} of: {shlex.join(command)}. Its message stands above; the same call of tools/compare.py "
-            "goes on from here."
-        )
+        raise UserError(f"exit code {code} of: {shlex.join(command)}. Its message stands above; {AGAIN}")

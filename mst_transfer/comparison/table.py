@@ -94,9 +94,8 @@ class Table:
         scores, runs = self.scores(column, row), self.runs.get((column, row), [])
         if not runs:
             return ""
-        parts = [
-            with_spread(scores[title]) if title in scores else "?" for title in self.task.metrics.values()
-        ]
+        titles = self.task.metrics.values()
+        parts = [with_spread(scores[title]) if title in scores else "?" for title in titles]
         return " / ".join(parts) + (f" (n={len(runs)})" if len(runs) > 1 else "")
 
 
@@ -115,14 +114,7 @@ def with_spread(score: dict[str, Any]) -> str:
 
 
 def collect(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every record of a test below some folders.
-
-    Returns:
-        The records whose training is known, and a line about each one that was left out.
-
-    Raises:
-        UserError: A folder does not exist, or a record cannot be read.
-    """
+    """Every record of a test below some folders whose training is known, and a line about each other one."""
     records: list[dict[str, Any]] = []
     left_out: list[str] = []
     for folder in map(Path, folders):
@@ -130,21 +122,17 @@ def collect(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[s
             raise UserError(f"{folder}: there is no such folder. Give folders in which tools/test.py wrote.")
         for path in sorted(folder.rglob(f"{RESULTS}/*.json")):
             record = read_record(path)
-            if record["run"] is None:
-                left_out.append(
-                    f"{path}: {record['checkpoint']} has no run.json beside it, so its row is unknown"
-                )
-            else:
+            if record["run"] is not None:
                 records.append(record)
+                continue
+            left_out.append(
+                f"{path}: {record['checkpoint']} has no run.json beside it, so its row is unknown"
+            )
     return records, left_out
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """One record, with its own path in ``file``.
-
-    Raises:
-        UserError: It is not a record of tools/test.py.
-    """
+    """One record of tools/test.py, with its own path in ``file``."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         missing = sorted(FIELDS - set(record))
@@ -174,22 +162,17 @@ def _option_parts(trained: dict[str, Any], tested: dict[str, Any]) -> list[str]:
     """``KEY=VALUE`` of a training and its test, and where only one of them had it although it matters to both."""
     parts = []
     for key in sorted(trained.keys() | tested.keys()):
-        if key not in tested:
-            matters = key.startswith(("model.", "test_"))
-            parts.append(f"{key}={trained[key]}{' in training only' if matters else ''}")
-        elif trained.get(key, tested[key]) != tested[key]:
-            parts.append(f"{key}={trained[key]} in training and {tested[key]} in the test")
-        else:
-            parts.append(f"{key}={tested[key]}")
+        part = f"{key}={trained.get(key, tested.get(key))}"
+        if key not in tested and key.startswith(("model.", "test_")):
+            part += " in training only"
+        elif key in trained and key in tested and trained[key] != tested[key]:
+            part += f" in training and {tested[key]} in the test"
+        parts.append(part)
     return parts
 
 
 def build(records: Sequence[dict[str, Any]]) -> list[Table]:
-    """The tables of all tasks that were tested.
-
-    Args:
-        records: Of :func:`collect`. Of several tests of one seed the newest counts.
-    """
+    """The tables of all tasks that were tested; of several tests of one seed the newest counts."""
     tables = []
     for task in TASKS:
         newest: dict[tuple[Column, str], dict[int, dict[str, Any]]] = {}
@@ -198,9 +181,8 @@ def build(records: Sequence[dict[str, Any]]) -> list[Table]:
                 cell = column_of(record), record["run"]["init"]
                 newest.setdefault(cell, {})[record["run"]["seed"]] = record
         if newest:
-            columns = sorted(
-                {column for column, _ in newest}, key=lambda c: [v or "" for v in vars(c).values()]
-            )
+            found = {column for column, _ in newest}
+            columns = sorted(found, key=lambda column: [value or "" for value in vars(column).values()])
             rows = [*ROWS, *sorted({row for _, row in newest} - set(ROWS))]
             runs = {cell: [by_seed[seed] for seed in sorted(by_seed)] for cell, by_seed in newest.items()}
             tables.append(Table(task, columns, rows, runs))
@@ -211,12 +193,8 @@ def markdown(tables: Sequence[Table], left_out: Sequence[str] = ()) -> str:
     """All tables, and what was left out of them."""
     lines: list[str] = []
     for table in tables:
-        lines += [
-            f"### {table.task.name}",
-            "",
-            f"Per cent; ± is the {SPREAD}. An empty cell has not been run.",
-            "",
-        ]
+        lines += [f"### {table.task.name}", ""]
+        lines += [f"Per cent; ± is the {SPREAD}. An empty cell has not been run.", ""]
         lines.append("| initialisation | " + " | ".join(map(table.title, table.columns)) + " |")
         lines.append("|---" * (len(table.columns) + 1) + "|")
         for row in table.rows:
@@ -253,9 +231,7 @@ def as_json(tables: Sequence[Table], left_out: Sequence[str] = ()) -> dict[str, 
     }
 
 
-def write(tables: Sequence[Table], left_out: Sequence[str], out: Path) -> list[Path]:
-    """Write ``comparison.md`` and ``comparison.json`` into ``out``; their paths."""
-    files = [out / "comparison.md", out / "comparison.json"]
-    write_text(markdown(tables, left_out) + "\n", files[0])
-    write_json(as_json(tables, left_out), files[1])
-    return files
+def write(tables: Sequence[Table], left_out: Sequence[str], out: Path) -> None:
+    """Write ``comparison.md`` and ``comparison.json`` into ``out``."""
+    write_text(markdown(tables, left_out) + "\n", out / "comparison.md")
+    write_json(as_json(tables, left_out), out / "comparison.json")

@@ -25,11 +25,7 @@ Names = tuple[str, ...] | None
 
 @parsing_once()
 def check_training(cfg: Config) -> None:
-    """Training and validation data, the pretrained weights, the classes.
-
-    Raises:
-        UserError: One of them is not as the config says; nothing has been written or trained yet.
-    """
+    """Raise a UserError, before anything is written, where data, pretrained weights or classes are not the config's."""
     import_custom_modules(cfg)
     if not cfg.get("resume"):  # its weights replace them
         _check_pretrained(cfg)
@@ -44,11 +40,7 @@ def check_training(cfg: Config) -> None:
 
 @parsing_once()
 def check_test(cfg: Config) -> None:
-    """Test data, its classes against the model's and the checkpoint's, and the metrics.
-
-    Raises:
-        UserError: One of them is not as the config says.
-    """
+    """Raise a UserError where the test data, the model's or the checkpoint's classes, or the metrics do not fit."""
     import_custom_modules(cfg)
     if not Path(cfg.load_from).is_file():
         raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
@@ -70,17 +62,12 @@ def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: 
     """Label i has one name in training and wherever it is scored; nothing is said where a side has no names."""
     if not names or not trained or names == trained:
         return
-    place, (name, wanted) = next(
-        (place, pair) for place, pair in enumerate(zip_longest(names, trained)) if pair[0] != pair[1]
-    )
+    pairs = enumerate(zip_longest(map(repr, names), map(repr, trained), fillvalue="absent"))
+    place, (name, wanted) = next((place, pair) for place, pair in pairs if pair[0] != pair[1])
     raise UserError(
-        f"{where} has other classes than {origin}, so results would be counted for wrong ones: label {place} is "
-        f"{_quoted(name)} and was trained as {_quoted(wanted)} ({len(names)} and {len(trained)} classes). {remedy}"
+        f"{where} has classes different from those of {origin}, so results would be counted for wrong ones: label "
+        f"{place} is {name} and was trained as {wanted} ({len(names)} and {len(trained)} classes). {remedy}"
     )
-
-
-def _quoted(name: str | None) -> str:
-    return "absent" if name is None else f"'{name}'"
 
 
 def _check_pretrained(cfg: Config) -> None:
@@ -88,19 +75,16 @@ def _check_pretrained(cfg: Config) -> None:
     if not init or init.get("type") != "Pretrained":
         return
     path = Path(init["checkpoint"])
-    if message := problem_of(path):
-        another = (
-            "" if path.is_file() else f"; or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE"
+    message, another = problem_of(path), f"or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE; "
+    if message:
+        another = "" if path.is_file() else another
+        raise UserError(f"{message}; {another}or start from random weights: --init random")
+    if not path.exists():
+        config = f"configs/pretrain/{path.parent.name}.py"
+        raise UserError(
+            f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}; {another}"
+            f"or start from random weights: --cfg-options {INIT_CFG}=None"
         )
-        raise UserError(f"{message}{another}; or start from random weights: --init random")
-    if path.exists():
-        return
-    config = f"configs/pretrain/{path.parent.name}.py"
-    raise UserError(
-        f"pretrained weights not found: {path}. Make them with: bash tools/pretrain.sh {config}; or name "
-        "another file: --cfg-options model.backbone.init_cfg.checkpoint=FILE; or start from random weights: "
-        "--cfg-options model.backbone.init_cfg=None"
-    )
 
 
 def _check_data(cfg: Config, loader: str) -> None:

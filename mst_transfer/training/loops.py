@@ -42,7 +42,7 @@ class ExactLoop(BaseLoop):
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """Number of images and their digest, see :func:`data_of`."""
+        """Number of images and their digest."""
         return data_of(self.dataloader.dataset)
 
     def before(self) -> None:
@@ -70,17 +70,7 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
 
     An epoch that is cut is not done: a checkpoint is written, the schedules by epoch do not move and nothing is
     validated (tools/test.py measures what is wanted of a trial run). Resumed, it goes on with the batches that are
-    left.
-
-    Args:
-        runner: The runner.
-        dataloader: Training data.
-        max_epochs: Length of the schedule.
-        max_iters: Stop after so many iterations, or None for all epochs.
-        kwargs: ``val_begin``, ``val_interval``, ``dynamic_intervals`` as in MMEngine.
-
-    Raises:
-        InvalidValue: ``max_iters`` is not positive.
+    left. All other arguments are MMEngine's.
     """
 
     def __init__(
@@ -94,7 +84,7 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
         self._max_iters: int = min(self.full_iters, max_iters or self.full_iters)
 
     def run(self) -> Any:
-        """Train from the current epoch to the last; what was stopped in a validation begins with it."""
+        """Train from the current epoch to the last."""
         self.before()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -118,30 +108,17 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
             if self._iter == (self._epoch + 1) * len(self.dataloader):
                 self.runner.call_hook("after_train_epoch")
                 self._epoch += 1
-            else:
-                self._save()
+            elif any(isinstance(hook, CheckpointHook) for hook in self.runner.hooks):
+                meta, name = {"epoch": self._epoch, "iter": self._iter}, f"iter_{self._iter}.pth"
+                self.runner.save_checkpoint(self.runner.work_dir, name, meta=meta, by_epoch=False)
         if self._max_iters <= self._iter < self.full_iters:
             self.stop_training = True
             self.val_begin = self._epoch + 1
 
-    def _save(self) -> None:
-        """The checkpoint of a cut epoch."""
-        if any(isinstance(hook, CheckpointHook) for hook in self.runner.hooks):
-            meta = {"epoch": self._epoch, "iter": self._iter}
-            self.runner.save_checkpoint(
-                self.runner.work_dir, f"iter_{self._iter}.pth", meta=meta, by_epoch=False
-            )
-
 
 @LOOPS.register_module()
 class ExactIterLoop(ExactLoop, IterBasedTrainLoop):
-    """MMEngine's iteration loop that continues with the images that would have come next, augmented alike.
-
-    Args:
-        runner: The runner.
-        dataloader: Training data.
-        kwargs: ``max_iters``, ``val_begin``, ``val_interval``, ``dynamic_intervals`` as in MMEngine.
-    """
+    """MMEngine's iteration loop that continues with the images that would have come next, augmented alike."""
 
     def __init__(self, runner: Any, dataloader: Any, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, **kwargs)
@@ -149,14 +126,13 @@ class ExactIterLoop(ExactLoop, IterBasedTrainLoop):
         self.number_batches(endless=True)
 
     def run(self) -> Any:
-        """Train from the current iteration to the last; what was stopped in a validation begins with it."""
+        """Train from the current iteration to the last."""
         self.before()
         self.runner.call_hook("before_train_epoch")
         if self._iter < self._max_iters:
             one_stream = isinstance(self.batches.sampler, InfiniteSampler)
-            batches = self.batches_from(
-                *(0, self._iter) if one_stream else divmod(self._iter, len(self.batches))
-            )
+            start = (0, self._iter) if one_stream else divmod(self._iter, len(self.batches))
+            batches = self.batches_from(*start)
             while self._iter < self._max_iters and not self.stop_training:
                 self.runner.model.train()
                 self.run_iter(next(batches))

@@ -24,6 +24,10 @@ from mst_pretrain.runtime.errors import UnusableImage, UserError
 from mst_pretrain.training.randomness import seed_all
 
 TELLING = (".jpg", ".jpeg", ".png", ".webp")
+KEPT = (  # of a loader whose batches become numbered ones
+    *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "prefetch_factor", "persistent_workers"),
+)
 
 
 class Place(NamedTuple):
@@ -195,15 +199,5 @@ def check_files(paths: Sequence[Path], whole: bool = False) -> None:
 
 def numbered(loader: DataLoader, batches: StepBatches) -> DataLoader:
     """The same loader with ``batches`` of :class:`SeededSamples`, whose ``run_seed`` is to be set."""
-    return type(loader)(
-        SeededSamples(loader.dataset),  # type: ignore[arg-type]
-        batch_sampler=batches,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        prefetch_factor=loader.prefetch_factor,
-        persistent_workers=loader.persistent_workers,
-    )
+    options: dict[str, Any] = {name: getattr(loader, name) for name in KEPT}
+    return type(loader)(SeededSamples(loader.dataset), batch_sampler=batches, **options)  # type: ignore[arg-type]

@@ -244,7 +244,7 @@ def test_resume_with_other_images_per_step_is_refused(toy_config: MakeConfig, op
     cfg = toy_config(train_cfg__max_iters=2, **{option: 8 if option.endswith("size") else 2})
     cfg.resume, cfg.load_from = True, str(Path(first.work_dir, "latest.pth"))
     with pytest.raises(
-        UserError, match=r"4 images per step, this run has 8 = .* Give train_dataloader\.batch_size="
+        UserError, match=r"4 images per step, this run has 8 = .* Give train_dataloader\.batch_size,"
     ):
         train(cfg)
 

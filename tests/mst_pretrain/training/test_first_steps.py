@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from mst_pretrain.training.first_steps import FirstStepsHook
+from mst_pretrain.training.first_steps import FirstStepsHook, ground_truth
 
 
 def test_first_steps_are_reported_and_later_ones_are_not() -> None:
@@ -26,3 +26,19 @@ def test_first_steps_are_reported_and_later_ones_are_not() -> None:
         "Step 1: input global_crops [2, 2, 3, 8, 8], local_crops [2, 4, 3, 4, 4]; loss 1.5000;"
     )
     assert "weights moved by 5.000e+00" in lines[0] and "peak memory" in lines[0]
+
+
+def test_objects_and_labelled_pixels_are_counted() -> None:
+    """A fine-tuning's batch without ground truth would look like one with it."""
+
+    class Sample(SimpleNamespace):
+        def __contains__(self, key: str) -> bool:
+            return hasattr(self, key)
+
+    labels = torch.full((4, 4), 255)
+    labels[0, :3] = 1
+    objects = [Sample(gt_instances=[1, 2]), Sample(gt_instances=[3])]
+    assert ground_truth({"data_samples": objects}) == "3 ground-truth objects; "
+    pixels = [Sample(gt_sem_seg=SimpleNamespace(data=labels))]
+    assert ground_truth({"data_samples": pixels}) == "3 labelled pixels; "
+    assert ground_truth({"data_samples": [Sample()]}) == ""

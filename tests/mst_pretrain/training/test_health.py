@@ -18,7 +18,8 @@ import mst_pretrain
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
-from mst_pretrain.training.health import WATCHED, HealthHook
+from mst_pretrain.training import health
+from mst_pretrain.training.health import WATCHED, signs_of_collapse
 from mst_pretrain.training.optim import MSTOptimWrapper
 from mst_pretrain.training.runner import build_runner
 
@@ -174,10 +175,10 @@ FULL = math.log(1024)
 )
 def test_signs_of_collapse(values: tuple[float, ...], sign: str) -> None:
     """A healthy run would be stopped, or a collapsed one not noticed."""
-    signs = HealthHook().signs_of_collapse(dict(zip(WATCHED, values, strict=True)), 1024, 400)
+    signs = signs_of_collapse(dict(zip(WATCHED, values, strict=True)), 1024, 400)
     assert len(signs) == bool(sign) and sign in "".join(signs)
     weighted = dict(zip(WATCHED, values, strict=True)) | {"loss_ce": 0.1 * values[0]}
-    assert HealthHook().signs_of_collapse(weighted, 1024, 400, lambda_ce=0.1) == signs
+    assert signs_of_collapse(weighted, 1024, 400, lambda_ce=0.1) == signs
 
 
 class _ConstantHead(torch.nn.Module):
@@ -237,11 +238,11 @@ def test_the_kept_checkpoint_is_of_before_the_window(
     """A collapse is seen at a window's end: the checkpoint of that moment is already inside it."""
     judged: list[dict[str, float]] = []
 
-    def signs(self: HealthHook, mean: dict[str, float], *_: Any) -> list[str]:
+    def signs(mean: dict[str, float], *_: Any) -> list[str]:
         judged.append(mean)
         return ["a sign"] if len(judged) > 2 else []
 
-    monkeypatch.setattr(HealthHook, "signs_of_collapse", signs)
+    monkeypatch.setattr(health, "signs_of_collapse", signs)
     cfg = toy_config(
         train_cfg__max_iters=20,
         default_hooks__schedule__warmup_epochs=0,
@@ -268,13 +269,13 @@ def test_averages_are_over_the_steps_that_were_made(
 ) -> None:
     """A skipped step would count as a loss of zero, or two windows be judged as one of twice the loss."""
     judged: list[float] = []
-    original = HealthHook.signs_of_collapse
+    original = signs_of_collapse
 
-    def spy(self: HealthHook, mean: dict[str, float], *args: Any) -> list[str]:
+    def spy(mean: dict[str, float], *args: Any) -> list[str]:
         judged.append(mean["loss_ce"])
-        return original(self, mean, *args)
+        return original(mean, *args)
 
-    monkeypatch.setattr(HealthHook, "signs_of_collapse", spy)
+    monkeypatch.setattr(health, "signs_of_collapse", spy)
     nan_at(4)  # the fourth step would end the first window
     cfg = toy_config(
         train_cfg__max_iters=10, default_hooks__health={"type": "HealthHook", "collapse_interval": 4}

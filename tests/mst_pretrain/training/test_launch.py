@@ -166,7 +166,7 @@ def test_synchronised_head_on_cpu_processes_is_refused(config: Path, monkeypatch
 
 def test_init_from(config: Path, tmp_path: Path) -> None:
     """--init-from would be ignored, name no missing file, or be read again at a resume."""
-    with pytest.raises(UserError, match=r"no pretraining config.*init_cfg\.checkpoint"):
+    with pytest.raises(UserError, match=r"not a pretraining config.*init_cfg\.checkpoint"):
         launch.prepare(load_config(config), arguments(config, init_from="a.pth"))
     options, file = {"+model.init_from": None}, tmp_path / "dino.pth"
     with pytest.raises(UserError, match=r"dino\.pth: there is no such file"):

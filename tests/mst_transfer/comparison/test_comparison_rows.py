@@ -80,7 +80,7 @@ def test_own_rows_are_what_pretraining_leaves() -> None:
         cfg = load_config(ROOT / f"configs/pretrain/{config[1]}.py")
         assert cfg.train_cfg.max_epochs == int(row.removeprefix("mst-"))
         assert {"deit-s": "vit_small", "swin-t": "swin_tiny"}[architecture] in cfg.model.backbone.name
-        assert init.prefix == "teacher.backbone."
+        assert init.init_cfg is not None and init.init_cfg["prefix"] == "teacher.backbone."
 
 
 @pytest.mark.parametrize("init", PUBLISHED, ids=lambda init: f"{init.row}_{init.architecture}")
@@ -90,7 +90,7 @@ def test_a_published_file_has_an_origin_and_a_conversion(init: Any) -> None:
     words = init.command.split()
     assert where is not None and words[:2] == ["python", "tools/convert_checkpoint.py"]
     assert words[2:4] == [where[2], init.checkpoint] and words[-2:] == ["--to", "timm"]
-    assert init.prefix == "" and str(init.checkpoint).endswith(".safetensors")
+    assert init.init_cfg["prefix"] == "" and str(init.checkpoint).endswith(".safetensors")
     assert len({other.checkpoint for other in PUBLISHED}) == len(PUBLISHED)
     assert len({other.origin.split("(save as ")[1] for other in PUBLISHED}) == len(PUBLISHED)
 
