@@ -93,10 +93,10 @@ class PretrainLoop(BaseLoop):
         crops, model = getattr(self.dataloader.dataset, "crops", None), unwrap(runner)
         if isinstance(crops, MultiCrop) and hasattr(model, "crop_units"):
             crops.check(*model.crop_units)
-        self.source: Any = getattr(self.dataloader.dataset, "source", None)
+        self.source = getattr(self.dataloader.dataset, "source", None)
         resumed = runner._resume and runner._load_from  # its images were looked at when the run began
         if getattr(self.dataloader.dataset, "check", False) and not resumed:
-            check_once(self.source)
+            check_once(self.dataloader.dataset.source)
 
     def image_names(self) -> list[str]:
         """The images of this process's last iteration, for a person to find them."""
