@@ -139,10 +139,9 @@ def test_files_are_written(tmp_path: Path) -> None:
     fabricate(tmp_path / "runs", "dino", 0, ap(0.40, 0.30))
     records, left_out = collect([tmp_path / "runs"])
     tables = build(records)
-    files = write(tables, left_out, tmp_path / "out")
-    assert [path.name for path in files] == ["comparison.md", "comparison.json"]
-    assert files[0].read_text() == markdown(tables, left_out) + "\n"
-    assert json.loads(files[1].read_text()) == as_json(tables, left_out)
+    write(tables, left_out, tmp_path)
+    assert (tmp_path / "comparison.md").read_text() == markdown(tables, left_out) + "\n"
+    assert json.loads((tmp_path / "comparison.json").read_text()) == as_json(tables, left_out)
 
 
 def test_unknown_runs_and_broken_records(tmp_path: Path) -> None:
