@@ -93,9 +93,9 @@ class PretrainLoop(BaseLoop):
         crops, model = getattr(self.dataloader.dataset, "crops", None), unwrap(runner)
         if isinstance(crops, MultiCrop) and hasattr(model, "crop_units"):
             crops.check(*model.crop_units)
-        self.source: Any = getattr(self.dataloader.dataset, "source", None)
+        self.source = getattr(self.dataloader.dataset, "source", None)
         resumed = runner._resume and runner._load_from  # its images were looked at when the run began
-        if getattr(self.dataloader.dataset, "check", False) and not resumed:
+        if self.source is not None and getattr(self.dataloader.dataset, "check", False) and not resumed:
             check_once(self.source.check)
 
     def image_names(self) -> list[str]:
