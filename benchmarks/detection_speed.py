@@ -31,7 +31,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
 import mst_transfer  # noqa: F401  registers the backbones
-from mst_pretrain.checkpoints.dialects import MM_SWIN
+from mst_pretrain.checkpoints.timm_keys import MM_SWIN
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli

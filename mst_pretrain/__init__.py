@@ -2,14 +2,14 @@
 
 from .data import datasets, photometric, sampler
 from .method import mst
-from .training import averages, first_steps, health, hooks, loop, optim, runner, watch
+from .training import first_steps, health, hooks, log_averages, loop, optim, runner, watch
 
 __all__ = [
-    "averages",
     "datasets",
     "first_steps",
     "health",
     "hooks",
+    "log_averages",
     "loop",
     "mst",
     "optim",

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..runtime.errors import UserError
 from .architecture import Architecture, Shapes, architecture_of
-from .dialects import TIMM_SWIN, TIMM_VIT, VIT, Tensors
 from .formats import NORM_EPS, Reading, below, recognise
 from .reading import CheckpointFile, read_file
+from .timm_keys import TIMM_SWIN, TIMM_VIT, VIT, Tensors
 
 # What may stand beside a backbone's weights without entering its features.
 BESIDE = re.compile(

@@ -15,13 +15,13 @@ from torch import Tensor
 from ..runtime.atomic import file_sha256
 from ..runtime.environment import environment_info
 from ..runtime.errors import UserError
-from . import huggingface
+from . import huggingface_folder
 from .architecture import window_side
 from .backbone import Backbone, read_backbone
-from .dialects import ORIGINAL_SWIN, TIMM_SWIN, TIMM_VIT, Tensors
 from .formats import TARGETS, Target
 from .reading import epoch_of, iteration_of
 from .storage import owned, save_atomic, save_safetensors
+from .timm_keys import ORIGINAL_SWIN, TIMM_SWIN, TIMM_VIT, Tensors
 
 # Arguments of a timm model that every format can express.
 EXPRESSIBLE = {
@@ -56,7 +56,7 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     metadata = describe(backbone)
     if target.name == "huggingface":
         eps = expressible_eps(backbone)
-        return huggingface.write_folder(state, backbone.architecture, eps, metadata, destination)
+        return huggingface_folder.write_folder(state, backbone.architecture, eps, metadata, destination)
     if target.name == "detectron2" and dialect is ORIGINAL_SWIN:
         state |= position_indices(state)  # detectron2 keeps them and warns where they are missing
     named = {f"{prefix}{key}": value for key, value in owned(state).items()}
@@ -104,7 +104,7 @@ def find_target(to: str) -> Target:
 def check_destination(destination: Path, target: Target) -> None:
     """Refuse a name that the library does not read."""
     if target.name == "huggingface":
-        huggingface.check_folder(destination)
+        huggingface_folder.check_folder(destination)
     elif destination.suffix not in target.suffixes or destination.is_dir():
         raise UserError(
             f"{destination}: a file for {target.name} ends in {' or '.join(target.suffixes)}. Give such a name."

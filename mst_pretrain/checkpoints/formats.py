@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..runtime.errors import UserError
-from .dialects import (
+from .reading import CheckpointFile
+from .timm_keys import (
     HF_SWIN,
     HF_VIT,
     MM_SWIN,
@@ -25,7 +26,6 @@ from .dialects import (
     Dialect,
     anchors,
 )
-from .reading import CheckpointFile
 
 TEACHER, STUDENT = "teacher", "student"
 ROLES = {

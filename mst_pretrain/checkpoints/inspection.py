@@ -15,9 +15,9 @@ from torch import Tensor
 from ..runtime.atomic import file_sha256
 from ..runtime.errors import UserError
 from .backbone import PROBLEMS, backbone_at
-from .dialects import Dialect, anchors
 from .formats import Reading, below, readings
 from .reading import CheckpointFile, epoch_of, iteration_of, read_file
+from .timm_keys import Dialect, anchors
 
 SHOWN = 200  # characters of a metadata entry
 PLAIN = (str, int, float, bool, argparse.Namespace)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ..runtime.errors import UnusableImage
 from .decode import decode_rgb
 from .multicrop import MultiCrop
-from .replacement import candidates, encode, first_usable, read_again
+from .broken_images import candidates, encode, first_usable, read_again
 from .sources import open_again, open_source
 
 

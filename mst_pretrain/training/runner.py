@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import load_model
 from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
-from ..data.replacement import Fault
+from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
 from .hooks import unwrap

@@ -12,8 +12,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..checkpoints.storage import LATEST
+from ..data.broken_images import Fault, decode
 from ..data.files import first_of
-from ..data.replacement import Fault, decode
 from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement

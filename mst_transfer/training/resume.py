@@ -17,9 +17,9 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, Sampler
 
+from mst_pretrain.data.broken_images import candidates, encode, first_usable, read_again
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.files import find_fault
-from mst_pretrain.data.replacement import candidates, encode, first_usable, read_again
 from mst_pretrain.runtime.errors import UnusableImage, UserError
 from mst_pretrain.training.randomness import seed_all
 

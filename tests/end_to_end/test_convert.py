@@ -12,10 +12,10 @@ import foreign
 import pytest
 import torch
 
-from mst_pretrain.checkpoints.dialects import anchors
 from mst_pretrain.checkpoints.inspection import backbone
 from mst_pretrain.checkpoints.reading import CheckpointFile
 from mst_pretrain.checkpoints.storage import flat_tensors
+from mst_pretrain.checkpoints.timm_keys import anchors
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
 
@@ -55,7 +55,7 @@ def test_conversion_is_verified(
 
 def test_a_wrong_file_is_not_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong conversion would be called verified."""
-    from mst_pretrain.checkpoints.dialects import HF_VIT
+    from mst_pretrain.checkpoints.timm_keys import HF_VIT
 
     torch.save(foreign.checkpoint("dino", "vit-tiny-test", 0), tmp_path / "a.pth")
     module = tool("convert_checkpoint")

@@ -14,8 +14,8 @@ import pytest
 from safetensors.torch import save
 from torch import Tensor
 
-from mst_pretrain.checkpoints import dialects
 from mst_pretrain.checkpoints import storage as checkpoint_io
+from mst_pretrain.checkpoints import timm_keys
 from tests.qa import conversion_matrix, hostile_files, kill_while_writing
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,8 +47,8 @@ def test_a_wrong_conversion_fails_the_matrix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Merged channels in the wrong order would be called a good conversion."""
-    monkeypatch.setattr(dialects, "from_channels_first", lambda value: value)
-    monkeypatch.setattr(dialects, "to_channels_first", lambda value: value)
+    monkeypatch.setattr(timm_keys, "from_channels_first", lambda value: value)
+    monkeypatch.setattr(timm_keys, "to_channels_first", lambda value: value)
     code, found = matrix(tmp_path, "--formats", "mmdet")
     assert code == 1
     assert found["mmdet", "in"] > 0.1 and found["mmdet", "out"] > 0.1
@@ -59,7 +59,7 @@ def test_a_failed_conversion_fails_the_matrix(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A cell that could not be measured would leave the exit code at 0."""
-    monkeypatch.setattr(dialects.Dialect, "to_timm", lambda self, state: ({}, list(state)))
+    monkeypatch.setattr(timm_keys.Dialect, "to_timm", lambda self, state: ({}, list(state)))
     assert conversion_matrix.main(["--architectures", "vit-tiny-test", "--formats", "mae"]) == 1
     assert "**FAILED**, own reference" in capsys.readouterr().out
 

@@ -605,7 +605,7 @@ def test_an_interrupted_export_leaves_no_folder(tmp_path: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mst_pretrain.checkpoints.huggingface.save_safetensors", stop)
+        patch.setattr("mst_pretrain.checkpoints.huggingface_folder.save_safetensors", stop)
         with pytest.raises(KeyboardInterrupt):
             convert_checkpoint(path, tmp_path / "hf", "huggingface", **VIT)
     assert not (tmp_path / "hf").exists()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mst_pretrain.checkpoints import convert_checkpoint, read_backbone
 from mst_pretrain.checkpoints.architecture import Architecture
-from mst_pretrain.checkpoints.dialects import DIALECTS, VIT, Dialect
+from mst_pretrain.checkpoints.timm_keys import DIALECTS, VIT, Dialect
 from mst_pretrain.checkpoints.verify import deviation, trunk_of
 from mst_pretrain.runtime.errors import UserError
 from tests.mst_pretrain.checkpoints.conftest import SMALL

@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.datasets import UnlabelledImages
-from mst_pretrain.data.replacement import Fault, candidates, decode, first_usable, read_again
+from mst_pretrain.data.broken_images import Fault, candidates, decode, first_usable, read_again
 from mst_pretrain.training.runner import MSTRunner, build_runner
 from mst_pretrain.runtime.errors import UnusableImage, UserError
 
@@ -184,7 +184,7 @@ def test_a_disk_that_goes_away_ends_the_run_with_a_checkpoint(
     toy_config: MakeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All steps since the last checkpoint would be lost."""
-    monkeypatch.setattr("mst_pretrain.data.replacement.PAUSES", (0, 0))
+    monkeypatch.setattr("mst_pretrain.data.broken_images.PAUSES", (0, 0))
 
     class Gone(Hook):
         def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
@@ -237,6 +237,6 @@ def test_an_impossible_share_is_refused(toy_config: MakeConfig) -> None:
 def test_faults_travel_as_text() -> None:
     """A name in another encoding would be lost between a worker and the list."""
     faults = [Fault(3, "a\udce4.jpg", "says 'no'\n"), Fault(0, "b", "")]
-    from mst_pretrain.data.replacement import encode
+    from mst_pretrain.data.broken_images import encode
 
     assert decode([encode(faults), "", encode([])]) == faults
