@@ -2,13 +2,12 @@
 
 from .data import datasets, photometric, sampler
 from .method import mst
-from .training import first_steps, health, hooks, log_averages, loop, optim, runner, watch
+from .training import first_steps, health, log_averages, loop, optim, runner, schedule_and_teacher, watch
 
 __all__ = [
     "datasets",
     "first_steps",
     "health",
-    "hooks",
     "log_averages",
     "loop",
     "mst",
@@ -16,5 +15,6 @@ __all__ = [
     "photometric",
     "runner",
     "sampler",
+    "schedule_and_teacher",
     "watch",
 ]

@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..runtime.errors import UnusableImage
+from .broken_images import candidates, encode, first_usable, read_again
 from .decode import decode_rgb
 from .multicrop import MultiCrop
-from .broken_images import candidates, encode, first_usable, read_again
 from .sources import open_again, open_source
 
 

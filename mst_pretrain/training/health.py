@@ -18,7 +18,7 @@ from ..checkpoints.storage import INITIAL, LATEST
 from ..data.files import first_of
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
-from .hooks import broken_weight, unwrap
+from .schedule_and_teacher import broken_weight, unwrap
 
 SKIPPED = "skipped_steps.jsonl"
 BEFORE_COLLAPSE = "before_collapse_{}.pth"

@@ -18,9 +18,9 @@ from ..data.checking import check_once
 from ..data.multicrop import MultiCrop
 from ..data.sources import FileSource
 from ..runtime.errors import UserError
-from .hooks import unwrap
 from .randomness import seed_all
 from .runner import MSTRunner, point_latest
+from .schedule_and_teacher import unwrap
 from .watch import rescued
 
 IMAGES = "images.npz"  # the file in which a run keeps the list of its images

@@ -18,8 +18,8 @@ from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
-from .hooks import unwrap
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
+from .schedule_and_teacher import unwrap
 from .signals import PatientDataLoader, stop_signals
 
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads

@@ -17,7 +17,7 @@ from ..data.files import first_of
 from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
-from .hooks import broken_weight
+from .schedule_and_teacher import broken_weight
 from .signals import begin_steps, stop_requested
 
 BAD_IMAGES = "bad_images.txt"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mst_pretrain.method.masking import seeded_uniform
 from mst_pretrain.method.mst import MST
-from mst_pretrain.training.hooks import ScheduleHook, TeacherHook
 from mst_pretrain.training.optim import MSTOptimWrapperConstructor
+from mst_pretrain.training.schedule_and_teacher import ScheduleHook, TeacherHook
 
 Randomize = Callable[[nn.Module, int], nn.Module]
 Batch = dict[str, Tensor]

@@ -20,9 +20,9 @@ import mst_pretrain  # noqa: F401  registers the model, the data and the loop
 from mst_pretrain.checkpoints.backbone import find_backbone, read_backbone
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
-from mst_pretrain.training.hooks import ScheduleHook
 from mst_pretrain.training.optim import MSTOptimWrapper
 from mst_pretrain.training.runner import MSTRunner, build_runner
+from mst_pretrain.training.schedule_and_teacher import ScheduleHook
 
 MakeConfig = Callable[..., Config]
 SGD = {"optim_wrapper__optimizer": {"type": "SGD", "lr": 1.0, "momentum": 0.9}}

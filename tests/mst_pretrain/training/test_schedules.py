@@ -15,8 +15,8 @@ from torch import nn
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
-from mst_pretrain.training.hooks import ScheduleHook, TeacherHook
 from mst_pretrain.training.optim import MSTOptimWrapperConstructor
+from mst_pretrain.training.schedule_and_teacher import ScheduleHook, TeacherHook
 from mst_pretrain.training.schedules import CosineSchedule, WarmupThenConstant
 
 CONFIGS = Path(__file__).parents[3] / "configs/pretrain"

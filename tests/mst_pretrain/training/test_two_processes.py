@@ -19,8 +19,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
 from mst_pretrain.method.mst import MST
-from mst_pretrain.training.hooks import ScheduleHook, TeacherHook
 from mst_pretrain.training.optim import MSTOptimWrapperConstructor
+from mst_pretrain.training.schedule_and_teacher import ScheduleHook, TeacherHook
 
 STEPS, MICRO_BATCHES, IMAGES = 3, 2, 4  # images of a micro-batch over all processes
 SCHEDULE: dict[str, Any] = dict(base_lr=1.0, warmup_epochs=0, momentum=(0.8, 1.0), freeze_last_layer_epochs=0)
