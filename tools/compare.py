@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mst_pretrain.runtime.config import ConfigOptions, load_config
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.options import ConfigOptions
 
 WORK_DIRS = "work_dirs"
 
@@ -50,13 +51,14 @@ def run_missing(args: argparse.Namespace) -> None:
         raise UserError("--run needs --configs and --rows: what it starts may take days. Name them.")
     parsed = argparse.ArgumentParser()
     parsed.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={})
-    options = parsed.parse_args(["--cfg-options", *args.cfg_options] if args.cfg_options else []).cfg_options
+    texts = parsed.parse_args(["--cfg-options", *args.cfg_options] if args.cfg_options else []).cfg_options
+    options = {config: read_options(config, texts) for config in args.configs}
     switches = [name for name in ("--amp", "--auto-scale-lr") if getattr(args, name[2:].replace("-", "_"))]
     for config in args.configs:
         for row in args.rows:
-            find(row, load_config(config, options))
+            find(row, load_config(config, options[config]))
     jobs = [
-        Job(config, row, seed, tuple(args.cfg_options), options, tuple(switches), args.gpus)
+        Job(config, row, seed, tuple(args.cfg_options), options[config], tuple(switches), args.gpus)
         for config in args.configs
         for seed in args.seeds
         for row in args.rows

@@ -19,7 +19,7 @@ from mst_pretrain.evaluation.features import block_widths
 from mst_pretrain.evaluation.ranks import publish, world_size
 from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
 from mst_pretrain.method.backbones import Trunk
-from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
     kind = "swin" if isinstance(trunk, SwinTransformer) else "vit"
     args.config = args.config or str(PROBES / f"dense_probe_{kind}.py")
+    args.cfg_options = read_options(args.config, args.cfg_options)
     cfg = load_config(args.config, {"data_root": args.root, **args.cfg_options})
     put_backbone(cfg, trunk, origin)
     cfg.randomness = dict(seed=args.seed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mst_pretrain.runtime.config import ConfigOptions, load_config
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import run_cli
+from mst_pretrain.runtime.options import ConfigOptions
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, read_options(args.config, args.cfg_options))
     from mst_transfer.evaluation.output import fresh_folder
     from mst_transfer.prediction.files import INDEX, PredictionFiles, find_images
     from mst_transfer.prediction.predictor import Predictor

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import LoggerHook
 
-from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
 
@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
 
+    args.cfg_options = read_options(args.config, args.cfg_options)
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args)
     if cfg.get("test_dataloader") is None:

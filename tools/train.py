@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.training.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
 from mst_pretrain.training.signals import handle_signals
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
 
+    args.cfg_options = read_options(args.config, args.cfg_options)
     cfg = load_config(args.config, args.cfg_options)
     if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
         train = fine_tuning(cfg, args)

@@ -77,12 +77,12 @@ default_hooks = dict(
         base_lr=5e-4,  # [code: DINO]
         base_batch=256,  # [code: DINO]
         final_lr=1e-6,  # [code: DINO]
-        warmup_epochs=10,  # [code: DINO]
+        warmup_epochs=10.0,  # [code: DINO]
         weight_decay=(0.04, 0.4),  # [code: DINO]
         momentum=(0.996, 1.0),  # [code: DINO]
         teacher_temperature=(0.04, 0.04),  # [code: DINO], 100 epochs
-        teacher_temperature_epochs=0,  # [code: DINO], 100 epochs
-        freeze_last_layer_epochs=1,  # [code: DINO]
+        teacher_temperature_epochs=0.0,  # [code: DINO], 100 epochs
+        freeze_last_layer_epochs=1.0,  # [code: DINO]
     ),
     teacher=dict(type="TeacherHook"),
     health=dict(type="HealthHook", max_skipped=20, collapse_patience=5000),  # [ours]

@@ -16,7 +16,7 @@ def auxiliary(level):
         num_convs=0,
         kernel_size=1,
         concat_input=False,
-        dropout_ratio=0,
+        dropout_ratio=0.0,
         num_classes=19,
         align_corners=False,
         loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=0.4),  # [code: SETR]
@@ -39,7 +39,7 @@ model = dict(
         in_index=(0, 1, 2, 3),
         channels=512,
         mla_channels=128,
-        dropout_ratio=0,
+        dropout_ratio=0.0,
         num_classes=19,
         norm_cfg=norm_cfg,
         align_corners=False,

@@ -7,6 +7,6 @@ train_cfg = dict(max_epochs=300)  # [code: DINO]
 default_hooks = dict(
     schedule=dict(
         teacher_temperature=(0.04, 0.07),  # [code: DINO], 300 epochs
-        teacher_temperature_epochs=30,  # [code: DINO]
+        teacher_temperature_epochs=30.0,  # [code: DINO]
     )
 )

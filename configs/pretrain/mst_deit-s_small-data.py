@@ -19,6 +19,6 @@ default_hooks = dict(
         warmup_epochs=0.5,
         weight_decay=(0.04, 0.04),
         momentum=(0.98, 1.0),  # 0.95 collapses
-        freeze_last_layer_epochs=0,
+        freeze_last_layer_epochs=0.0,
     ),
 )

@@ -9,12 +9,12 @@ model = dict(
         model="vit_tiny_patch16_224",
         model_args=dict(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=4),
         pyramid=True,
-        out_indices=(0, 1, 2, 3),
+        out_indices=(1, 2, 3),  # strides 4, 8, 16
         init_cfg=dict(
             type="Pretrained", checkpoint="quickstart_out/pretrain/latest.pth", prefix="teacher.backbone."
         ),
     ),
-    neck=dict(in_channels=[128] * 4, out_channels=64, start_level=1, num_outs=4),
+    neck=dict(in_channels=[128] * 3, out_channels=64, num_outs=4),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,

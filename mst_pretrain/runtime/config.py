@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from traceback import StackSummary, extract_tb
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
 from mst_toolkit.resources import find_config
 
 from .errors import DEBUG, InvalidValue, UserError
+from .options import ADD, ROOT, check_option_keys, is_below, parse_options, walk
 
-ADD = "+"
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
 # MMEngine's functions that call a class with a config's values
 BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader"}
@@ -26,35 +24,7 @@ SEEDS = 2**32  # numpy's
 NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
 
 
-class ConfigOptions(DictAction):
-    """MMEngine's ``--cfg-options KEY=VALUE ...``, with a message where ``=`` is missing or a key is given twice."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option: str | None = None,
-    ) -> None:
-        """Parse the pairs."""
-        bare = [value for value in values if "=" not in value]
-        if bare:
-            parser.error(f"--cfg-options takes KEY=VALUE pairs, got '{bare[0]}'")
-        keys = [value.partition("=")[0] for value in values]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:  # also what a shell makes of data_root=train-{0..9}.tar without quotes
-            parser.error(
-                f"--cfg-options has {twice[0]} {len(twice)} times. Give it once; put quotes around braces"
-            )
-        super().__call__(parser, namespace, values, option)
-
-    @staticmethod
-    def _parse_iterable(val: str) -> Any:
-        """A pattern of shards such as ``{a,b}.tar`` stays text; MMEngine takes its comma for a list's."""
-        return val if "{" in val else DictAction._parse_iterable(val)
-
-
-def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config and override keys of it; nothing it names is imported yet.
 
     Args:
@@ -62,43 +32,42 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         options: Dotted key to value. ``data_root`` moves every path; a leading ``+`` adds a key.
 
     Raises:
-        UserError: The file is missing or not Python, or a key is not in it.
+        UserError: The file is missing or cannot be executed, a key is not in it, or nothing reads it.
     """
+    cfg = _read(path)
+    options = dict(options or {})
+    check_option_keys(cfg, options, cfg.filename)
+    if ROOT in options:
+        rebase_data_root(cfg, str(options.pop(ROOT)))
+    cfg.merge_from_dict({key.removeprefix(ADD): value for key, value in options.items()})
+    return cfg
+
+
+def read_options(path: str | Path, texts: Mapping[str, str]) -> dict[str, Any]:
+    """What the texts of ``--cfg-options`` mean for a config; see :func:`parse_options`."""
+    return parse_options(_read(path), texts)
+
+
+def _read(path: str | Path) -> Config:
     path = find_config(path)
     try:
-        cfg = Config.fromfile(str(path), import_custom_modules=False)
+        return Config.fromfile(str(path), import_custom_modules=False)
     except FileNotFoundError as error:
         raise UserError(
             f"config {path} cannot be read: {error}. mst configs lists those that are installed."
         ) from error
     except SyntaxError as error:
         raise UserError(f"config {path} is not valid Python: {error}. Correct that line.") from error
-    options = dict(options or {})
-    check_option_keys(cfg, options, path)
-    if "data_root" in options:
-        rebase_data_root(cfg, str(options.pop("data_root")))
-    cfg.merge_from_dict({key.removeprefix(ADD): value for key, value in options.items()})
-    return cfg
-
-
-def check_option_keys(cfg: Config, options: dict[str, Any], path: str | Path) -> None:
-    """Raise a UserError with the nearest known key for one that is not in the config, unless ``+`` adds it."""
-    known = [known for known, _ in _walk(cfg._cfg_dict)]
-    for key in options:
-        if key.startswith(ADD) or key in known:
-            continue
-        parent = key.rpartition(".")[0]
-        siblings = [name for name in known if parent and name.startswith(f"{parent}.")]
-        close = difflib.get_close_matches(key, siblings, 1) or difflib.get_close_matches(key, known, 1)
-        nearest = f" Did you mean '{close[0]}'?" if close else ""
+    except Exception as error:  # whatever the statements of a config, or of one that it inherits, raise
         raise UserError(
-            f"{path} has no key '{key}' (--cfg-options).{nearest} To add a new key write {ADD}{key}=..."
-        )
+            f"config {path} cannot be read: {type(error).__name__}: {error}. Correct it, or what it inherits. "
+            f"{DEBUG}=1 shows the line."
+        ) from error
 
 
 def rebase_data_root(cfg: Config, new: str) -> None:
     """Replace the config's data root by ``new`` in every string that is it or starts below it, in place."""
-    old = str(cfg.data_root).rstrip("/")
+    old = cfg.data_root
     new = new.rstrip("/") or "/"
 
     def moved(value: Any) -> Any:
@@ -107,8 +76,8 @@ def rebase_data_root(cfg: Config, new: str) -> None:
                 value[key] = moved(value[key])
         elif isinstance(value, (list, tuple)):
             return type(value)(moved(item) for item in value)
-        elif isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
-            return new + value[len(old) :]
+        elif is_below(value, old):
+            return new + value[len(old.rstrip("/")) :]
         return value
 
     moved(cfg._cfg_dict)
@@ -175,7 +144,7 @@ def _refused_by_constructor(error: Exception, calls: StackSummary) -> bool:
 
 def _unregistered(cfg: Config, message: str) -> UserError | None:
     unknown = NOT_REGISTERED.match(message)
-    for key, value in _walk(cfg._cfg_dict):
+    for key, value in walk(cfg._cfg_dict):
         if unknown and key.endswith("type") and value == unknown[1]:
             return UserError(
                 f"{cfg.filename}: {key}='{value}' is not a registered type. Correct its spelling, "
@@ -189,7 +158,7 @@ def _unknown_argument(cfg: Config, message: str) -> UserError | None:
     if bad is None:
         return None
     owner, argument = bad[1] or bad[2], bad[3]
-    types = dict(_walk(cfg._cfg_dict))
+    types = dict(walk(cfg._cfg_dict))
     places = [key for key in types if key.rpartition(".")[2] == argument]
     exact = [key for key in places if types.get(f"{key.rpartition('.')[0]}.type") == owner]
     untyped = [key for key in places if f"{key.rpartition('.')[0]}.type" not in types]
@@ -199,13 +168,3 @@ def _unknown_argument(cfg: Config, message: str) -> UserError | None:
         f"{cfg.filename}: {owner} does not take '{argument}', which the config sets at "
         f"{(exact or untyped)[0]}. Remove the key or correct its spelling. {DEBUG}=1 shows who called it."
     )
-
-
-def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a config and its value."""
-    items = (
-        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-    )
-    for key, value in items:
-        yield f"{prefix}{key}", value
-        yield from _walk(value, f"{prefix}{key}.")

@@ -15,8 +15,9 @@ import torch
 from mmengine.config import Config
 
 from ..checkpoints.storage import LATEST, use_safe_loading
-from ..runtime.config import ConfigOptions, check_seed, explain, import_custom_modules
+from ..runtime.config import check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
+from ..runtime.options import ConfigOptions
 from .signals import STOP_SIGNALS, ignore_signals
 
 AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}

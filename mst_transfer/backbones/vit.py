@@ -1,4 +1,4 @@
-"""A plain ViT as a backbone of four scales (or one), any image size."""
+"""A plain ViT as a backbone of up to four scales, any image size."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _SCALES = (4.0, 2.0, 1.0, 0.5)  # of the pyramid, cells per patch
 class MSTVisionTransformer(TrunkBackbone):
     """timm's ViT with the values of mmseg's VisionTransformer at every image size; tokens of blocks as feature maps.
 
-    With ``pyramid`` the four taps become strides p/4, p/2, p and 2p by two deconvolutions, one, none and a max-pool
-    [code: iBOT]; without it every tap keeps stride p. Images are padded to the right and below to whole patches and
+    With ``pyramid`` four taps become strides p/4, p/2, p and 2p by two deconvolutions, one, none and a max-pool
+    [code: iBOT], and fewer taps become the last of these; without it every tap keeps stride p. Images are padded to the right and below to whole patches and
     cells that see only padding are cut off. Position embeddings are resized in float32 to the image's own grid,
     bicubic without antialiasing [code: DINO, iBOT, mmseg]; the pretraining trunk follows timm, which antialiases,
     so away from the native size the two differ a little.
@@ -41,7 +41,8 @@ class MSTVisionTransformer(TrunkBackbone):
         frozen_stages: -1 trains all; 0 freezes the embeddings, i > 0 also the first i blocks.
         drop_path_rate: Stochastic depth.
         with_cp: Gradient checkpointing, block by block.
-        pyramid: Four scales; needs four taps.
+        pyramid: A scale for each tap. A scale that no head reads is left out of ``out_indices`` from the front: its
+            parameters would get no gradient, which stops a training in several processes.
         normed_taps: Which taps pass the trunk's last norm: ``none`` (as iBOT's detection), ``last`` (as mmseg) or
             ``all`` (as DINO's features of several blocks). Default: ``none`` with ``pyramid``, else ``last``.
         window_size: Attention inside windows of so many patches per side [code: ViTDet, 14], for large images; see
@@ -55,8 +56,8 @@ class MSTVisionTransformer(TrunkBackbone):
 
     Raises:
         UserError: timm has no such ViT; see :func:`mst_pretrain.method.proven.refuse_unproven`.
-        InvalidValue: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are not four with
-            ``pyramid``, or ``window_size`` is not positive.
+        InvalidValue: ``out_indices`` or ``global_blocks`` are out of range, ``out_indices`` are more than four
+            with ``pyramid``, or ``window_size`` is not positive.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class MSTVisionTransformer(TrunkBackbone):
             raise InvalidValue(f"out_indices must rise, got {self.out_indices}")
         if self.out_indices[-1] >= len(trunk.blocks) or self.out_indices[0] < 0:
             raise InvalidValue(f"out_indices {self.out_indices} do not fit {len(trunk.blocks)} blocks")
-        if pyramid and len(self.out_indices) != 4:
-            raise InvalidValue(f"the pyramid needs four out_indices, got {self.out_indices}")
+        if pyramid and len(self.out_indices) > len(_SCALES):
+            raise InvalidValue(f"the pyramid has at most four scales, got out_indices {self.out_indices}")
         self.normed_taps = normed_taps or ("none" if pyramid else "last")
         if self.normed_taps not in ("none", "last", "all"):
             raise InvalidValue(f"normed_taps must be none, last or all, got '{normed_taps}'")
@@ -97,7 +98,7 @@ class MSTVisionTransformer(TrunkBackbone):
         self.trunk = trunk
         self.patch_size = trunk.patch_embed.patch_size[0]
         self.with_cp, self.frozen_stages = with_cp, frozen_stages
-        self.pyramid = _pyramid(trunk.embed_dim) if pyramid else None
+        self.pyramid = _pyramid(trunk.embed_dim)[-len(self.out_indices) :] if pyramid else None
         self._freeze()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -120,7 +121,7 @@ class MSTVisionTransformer(TrunkBackbone):
         if self.pyramid is None:
             return tuple(taps)
         outputs = []
-        for step, tap, scale in zip(self.pyramid, taps, _SCALES, strict=True):
+        for step, tap, scale in zip(self.pyramid, taps, _SCALES[-len(taps) :], strict=True):
             rows, columns = (math.ceil(side * scale / self.patch_size) for side in images.shape[-2:])
             outputs.append(step(tap)[:, :, :rows, :columns].contiguous())
         return tuple(outputs)

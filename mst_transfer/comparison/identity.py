@@ -14,8 +14,9 @@ from mmengine.registry import DATASETS
 
 from mst_pretrain.checkpoints.reading import weight_file
 from mst_pretrain.runtime.atomic import file_sha256
-from mst_pretrain.runtime.config import ADD, load_config
+from mst_pretrain.runtime.config import load_config, rebase_data_root
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.options import ADD
 from mst_pretrain.training.resume import SHOWN, UNSEEN, changes, stops_early
 
 from .rows import INIT_CFG, checkpoint_of, row_of
@@ -45,7 +46,9 @@ def telling_options(options: dict[str, Any], cfg: Config) -> dict[str, Any]:
 def config_sha256(path: str | Path) -> str:
     """Of a config with everything it inherits, wherever the data lies and whatever weights it starts from."""
     cfg = load_config(path)
-    content = load_config(path, {"data_root": "data"} if "data_root" in cfg else {})._cfg_dict.to_dict()
+    if "data_root" in cfg:
+        rebase_data_root(cfg, "data")
+    content = cfg._cfg_dict.to_dict()
     content.get("model", {}).get("backbone", {}).pop("init_cfg", None)
     content.get("randomness", {}).pop("seed", None)
     text = json.dumps(content, sort_keys=True, default=str).replace(*MOVED)

@@ -50,7 +50,7 @@ default_hooks = dict(
         warmup_epochs=0.5,
         weight_decay=(0.04, 0.04),
         momentum=(0.98, 1.0),
-        freeze_last_layer_epochs=0,
+        freeze_last_layer_epochs=0.0,
     ),
     logger=dict(interval=50),
     checkpoint=dict(interval=400, max_keep_ckpts=1),

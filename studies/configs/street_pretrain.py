@@ -24,4 +24,4 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_epochs=None, max_iters=2000)  # 32,000 frames seen, each 87 times
-default_hooks = dict(schedule=dict(warmup_epochs=5))  # 110 to 115 steps
+default_hooks = dict(schedule=dict(warmup_epochs=5.0))  # 110 to 115 steps

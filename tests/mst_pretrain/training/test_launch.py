@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from mst_pretrain.runtime.config import check_option_keys, explain, load_config
+from mst_pretrain.runtime.config import explain, load_config
+from mst_pretrain.runtime.options import check_option_keys
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training import launch
 from mst_pretrain.training.resume import without_weights
@@ -20,7 +21,7 @@ CONFIG = """
 data_root = "data/coco/"
 model = dict(type="Net", backbone=dict(type="Trunk", depth=12, init_cfg=dict(checkpoint="a.pth")))
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4))
-loaders = [dict(root=data_root, files=("data/coco/a.json", "data/cocoa"))]
+custom_hooks = [dict(root=data_root, files=("data/coco/a.json", "data/cocoa"))]
 train_cfg = dict(max_epochs=12)
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 """
@@ -47,53 +48,31 @@ def test_unknown_key_names_the_nearest(config: Path) -> None:
     assert "'model.backbone.depth'" in message and "+model.backbone.dpth=" in message
 
 
-def test_key_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """A shell turns data_root=t-{0..1}.tar without quotes into two options: the run would see the last shard only."""
-    parser = argparse.ArgumentParser()
-    launch.add_arguments(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--cfg-options", "data_root=t-0.tar", "a.b=1", "data_root=t-1.tar"])
-    assert "data_root 2 times" in capsys.readouterr().err
-
-
-def test_patterns_of_shards_stay_text() -> None:
-    """A comma inside braces would make a list of two broken paths."""
-    parser = argparse.ArgumentParser()
-    launch.add_arguments(parser)
-    given = ["--cfg-options", "data_root=t-{0,01,2}.tar", "a.b=1", "c=[1,2]", "d=1,x"]
-    assert parser.parse_args(given).cfg_options == {
-        "data_root": "t-{0,01,2}.tar",
-        "a.b": 1,
-        "c": [1, 2],
-        "d": [1, "x"],
-    }
-
-
 def test_keys_are_overridden_and_added(config: Path) -> None:
     """--cfg-options would not reach nested keys, list entries, or keys added on purpose with a plus."""
     options = {
         "model.backbone.depth": 6,
-        "loaders.0.root": "x",
+        "custom_hooks.0.root": "x",
         "+model.backbone.width": 3,
         "train_cfg": {"max_epochs": 1},
     }
     cfg = load_config(config, options)
-    assert (cfg.model.backbone.depth, cfg.model.backbone.width, cfg.loaders[0].root) == (6, 3, "x")
+    assert (cfg.model.backbone.depth, cfg.model.backbone.width, cfg.custom_hooks[0].root) == (6, 3, "x")
     assert cfg.train_cfg.max_epochs == 1 and cfg.model.backbone.type == "Trunk"
 
 
 def test_list_index_beyond_the_end_is_unknown(config: Path) -> None:
     """An index that is not there would surface as a KeyError deep inside the merge."""
-    with pytest.raises(UserError, match=r"loaders\.1\.root"):
-        check_option_keys(Config.fromfile(config), {"loaders.1.root": "x"}, config)
+    with pytest.raises(UserError, match=r"custom_hooks\.1\.root"):
+        check_option_keys(Config.fromfile(config), {"custom_hooks.1.root": "x"}, config)
 
 
 @pytest.mark.parametrize("new", ["/elsewhere/mini", "/elsewhere/mini/"])
 def test_data_root_moves_every_path(config: Path, new: str) -> None:
     """Training and evaluation would read different data sets, or a folder of similar name would move too."""
     cfg = load_config(config, {"data_root": new})
-    assert cfg.data_root == "/elsewhere/mini/" and cfg.loaders[0].root == "/elsewhere/mini/"
-    assert cfg.loaders[0].files == ("/elsewhere/mini/a.json", "data/cocoa")
+    assert cfg.data_root == "/elsewhere/mini/" and cfg.custom_hooks[0].root == "/elsewhere/mini/"
+    assert cfg.custom_hooks[0].files == ("/elsewhere/mini/a.json", "data/cocoa")
 
 
 def test_missing_and_broken_configs_are_named(tmp_path: Path) -> None:
