@@ -112,6 +112,7 @@ def architecture_of(
     config: Mapping[str, Any] | None = None,
     model: str | None = None,
     model_args: Mapping[str, Any] | None = None,
+    heads: int | None = None,
 ) -> Architecture:
     """The model of a backbone: as given, as the file says, or a standard ViT or Swin by its shapes.
 
@@ -122,6 +123,7 @@ def architecture_of(
         config: Hugging Face's ``config.json``.
         model: timm name; None takes the file's.
         model_args: Arguments that differ from the file's (or from the named model's).
+        heads: Of a ViT's attention, where the file's format says.
 
     Raises:
         UserError: Shapes do not tell, e.g. the number of heads of a ViT of unusual width.
@@ -132,7 +134,7 @@ def architecture_of(
         if not timm.is_model(model):
             raise UserError(f"timm has no model '{model}'. See timm.list_models('*{model[:4]}*').")
         return Architecture(model, given)
-    found = told or _of_meta(meta) or _vit_by_shape(weights) or _swin_by_shape(weights)
+    found = told or _of_meta(meta) or _vit_by_shape(weights, heads) or _swin_by_shape(weights)
     if found is None:
         raise UserError(
             f"{path} does not say which model it is, and its shapes leave it open (a ViT's number of heads is in no "
@@ -221,16 +223,25 @@ def _of_huggingface(config: Mapping[str, Any], path: str | Path) -> Architecture
         ) from error
 
 
-def _vit_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
+def told_heads(meta: Mapping[str, Any], config: Mapping[str, Any] | None) -> int | None:
+    """Heads of a ViT as our own file or ``config.json`` says, or None."""
+    if config is not None:
+        said = config.get("num_attention_heads", 12)
+        return said if isinstance(said, int) else None
+    told = _of_meta(meta)
+    return None if told is None or told.is_swin else told.model.blocks[0].attn.num_heads
+
+
+def _vit_by_shape(weights: Mapping[str, Tensor], heads: int | None) -> Architecture | None:
     """A standard ViT of a square grid with a [CLS] position (ViTDet keeps the position alone)."""
     patch, positions = weights.get("patch_embed.proj.weight"), weights.get("pos_embed")
-    if patch is None or positions is None:
+    if patch is None or positions is None or patch.ndim != 4 or positions.ndim != 3:
         return None
     depth = 1 + max((int(key.split(".")[1]) for key in weights if key.startswith("blocks.")), default=-1)
     side = round((positions.shape[1] - 1) ** 0.5)
     if side * side != positions.shape[1] - 1:
         return None
-    return vit(patch.shape[0], depth, None, patch.shape[2], side * patch.shape[2])
+    return vit(patch.shape[0], depth, heads, patch.shape[2], side * patch.shape[2])
 
 
 def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
@@ -246,10 +257,10 @@ def _swin_by_shape(weights: Mapping[str, Tensor]) -> Architecture | None:
         if found := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", key):
             stage = int(found[1])
             blocks[stage] = max(blocks.get(stage, 0), int(found[2]) + 1)
-            if key.endswith("relative_position_bias_table"):
+            if key.endswith("relative_position_bias_table") and value.ndim == 2:
                 heads[stage] = value.shape[1]
                 windows[stage] = window_side(value)
-    if patch is None or not heads or set(heads) != set(range(len(blocks))):
+    if patch is None or patch.ndim != 4 or not heads or set(heads) != set(range(len(blocks))):
         return None
     depths, width = tuple(blocks[stage] for stage in sorted(blocks)), patch.shape[0]
     if any(depth % 2 for depth in depths) or (

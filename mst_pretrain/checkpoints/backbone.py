@@ -15,8 +15,9 @@ from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table_simple
 from torch import Tensor
 
 from ..runtime.errors import UserError
-from .architecture import Architecture, Shapes, architecture_of
-from .formats import NORM_EPS, Reading, below, recognise
+from .architecture import Architecture, Shapes, architecture_of, told_heads
+from .formats import HEADS, NORM_EPS, Reading, below, recognise
+from .kinds import other_network
 from .reading import CheckpointFile, read_file
 from .timm_keys import TIMM_SWIN, TIMM_VIT, VIT, Tensors
 
@@ -59,7 +60,26 @@ class Backbone:
     @cached_property
     def architecture(self) -> Architecture:
         """The model that the weights belong to; see :func:`architecture_of`."""
-        return architecture_of(self.file.meta, self.state, self.file.path, self.file.config)
+        return self.architecture_as()
+
+    def architecture_as(
+        self, model: str | None = None, model_args: Mapping[str, Any] | None = None
+    ) -> Architecture:
+        """The model that the weights belong to where a name or arguments are given; see :func:`architecture_of`."""
+        file, heads = self.file, self._heads_of_format
+        return architecture_of(file.meta, self.state, file.path, file.config, model, model_args, heads)
+
+    @property
+    def _heads_of_format(self) -> int | None:
+        cls_token = self.state.get("cls_token")
+        return None if cls_token is None else HEADS.get((self.reading.format, cls_token.shape[-1]))
+
+    @property
+    def said_heads(self) -> int | None:
+        """Heads of a ViT's attention, which are in no weight; None where neither file nor format says."""
+        if self.reading.dialect.family != VIT:
+            return None
+        return told_heads(self.file.meta, self.file.config) or self._heads_of_format
 
     @property
     def said_norm_eps(self) -> float | None:
@@ -105,8 +125,8 @@ class Backbone:
             allow_missing: Patterns (``re.match``) of names that may be missing.
 
         Raises:
-            UserError: A weight is missing, of another shape, without a place in the model, not of floating-point
-                numbers, or not finite.
+            UserError: A weight is missing, of another shape, without a place in the model, or not finite; see also
+                :func:`check_values`.
         """
         problems = self.differences(expected, spare)
         absent = problems["missing"]
@@ -118,7 +138,7 @@ class Backbone:
         ]
         if found:
             raise UserError(
-                f"{self.file.path} does not fit {what}: {'; '.join(found)}. Nothing was loaded: the file was cut, or "
+                f"{self.file.path} does not fit {what}: {'; '.join(found)}. Nothing was loaded: it lacks a part, or "
                 "is of another architecture. Give the model it was trained with (--model and --model-args; in a "
                 "config, the backbone's), or convert it with tools/convert_checkpoint.py, where --allow-missing "
                 "PATTERN and --ignore PATTERN name what may be missing or is not a part of the backbone."
@@ -126,13 +146,7 @@ class Backbone:
         self.missing = [f"{name} {expected[name]}" for name in absent]
         kept = {name: self.state.pop(name) for name in expected if name in self.state}
         self.left |= self.state
-        odd = [n for n, v in kept.items() if not v.is_floating_point() or v.layout != torch.strided]
-        if odd:
-            raise UserError(
-                f"{self.file.path} has {len(odd)} weights of type {kept[odd[0]].dtype}, {kept[odd[0]].layout} (first: "
-                f"{odd[0]}), so it was quantized or is not a checkpoint of a training. Nothing was loaded. Use the "
-                "file it was made from."
-            )
+        check_values(self.file, kept)
         self.state = {name: value.float() for name, value in kept.items()}
         broken = [name for name, value in self.state.items() if not bool(torch.isfinite(value).all())]
         if broken:
@@ -174,10 +188,26 @@ class Backbone:
 def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:
     """What stands at one place of a file, with timm's names; not yet compared with any model."""
     own, dialect = below(file, reading.prefix), reading.dialect
+    if other := other_network(own):
+        raise UserError(f"{file.path} holds {other}. Only plain ViTs and Swins are read. Nothing was loaded.")
+    wrong = [
+        f"{name} is a {kind}"
+        for name, kind in file.odd.items()
+        if name.startswith(reading.prefix) and dialect.knows(name[len(reading.prefix) :])
+    ]
+    if wrong:
+        raise UserError(
+            f"{file.path} has {len(wrong)} weights that are not tensors (first: {wrong[0]}). Nothing was loaded. Save "
+            "the model again: torch.save(model.state_dict(), FILE)."
+        )
+    check_values(file, {name: value for name, value in own.items() if dialect.knows(name)})
     try:
         state, unknown = dialect.to_timm(own)
-    except ValueError as error:
-        raise UserError(f"{file.path} is incomplete: {error}. Copy it again.") from error
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{file.path} is incomplete or of another shape: {error}. Take the weights again from the file that these "
+            "came from."
+        ) from error
     unknown = [key for key in unknown if not re.fullmatch(dialect.buffers, key)]
     left = [key for key in unknown if BESIDE.match(key) or _matches(key, ignore)]
     extra = [key for key in unknown if key not in left]
@@ -186,6 +216,24 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
     return Backbone(
         file, reading, state, {key: own[key] for key in left}, extra, len(file.tensors) - len(own)
     )
+
+
+def check_values(file: CheckpointFile, weights: Tensors) -> None:
+    """Refuse weights without values, as ZeRO-3 leaves them, and values that are no plain floating-point numbers."""
+    empty = [name for name, value in weights.items() if not value.numel() or value.is_meta]
+    if empty:
+        raise UserError(
+            f"{file.path} has {len(empty)} weights without any value (first: {empty[0]}), as DeepSpeed's ZeRO-3 leaves "
+            "them: the values are in the files of the single processes. Nothing was loaded. Join them with the "
+            "zero_to_fp32.py beside the checkpoint's folder (python zero_to_fp32.py . NEW), and give what it wrote."
+        )
+    odd = [n for n, v in weights.items() if not v.is_floating_point() or v.layout != torch.strided]
+    if odd:
+        raise UserError(
+            f"{file.path} has {len(odd)} weights of type {weights[odd[0]].dtype}, {weights[odd[0]].layout} (first: "
+            f"{odd[0]}), so it was quantized or is not a checkpoint of a training. Nothing was loaded. Use the "
+            "file it was made from."
+        )
 
 
 def find_backbone(
@@ -244,9 +292,7 @@ def read_backbone(
             shape, one the architecture has no place for, or one that is not finite.
     """
     backbone = find_backbone(source, source_format, which, prefix, ignore, trusted)
-    file = backbone.file
-    architecture = architecture_of(file.meta, backbone.state, file.path, file.config, model, model_args)
-    backbone.architecture = architecture
+    architecture = backbone.architecture = backbone.architecture_as(model, model_args)
     backbone.fit(architecture.shapes(), f"a whole {architecture}", allow_missing=allow_missing)
     if image_size is not None or window_size is not None:
         _resize(backbone, image_size, window_size)

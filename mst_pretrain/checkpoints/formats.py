@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..runtime.errors import UserError
+from .kinds import CONVERT, other_network
 from .reading import CheckpointFile
+from .storage import WRAPPED
 from .timm_keys import (
     HF_SWIN,
     HF_VIT,
@@ -29,10 +31,13 @@ from .timm_keys import (
 
 TEACHER, STUDENT = "teacher", "student"
 ROLES = {
-    **dict.fromkeys(("teacher", "encoder_k", "momentum_encoder", "state_dict_ema", "model_ema"), TEACHER),
+    # not MMEngine's ema_state_dict: beside it, state_dict is the averaged one [code: EMAHook]
+    **dict.fromkeys(
+        ("teacher", "encoder_k", "momentum_encoder", "state_dict_ema", "model_ema", "ema"), TEACHER
+    ),
     **dict.fromkeys(("student", "encoder", "encoder_q", "base_encoder"), STUDENT),
 }
-WRAPPERS = ("module", "_orig_mod")  # of DDP and of torch.compile
+WRAPPER = "module"  # of DDP
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,13 @@ FORMATS = (
         r"encoder_k\.|projector\.",
         published=STUDENT,
     ),
+    Format(
+        "mocov3",
+        "MoCo v3's checkpoint",
+        (TIMM_VIT,),
+        ("base_encoder.", "momentum_encoder."),
+        published=STUDENT,  # its linear evaluation reads base_encoder [code: MoCo v3]
+    ),
     Format("mae", "MAE's checkpoint", (TIMM_VIT,), marks=r"^(decoder_blocks|decoder_embed|mask_token)"),
     Format("mmdet", "mmdet's and mmseg's Swin", (MM_SWIN,), ("", "backbone.")),
     Format("mmseg", "mmseg's ViT or Swin", (MM_VIT, MM_SWIN), ("", "backbone.")),
@@ -125,6 +137,7 @@ FORMATS = (
 BY_NAME = {known.name: known for known in FORMATS}
 # Where a project's LayerNorms have another epsilon than timm's network of that family (1e-5 in its Swin).
 NORM_EPS = {("ibot", SWIN): 1e-6, ("esvit", SWIN): 1e-6}  # [code: iBOT, EsViT]
+HEADS = {("mocov3", 384): 12}  # of a ViT, where not one per 64 channels, by format and width [code: MoCo v3]
 # Released backbones without a mark of their project: files of timm's keys, or of the original Swin's.
 RELEASED = {TIMM_VIT: ("dino", "ibot", "mae"), ORIGINAL_SWIN: ("ibot",)}
 
@@ -149,20 +162,24 @@ class Reading:
 
 
 def below(file: CheckpointFile, prefix: str) -> dict[str, Tensor]:
-    """Tensors of a file that stand below a prefix, without it and without those of other backbones further below."""
+    """Tensors of a file that stand below a prefix, without it and without those of other backbones further below.
+
+    What stands beside the dictionary whose name is left out is below no prefix but its own.
+    """
     others = tuple(p for _, p in anchors(list(file.tensors)) if p != prefix and p.startswith(prefix))
+    others += tuple(f"{name}." for name in file.apart if not prefix.startswith(f"{name}."))
     return {
         key[len(prefix) :]: value
         for key, value in file.tensors.items()
-        if key.startswith(prefix) and not (others and key.startswith(others))
+        if key.startswith(prefix) and key not in file.apart and not key.startswith(others)
     }
 
 
 def plain(prefix: str) -> str:
-    """A prefix without DDP's and torch.compile's wrappers, and with a repeated part once."""
+    """A prefix without DDP's wrapper, and with a repeated part once."""
     parts: list[str] = []
     for part in prefix.rstrip(".").split("."):
-        if part and part not in WRAPPERS and (not parts or part != parts[-1]):
+        if part and part != WRAPPER and (not parts or part != parts[-1]):
             parts.append(part)
     return "".join(f"{part}." for part in parts)
 
@@ -180,7 +197,8 @@ def recognise(
     Args:
         file: As read.
         source: A format's name, or ``auto``.
-        which: ``teacher`` or ``student``; None for the one whose figures the file's authors publish.
+        which: ``teacher`` or ``student``; None for the one whose figures the file's authors publish, where all of the
+            file's networks are of one project.
         prefix: Only a backbone right below this; None for any.
 
     Raises:
@@ -204,12 +222,16 @@ def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = No
     """Every backbone in a file that fits ``source``; see :func:`recognise`."""
     everything = anchors(list(file.tensors))
     backbones = [found for found in everything if prefix is None or found[1] == prefix]
+    if not backbones and prefix is not None:  # as the file has it, with the wrappers that names lose
+        backbones = [found for found in everything if found[1] == WRAPPED.sub("", prefix)]
     if not backbones:
+        other = other_network(file.tensors)
         heads = ", ".join(sorted({key.split(".")[0] for key in file.tensors})[:8]) or "no tensors"
         where = "" if prefix is None else f" right below the prefix '{prefix}'"
         raise UserError(
             f"{file.path} holds no ViT or Swin backbone of a known dialect{where} (found: "
-            f"{_listed(everything) or heads}). Formats read: {', '.join(BY_NAME)}."
+            f"{_listed(everything) or heads}). {f'It holds {other}. ' if other else ''}"
+            f"Formats read: {', '.join(BY_NAME)}."
         )
     found = [_reading(file, dialect, where, source) for dialect, where in backbones]
     fitting = [reading for reading in found if reading is not None]
@@ -245,26 +267,24 @@ def _reading(file: CheckpointFile, dialect: Dialect, prefix: str, source: str) -
 
 
 def _choose(file: CheckpointFile, readings: Sequence[Reading], which: str | None) -> Reading:
-    """The one wanted of several networks."""
+    """The one wanted of several networks: as asked, or as the file's authors evaluate, and no other."""
     roles = {reading.role for reading in readings}
-    wanted = which
-    if wanted is None and roles != {None}:
-        known = BY_NAME.get(readings[0].format)
-        wanted = known.published if known else TEACHER
-    if wanted is not None and roles == {None}:
-        raise UserError(
-            f"{file.path} holds one network and does not say whether it is a teacher or a student. Leave out --which."
-        )
-    if wanted is not None and None in roles and len(readings) > 1 and which is None:
-        raise UserError(
-            f"{file.path} holds several backbones: {_listed([(r.dialect, r.prefix) for r in readings])}. "
-            "Choose one by its prefix: --prefix, or prefix in init_cfg; or in tools/convert_checkpoint.py with "
-            "--which teacher (the averaged weights) or --which student."
-        )
-    if wanted == STUDENT and STUDENT not in roles and None in roles:
-        chosen = [reading for reading in readings if reading.role is None]
-    else:
-        chosen = [reading for reading in readings if wanted is None or reading.role == wanted]
+    formats = {reading.format for reading in readings}
+    known = BY_NAME.get(formats.pop()) if len(formats) == 1 else None
+    if roles == {None}:
+        if len(readings) > 1:
+            raise UserError(_question(file, readings))
+        if which is not None:
+            raise UserError(
+                f"{file.path} holds one network and does not say whether it is a teacher or a student. Leave out "
+                "--which."
+            )
+        return readings[0]
+    if which is None and len(readings) > 1 and (known is None or None in roles):
+        raise UserError(_question(file, readings))
+    wanted = which or (known.published if known else TEACHER)
+    role = None if wanted == STUDENT and STUDENT not in roles and None in roles else wanted
+    chosen = [reading for reading in readings if reading.role == role]
     if not chosen:
         other = TEACHER if wanted == STUDENT else STUDENT
         raise UserError(
@@ -272,11 +292,23 @@ def _choose(file: CheckpointFile, readings: Sequence[Reading], which: str | None
             f"{readings[0].prefix}), or convert it with --which {other}."
         )
     if len(chosen) > 1:
-        raise UserError(
-            f"{file.path} can be read in {len(chosen)} ways: {_listed([(r.dialect, r.prefix) for r in chosen])}. "
-            "Choose one by its prefix: --prefix, or prefix in init_cfg."
-        )
-    return chosen[0]
+        raise UserError(_question(file, chosen))
+    why = f"; of {len(readings)} networks the one that its authors evaluate"
+    return chosen[0] if which or len(readings) == 1 else replace(chosen[0], why=chosen[0].why + why)
+
+
+def _question(file: CheckpointFile, readings: Sequence[Reading]) -> str:
+    """Which network is meant? With what to type in every tool."""
+    prefix = readings[-1].prefix or "''"
+    roles = {reading.role for reading in readings}
+    by_role = (
+        " (there also --which teacher, the averaged weights, or --which student)" if TEACHER in roles else ""
+    )
+    return (
+        f"{file.path} holds {len(readings)} networks: {_listed([(r.dialect, r.prefix) for r in readings])}. Choose one "
+        f"by its prefix, e.g. --prefix {prefix} in tools/convert_checkpoint.py{by_role} and the evaluations, "
+        f"prefix={readings[-1].prefix!r} in init_cfg; for --init-from, write it first: {CONVERT} --prefix {prefix}"
+    )
 
 
 def _listed(backbones: Sequence[tuple[Dialect, str]]) -> str:

@@ -38,9 +38,11 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     Returns:
         What ``json.dumps`` takes, norms that are not finite as None:
         ``file``, ``bytes``, ``sha256``, ``tensors``, ``parameters`` (all floating-point values in the file),
-        ``precision`` (values by dtype), ``health`` (names with NaN or Inf, names all zero that should not be),
+        ``precision`` (values by dtype), ``health`` (names without values, with NaN or Inf, and all zero that should not
+        be),
         ``backbones`` (format, why, network, prefix, parameters, norms by block; architecture, image_size, patch_size
-        and its weights that are missing, mismatched in shape or extra, or architecture None and the problem),
+        and its weights that are missing, mismatched in shape or extra, or architecture None and the problem, and
+        ``usable`` False where its weights cannot be read under any architecture),
         ``epoch``, ``iteration``, ``metadata`` without these two and ``others`` (names of what is no plain value).
 
     Raises:
@@ -69,8 +71,11 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def health(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Names of tensors with a NaN or Inf, and of weights that are zero throughout (biases may be)."""
-    floats = {key: value for key, value in tensors.items() if value.is_floating_point() and value.numel()}
+    empty = [key for key, value in tensors.items() if not value.numel() or value.is_meta]
+    floats = {key: value for key, value in tensors.items() if value.is_floating_point() and key not in empty}
+    floats = {key: value.to_dense().float() for key, value in floats.items()}
     return {
+        "no value": empty,
         "nan": [key for key, value in floats.items() if bool(value.isnan().any())],
         "inf": [key for key, value in floats.items() if bool(value.isinf().any())],
         "all zero": [
@@ -88,9 +93,11 @@ def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, A
     network = reading.role or file.meta.get("network")
     entry = dict[str, Any](prefix=prefix, dialect=dialect.name, network=network)
     entry |= {"format": reading.format, "why": reading.why}
-    state = below(file, prefix)
+    entry["usable"] = False
+    state = {key: value for key, value in below(file, prefix).items() if not value.is_meta}
     try:
         found = backbone_at(file, reading)
+        state, entry["usable"] = found.state, True
         architecture = found.architecture
         entry |= {
             "architecture": str(architecture),
@@ -98,7 +105,6 @@ def backbone(file: CheckpointFile, dialect: Dialect, prefix: str) -> dict[str, A
             "patch_size": architecture.patch_size,
             **found.differences(architecture.shapes()),
         }
-        state = found.state
     except UserError as error:
         entry |= {"architecture": None, "problem": str(error)}
     entry["parameters"] = sum(value.numel() for value in state.values() if value.is_floating_point())
@@ -176,4 +182,5 @@ def report(found: Mapping[str, Any]) -> str:
 def is_healthy(found: Mapping[str, Any]) -> bool:
     """No NaN, Inf or all-zero weight; of a backbone whose architecture is known, none missing, misshapen or extra."""
     wrong = any(entry.get(name) for entry in found["backbones"] for name in PROBLEMS)
+    wrong |= not all(entry["usable"] for entry in found["backbones"])
     return not wrong and not any(found["health"].values())

@@ -50,8 +50,17 @@ def load_backbone(
         if resized is not None:
             backbone.note_resized(POSITIONS, resized)
     backbone.fit(expected, "this backbone", spare)
+    heads = _heads(module)
+    if None not in (heads, backbone.said_heads) and heads != backbone.said_heads:
+        raise UserError(
+            f"{source} is of a ViT with {backbone.said_heads} heads of attention, and this one has {heads}: every "
+            "weight would match and the features would be others. Nothing was loaded. Set in the config's backbone "
+            f"model_args=dict(num_heads={backbone.said_heads})."
+        )
     module.load_state_dict(backbone.state)
     notes = [f"resized: {', '.join(backbone.resized)}"] if backbone.resized else []
+    if prefix is None and backbone.reading.role:
+        notes.append(f"the {backbone.reading.role}, below '{backbone.reading.prefix}'")
     notes += [f"not used: {first_of(sorted(backbone.left))}"] if backbone.left else []
     eps = next((part.eps for part in module.modules() if isinstance(part, nn.LayerNorm)), None)
     said = backbone.said_norm_eps
@@ -87,9 +96,17 @@ def load_model(
         )
 
 
+def _heads(module: Any) -> int | None:
+    """Heads of a ViT's attention."""
+    blocks = getattr(module, "blocks", None)
+    return int(blocks[0].attn.num_heads) if blocks else None
+
+
 def _resized_positions(module: Any, positions: Tensor, antialias: bool) -> Tensor | None:
     """Positions [1, prefix + h * h, D] for the module's own grid, or None where they are not of a square grid."""
     before = int(getattr(module, "num_prefix_tokens", 0))
+    if positions.ndim != 3:
+        return None
     tokens = positions.shape[1] - before
     if tokens <= 0 or math.isqrt(tokens) ** 2 != tokens:
         return None

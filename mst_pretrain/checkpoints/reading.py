@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from ..runtime.errors import UserError
-from .storage import flat_tensors, load_checkpoint
+from .kinds import SHARDS, folder_kind
+from .storage import WRAPPED, entries, flat_tensors, load_checkpoint
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 CONFIG = "config.json"
@@ -29,6 +31,8 @@ class CheckpointFile:
         meta: MMEngine's ``meta``, or the metadata of a ``.safetensors`` file.
         config: ``config.json`` of a Hugging Face folder.
         others: Top-level entries without tensors.
+        apart: Top-level entries beside the dictionary whose name was left out; none of its network.
+        odd: Types of entries that are no tensors, by name.
     """
 
     path: Path
@@ -37,6 +41,8 @@ class CheckpointFile:
     meta: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
+    odd: Mapping[str, str] = field(default_factory=dict)
 
 
 def epoch_of(file: CheckpointFile) -> str | None:
@@ -67,6 +73,8 @@ def weight_file(path: str | Path) -> Path:
         return path
     found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
     if not found:
+        if kind := folder_kind(path):
+            raise UserError(f"{path} {kind}")
         raise UserError(
             f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
             "transformers' save_pretrained that is not split into several files."
@@ -85,13 +93,30 @@ def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     path = weight_file(path)
     beside = path.with_name(CONFIG)
     config = _read_config(beside) if path.name in WEIGHT_FILES and beside.is_file() else None
+    if shard := re.search(r"-(\d{5})-of-(?!00001)\d{5}\.(safetensors|bin)$", path.name):
+        raise UserError(f"{path} is only part {int(shard[1])} of a checkpoint in several files. {SHARDS}")
     loaded = load_checkpoint(path, trusted=trusted)
-    tensors, containers = flat_tensors(loaded)
+    tensors, containers, bare = flat_tensors(loaded)
     if not tensors:
-        raise UserError(f"{path} holds no tensors (found: {', '.join(map(str, loaded)) or 'nothing'}).")
+        raise UserError(
+            f"{path} holds no tensors (found: {', '.join(map(str, loaded)) or 'nothing'}). "
+            + (
+                "It is the state of an optimizer, without weights. Give the checkpoint beside it."
+                if {"param_groups", "optimizer", "optimizer_states", "optimizer_state_dict"} & set(loaded)
+                else "Give a file with the weights of a model."
+            )
+        )
+    odd = {
+        WRAPPED.sub("", name.removeprefix(f"{bare}.")): type(value).__name__
+        for name, value in entries(loaded)
+        if not isinstance(value, Tensor)
+    }
+    apart = () if bare is None else tuple(str(key) for key in loaded if key != bare)
     rest = {str(k): v for k, v in loaded.items() if k not in containers and not isinstance(v, Tensor)}
     meta = rest.pop("meta", None)
-    return CheckpointFile(path, tensors, containers, meta if isinstance(meta, Mapping) else {}, config, rest)
+    return CheckpointFile(
+        path, tensors, containers, meta if isinstance(meta, Mapping) else {}, config, rest, apart, odd
+    )
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import re
 import shlex
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
+from .kinds import kind_of, text_kind
 
 LATEST = "latest.pth"
 INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
@@ -37,6 +38,7 @@ READER_ERRORS = (
     ValueError,
     TypeError,
     AttributeError,
+    ImportError,
     LookupError,
     AssertionError,
     RuntimeError,
@@ -74,7 +76,7 @@ def load_checkpoint(
         trusted: Run the code in the file: only where the user trusts its author.
 
     Raises:
-        UserError: The file is missing, empty, truncated, no checkpoint, or holds objects other than weights.
+        UserError: The file is missing, empty, truncated, of another kind, or holds objects other than weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,36 +86,35 @@ def load_checkpoint(
         start = stream.read(16)
     if not start:
         raise UserError(f"{path} is empty: copy it again, or use the previous checkpoint of the run.")
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):  # torch and safetensors write no text
-        raise UserError(
-            f"{path} is not a checkpoint: it begins with {start!r}. It may be a web page or a pointer saved under this "
-            "name; download the file itself."
-        )
+    if text := text_kind(path):  # torch and safetensors write no text
+        raise UserError(f"{path} {text}")
     try:
-        if path.suffix == ".safetensors":
+        if start[8:9] == b"{":  # safetensors, under whatever name
             with safetensors.safe_open(path, framework="pt", device=str(map_location)) as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a mapping
                 return {"state_dict": state, "meta": file.metadata() or {}}
-        with torch.serialization.safe_globals(_safe_globals()):
-            loaded = torch.load(path, map_location=map_location, weights_only=not trusted)
-    except ImportError as error:  # trusted, but made with a package that is not here
-        raise UserError(
-            f"{path} cannot be opened: {error}. Install the package it was made with, or ask for a .safetensors file."
-        ) from error
+        # torch.load goes by the suffix of a name, not of a stream
+        with open(path, "rb") as stream, torch.serialization.safe_globals(_safe_globals()):
+            loaded = torch.load(stream, map_location=map_location, weights_only=not trusted)
     except READER_ERRORS as error:
         if _is_about_the_machine(error):
             raise
+        if isinstance(error, ImportError | AttributeError) and trusted:
+            raise UserError(
+                f"{path} cannot be opened: {error}. Install the package it was made with, in that version, or ask for "
+                "a .safetensors file."
+            ) from error
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(_refusal(path, found[1])) from error
         said = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
         reason = said.splitlines()[0] if said else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({reason}). It is probably truncated, or of another format than "
-            "its name says: copy it again, or use the previous checkpoint of the run."
-        ) from error
+        raise UserError(f"{path} {kind_of(path, reason)}") from error
+    if isinstance(loaded, nn.Module):  # only of a trusted file
+        return {"state_dict": loaded.state_dict()}
     if not isinstance(loaded, dict):
         raise UserError(
-            f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Use a .pth file."
+            f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Save one from the model that it "
+            "belongs to: torch.save(model.state_dict(), FILE)."
         )
     return loaded
 
@@ -137,6 +138,11 @@ def _is_about_the_machine(error: Exception) -> bool:
 
 
 def _refusal(path: Path, what: str) -> str:
+    if what.startswith("torch.distributed."):
+        return (
+            f"{path} holds one process's share of a network ({what}), not the whole. Gather it where it was trained, "
+            "with torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True, and save that."
+        )
     return (
         f"{path} holds more than weights (the object {what}) and was not opened further: loading it could run code, "
         "and nothing was loaded in another way. Ask its author for a .safetensors file, or, only where you trust the "
@@ -145,26 +151,46 @@ def _refusal(path: Path, what: str) -> str:
     )
 
 
-WRAPPERS = ("state_dict", "model")  # dictionaries whose name says nothing
+CONTAINERS = ("state_dict", "model")  # dictionaries whose name says nothing
+# Parts of names by torch.compile, FSDP, activation checkpointing and Lightning Fabric, wherever they stand in a name
+WRAPPED = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\."
+)
 
 
-def flat_tensors(loaded: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
-    """All tensors of a checkpoint by one name each, and the dictionaries that held them.
+def entries(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """What is no dictionary of names itself, at any depth, after the names of its dictionaries; of modules the weights.
+
+    An optimizer's state, whose keys are numbers, is left out.
+    """
+    for key, value in content.items():
+        inner = value.state_dict() if isinstance(value, nn.Module) else value
+        if not isinstance(inner, Mapping):
+            yield f"{before}{key}", inner
+        elif all(isinstance(name, str) for name in inner):
+            yield from entries(inner, f"{before}{key}.")
+
+
+def flat_tensors(loaded: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str], str | None]:
+    """All tensors of a checkpoint by one name each, the top-level dictionaries that held them, and the bare one.
 
     A dictionary's name comes before its keys (DINO's ``teacher.backbone....``), unless it is ``state_dict`` or
-    ``model`` [code: MMEngine, timm, MoBY, MAE]; of both in one file only the first goes without.
+    ``model`` [code: MMEngine, timm, MoBY, MAE]; of both in one file only the first goes without, the bare one, and none
+    where two names would become one. The names of :data:`WRAPPED` are left out unless two names would become one.
     """
     tensors: dict[str, Tensor] = {}
-    containers: set[str] = set()
+    containers: list[str] = []
     for key, value in loaded.items():
-        if isinstance(value, Tensor):
-            tensors[str(key)] = value.detach()
-        elif isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values()):
-            bare = key in WRAPPERS and not containers & set(WRAPPERS)
-            containers.add(str(key))
-            before = "" if bare else f"{key}."
-            tensors |= {f"{before}{k}": v.detach() for k, v in value.items() if isinstance(v, Tensor)}
-    return tensors, containers
+        found = {name: v.detach() for name, v in entries({key: value}) if isinstance(v, Tensor)}
+        containers += [str(key)] if found and not isinstance(value, Tensor) else []
+        tensors |= found
+    bare = next((name for name in containers if name in CONTAINERS), None)
+    if bare is not None:
+        renamed = {name.removeprefix(f"{bare}."): value for name, value in tensors.items()}
+        bare = bare if len(renamed) == len(tensors) else None
+        tensors = renamed if bare else tensors
+    renamed = {WRAPPED.sub("", name): value for name, value in tensors.items()}
+    return (renamed if len(renamed) == len(tensors) else tensors), set(containers), bare
 
 
 def owned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

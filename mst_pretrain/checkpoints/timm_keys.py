@@ -137,6 +137,10 @@ class Dialect:
             converted[name] = torch.cat([three[part] for part in QKV])
         return converted, unknown
 
+    def knows(self, key: str) -> bool:
+        """Whether a key is that of a weight."""
+        return any(rule.patterns[1].fullmatch(key) for rule in self.rules)
+
     def from_timm(self, state: Mapping[str, Tensor]) -> Tensors:
         """timm's weights with the dialect's names and layout.
 

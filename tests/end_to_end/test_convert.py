@@ -176,7 +176,7 @@ def test_inspection_finds_a_block_too_many(tmp_path: Path, capsys: pytest.Captur
 )
 def test_inspection_takes_heads_for_heads(name: str, architecture: str) -> None:
     """The heads, decoders and tables of published files would make them another architecture's."""
-    tensors, _ = flat_tensors(foreign.checkpoint(name, architecture, 0))
+    tensors, *_ = flat_tensors(foreign.checkpoint(name, architecture, 0))
     file = CheckpointFile(Path("a.pth"), tensors)
     found = [backbone(file, dialect, prefix) for dialect, prefix in anchors(list(tensors))]
     assert found and all(entry["architecture"] for entry in found)

@@ -137,9 +137,13 @@ def test_prefix_is_chosen_and_removed(tmp_path: Path, wrapper: str | None) -> No
     state = {f"student.backbone.{key}": value for key, value in student.state_dict().items()}
     state |= {"epoch": 3, **prefixed(teacher)["state_dict"]}
     torch.save(state if wrapper is None else {wrapper: state}, tmp_path / "a.pth")
-    for prefix, source in ((PREFIX, teacher), ("student.backbone.", student), (None, teacher)):
+    wanted = [(PREFIX, teacher), ("student.backbone.", student)]
+    for prefix, source in [*wanted, (None, teacher)] if wrapper == "state_dict" else wanted:
         load_backbone(target, tmp_path / "a.pth", prefix)
         assert same_weights(target, source.state_dict())
+    if wrapper != "state_dict":  # nothing says that it is ours
+        with pytest.raises(UserError, match=r"a\.pth holds 2 networks"):
+            load_backbone(target, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"a\.pth.*'backbone\.'.*'teacher\.backbone\.'"):
         load_backbone(target, tmp_path / "a.pth", "backbone.")
 

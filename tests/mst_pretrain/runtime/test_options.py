@@ -49,7 +49,11 @@ def config(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [
-        *((key, text, text) for key in ("data_root", CHECKPOINT) for text in ("my photos", " a,b", "1e5", "50")),
+        *(
+            (key, text, text)
+            for key in ("data_root", CHECKPOINT)
+            for text in ("my photos", " a,b", "1e5", "50")
+        ),
         *((CHECKPOINT, text, text) for text in ("lr=3/[x](y", "'quoted'", "t-{0,01}.tar", "true", "50,60")),
         ("data_root", "None", "None"),
         ("load_from", "runs/a, b.pth", "runs/a, b.pth"),
@@ -112,12 +116,17 @@ def test_value_of_another_kind_is_named(config: Path, key: str, text: str, words
         read_options(config, {key: text})
 
 
-@pytest.mark.parametrize("given", [["data_root=t-0.tar", "a.b=1", "data_root=t-1.tar"], ["data_root=my", "photos"]])
+@pytest.mark.parametrize(
+    "given", [["data_root=t-0.tar", "a.b=1", "data_root=t-1.tar"], ["data_root=my", "photos"]]
+)
 def test_what_a_shell_took_apart_is_refused(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Braces without quotes become two options, a path with a space two words: the run would see a part of the data."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={})
-    for arguments in (["--cfg-options", *given], [word for pair in given for word in ("--cfg-options", pair)]):
+    for arguments in (
+        ["--cfg-options", *given],
+        [word for pair in given for word in ("--cfg-options", pair)],
+    ):
         with pytest.raises(SystemExit):
             parser.parse_args(arguments)
         assert "quotes around" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_unclear_files_are_refused(backbone: nn.Module, tmp_path: Path) -> None:
     }
     torch.save(two, tmp_path / "two.pth")
     torch.save({"weight": torch.ones(2)}, tmp_path / "none.pth")
-    with pytest.raises(UserError, match=r"two\.pth can be read in 2 ways.*'a\.'.*'b\.'"):
+    with pytest.raises(UserError, match=r"two\.pth holds 2 networks.*'a\.'.*'b\.'"):
         MST(VIT, HEAD, init_from=str(tmp_path / "two.pth"))
     with pytest.raises(UserError, match=r"none\.pth holds no ViT or Swin backbone.*found: weight"):
         MST(VIT, HEAD, init_from=str(tmp_path / "none.pth"))
