@@ -15,11 +15,7 @@ from .decode import Undecodable, to_rgb
 from .headers import header_size, other_kind, size_fault
 from .suffixes import HIDDEN, IMAGE_SUFFIXES, OPENCV_SUFFIXES, describe_left_out, suffix_of
 
-DAMAGED = (
-    "empty file",
-    "truncated",
-    "not decodable",
-)  # how the faults of a file begin that a new copy may mend
+DAMAGED = ("empty file", "truncated", "not decodable")  # faults that another copy of the file may not have
 TAIL_BYTES = 1024
 PNG_END = b"IEND\xaeB`\x82"
 SHOWN = 3
@@ -30,9 +26,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def list_images(root: str | Path) -> list[Path]:
+def list_images(root: str | Path, left_out: Counter[str] | None = None) -> list[Path]:
     """The images below ``root`` that OpenCV decodes, for mmdet and mmseg, as paths: see :func:`image_names`."""
-    return [Path(root, name) for name in image_names(root, suffixes=OPENCV_SUFFIXES)]
+    return [Path(root, name) for name in image_names(root, left_out, OPENCV_SUFFIXES)]
 
 
 def image_names(
@@ -188,7 +184,7 @@ def report_faults(faults: Sequence[tuple[str, str]], total: int) -> None:
 
 
 def is_damage(fault: str) -> bool:
-    """Whether a fault of :func:`find_encoded_fault` is one that a new copy of the file may mend."""
+    """Whether a fault of :func:`find_encoded_fault` is one that another copy of the file may not have."""
     return fault.startswith(DAMAGED)
 
 

@@ -46,9 +46,7 @@ SHOWN = 4  # suffixes of a kind
 def _of_pillow() -> tuple[str, ...]:
     """The former suffixes, then every other one of a format of still pictures that Pillow reads here."""
     Image.init()
-    readable = {*Image.OPEN, "MPO"} - {
-        *NOT_PICTURES
-    }  # a camera's MPO is opened as the JPEG that it begins with
+    readable = {*Image.OPEN, "MPO"} - {*NOT_PICTURES}  # an MPO is opened as the JPEG that it begins with
     found = {suffix for suffix, kind in Image.registered_extensions().items() if kind in readable}
     return (*FORMER, *sorted(found.difference(FORMER)))
 
@@ -65,6 +63,8 @@ def suffix_of(name: str) -> str:
 
 def why_not(suffix: str) -> str:
     """Why a file is left out, or what reads it."""
+    if suffix in IMAGE_SUFFIXES:
+        return "not read by OpenCV: convert to PNG"
     return next((why for why, suffixes in REASONS.items() if suffix in suffixes), "not images")
 
 

@@ -71,9 +71,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         raise UserError(
             f"config {path} cannot be read: {error}. mst configs lists those that are installed."
         ) from error
-    except (
-        UnboundLocalError
-    ) as error:  # MMEngine's, where the folder for its copy of the config cannot be made
+    except UnboundLocalError as error:  # MMEngine's, where there is no room for its copy of the config
         raise UserError(
             f"config {path} cannot be read: {error.__context__}. Free some space, or name another folder for temporary "
             "files: TMPDIR=DIR"

@@ -161,7 +161,9 @@ def test_lists_say_why_a_line_is_not_an_image(tmp_path: Path, line: str, why: st
 def test_fine_tuning_takes_what_opencv_reads(tmp_path: Path) -> None:
     """mmseg would stop in its middle at a .tga, which OpenCV cannot decode, or leave a .jfif out."""
     fill(tmp_path, {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.tga": "TGA", "d.ico": "ICO", "e.jpg": "JPEG"})
-    assert [path.name for path in list_images(tmp_path)] == ["a.jfif", "b.jpe", "e.jpg"]
+    left_out: Counter[str] = Counter()
+    assert [path.name for path in list_images(tmp_path, left_out)] == ["a.jfif", "b.jpe", "e.jpg"]
+    assert describe_left_out(left_out) == "1 .ico 1 .tga (not read by OpenCV: convert to PNG)"
 
 
 def test_the_former_suffixes_come_first() -> None:
