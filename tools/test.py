@@ -10,6 +10,7 @@ from mmengine.hooks import LoggerHook
 
 from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.work_dir import writable_folder
 from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
 
 
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     args.cfg_options = read_options(args.config, args.cfg_options)
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args)
+    on_first_rank(lambda: writable_folder(cfg.work_dir, "--work-dir"))
     if cfg.get("test_dataloader") is None:
         raise UserError(
             f"{args.config} has no test_dataloader. For a pretraining checkpoint use tools/eval_knn.py."

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.work_dir import claim
 from mst_pretrain.training.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
 from mst_pretrain.training.signals import handle_signals
 
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"--init: {args.config} is not a fine-tuning config. Pretraining has --init-from."
             )
         prepare(cfg, args)
+        on_first_rank(lambda: claim(cfg.work_dir))
         on_first_rank(lambda: check_pretraining(cfg))
         train = methodcaller("train")
     run(cfg, train)
@@ -73,6 +75,7 @@ def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any
             )
         use_row(cfg, args.init)
     prepare(cfg, args)
+    on_first_rank(lambda: claim(cfg.work_dir))
     options = {**args.cfg_options, **({"amp": True} if args.amp else {})}
     on_first_rank(lambda: check_training(cfg))
 

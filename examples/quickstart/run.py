@@ -15,9 +15,9 @@ from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.work_dir import writable_folder
 from mst_transfer.data import coco_file, coco_rules, pair_rules
 from mst_transfer.evaluation import baselines
-from mst_transfer.evaluation.output import writable_folder
 
 from . import street
 from .tasks import Plan, ToolCall, clock
@@ -111,7 +111,7 @@ class Quickstart:
             raise UserError(f"--pretrain-epochs {epochs}: give 0 or more.")
         if self.max_iters is not None and self.max_iters < 1:
             raise UserError(f"--max-iters {self.max_iters}: give 1 or more, or leave it out.")
-        writable_folder(self.out)
+        writable_folder(self.out, "--out")
 
     def prepare_data(self) -> Data:
         """Draw the street scenes unless all three kinds are the user's own; check everything before any work."""

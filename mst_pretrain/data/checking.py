@@ -22,6 +22,7 @@ from .packed import PackedPaths
 VERDICT = "mst_images"  # key of the process group's store
 WHOLE = "whole"
 POLL = 0.5  # seconds
+RULES = 2  # counts changes of what a whole image is: files found whole by earlier rules are looked at again
 UNKNOWN = 0  # stands for the digest of a file whose size and time cannot be asked; never kept
 
 
@@ -47,12 +48,12 @@ def check_once(check: Callable[[], None]) -> None:
             verdict = str(error)
             raise
         finally:
-            store.set(VERDICT, verdict)
+            store.set(VERDICT, verdict.encode(errors="surrogateescape"))
         return
     try:
         while not store.check([VERDICT]):
             time.sleep(POLL)
-        verdict = store.get(VERDICT).decode()
+        verdict = store.get(VERDICT).decode(errors="surrogateescape")
     except torch.distributed.DistError as error:
         raise UserError(
             "The first process ended while it looked at the images; its message stands above."
@@ -84,11 +85,11 @@ def check_changed_files(paths: PackedPaths, origin: Path) -> None:
         return digest, "" if digest in known else find_fault(path)
 
     whole = {UNKNOWN}
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     progress = Progress("looking at images", len(paths))
     for path, (digest, fault) in zip(paths, in_threads(look, paths, block=BLOCK), strict=True):
         if fault:
-            faults.append(f"{path} ({fault})")
+            faults.append((path, fault))
         else:
             whole.add(digest)
         progress.step(1)
@@ -104,7 +105,7 @@ def _digest(path: str) -> int:
         stat = os.stat(path)
     except OSError:
         return UNKNOWN
-    state = b"%s\0%d\0%d" % (os.fsencode(path), stat.st_size, stat.st_mtime_ns)
+    state = b"%d\0%s\0%d\0%d" % (RULES, os.fsencode(path), stat.st_size, stat.st_mtime_ns)
     return int.from_bytes(hashlib.blake2b(state, digest_size=8).digest(), "little")
 
 

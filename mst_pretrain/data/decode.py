@@ -29,12 +29,20 @@ READER_ERRORS = (
     OverflowError,
     RuntimeError,
     struct.error,
-    Image.DecompressionBombError,
 )
 
 
 class Undecodable(ValueError):
-    """An image that Pillow's readers or :func:`to_rgb` refuse; the message says why."""
+    """An image that Pillow's readers or :func:`to_rgb` refuse; the message says why.
+
+    Args:
+        why: The message.
+        whole: The file is not damaged: another copy of it would not help.
+    """
+
+    def __init__(self, why: str, whole: bool = False) -> None:
+        super().__init__(why)
+        self.own_fault = why if whole else ""
 
 
 @contextlib.contextmanager
@@ -44,6 +52,9 @@ def reading() -> Iterator[None]:
         yield
     except RecursionError:  # a RuntimeError that no file causes
         raise
+    except Image.DecompressionBombError as error:
+        why = str(error).partition(", could be")[0]  # a decompression bomb, says Pillow
+        raise Undecodable(f"{why}: cut it up or make it smaller", whole=True) from error
     except READER_ERRORS as error:
         raise Undecodable(OPEN_STREAM.sub("", str(error)) or type(error).__name__) from error
 
@@ -54,8 +65,8 @@ def decode_rgb(encoded: bytes, name: str) -> Image.Image:
         return to_rgb(encoded)
     except Undecodable as error:
         raise UnusableImage(
-            f"{name} cannot be decoded ({error}). Copy it again, or put another image under "
-            "its name: a pretraining is resumed only with as many images as before."
+            f"{name} cannot be decoded ({error}). Put a whole image under its name, this one or another: a pretraining "
+            "is resumed only with as many images as before."
         ) from error
 
 
@@ -121,7 +132,9 @@ def _deep_grey(image: Image.Image) -> Image.Image:
         image, PngImagePlugin.PngImageFile | PpmImagePlugin.PpmImageFile
     )
     if not unsigned:
-        raise Undecodable(f"{image.mode}-mode grey of unknown range; save it with 8 or 16 unsigned bits")
+        raise Undecodable(
+            f"{image.mode}-mode grey of unknown range: save it with 8 or 16 unsigned bits", whole=True
+        )
     values = np.asarray(image).astype(np.float32)
     if (transparent := image.info.get("transparency")) is not None:  # a PNG's one hidden value
         values[values == transparent] = 2**bits - 1

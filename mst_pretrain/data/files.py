@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from ..runtime.errors import UserError
 from .decode import Undecodable, to_rgb
+from .headers import header_size, other_kind, size_fault
+from .suffixes import HIDDEN, IMAGE_SUFFIXES, OPENCV_SUFFIXES, describe_left_out, suffix_of
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+DAMAGED = ("empty file", "truncated", "not decodable")  # faults that another copy of the file may not have
 TAIL_BYTES = 1024
 PNG_END = b"IEND\xaeB`\x82"
 SHOWN = 3
@@ -24,15 +26,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def list_images(root: str | Path) -> list[Path]:
-    """All image files below ``root`` as paths: see :func:`image_names`."""
-    return [Path(root, name) for name in image_names(root)]
+def list_images(root: str | Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """The images below ``root`` that OpenCV decodes, for mmdet and mmseg, as paths: see :func:`image_names`."""
+    return [Path(root, name) for name in image_names(root, left_out, OPENCV_SUFFIXES)]
 
 
-def image_names(root: str | Path) -> Iterator[str]:
+def image_names(
+    root: str | Path, left_out: Counter[str] | None = None, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> Iterator[str]:
     """All image files below ``root``, by suffix in any case; hidden files and folders are left out.
 
     Links are followed; a folder that several of them lead to counts once.
+
+    Args:
+        root: The folder.
+        left_out: Counts the files that are not images, by suffix.
+        suffixes: Of images.
 
     Yields:
         Names relative to ``root`` in the order of sorted paths: the same on every machine.
@@ -47,11 +56,15 @@ def image_names(root: str | Path) -> Iterator[str]:
         raise UserError(
             f"{root} is a file, but a folder of images is expected. Give the folder that holds it."
         )
-    names = images_below(root)
+    others: Counter[str] = Counter() if left_out is None else left_out
+    names = images_below(root, others, suffixes)
     first = next(names, None)
     if first is None:
-        wanted = " ".join(IMAGE_SUFFIXES)
-        raise UserError(f"Image folder {root} holds no image ({wanted}, any depth). Check the path.")
+        held = describe_left_out(others)
+        found = f"; it holds {held}" if held else ""
+        raise UserError(
+            f"Image folder {root} holds no image (.jpg .png .webp .tif ..., any depth){found}. Check the path."
+        )
     yield first
     yield from names
 
@@ -61,12 +74,17 @@ def holds_image(root: str | Path) -> bool:
     return next(images_below(root), None) is not None
 
 
-def images_below(root: str | Path) -> Iterator[str]:
+def images_below(
+    root: str | Path, left_out: Counter[str] | None = None, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> Iterator[str]:
     """As :func:`image_names`, but a folder without an image yields nothing."""
-    return _walk(str(root), "", {os.path.realpath(root)})
+    others: Counter[str] = Counter() if left_out is None else left_out
+    return _walk(str(root), "", {os.path.realpath(root)}, others, suffixes)
 
 
-def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
+def _walk(
+    root: str, below: str, seen: set[str], left_out: Counter[str], suffixes: tuple[str, ...]
+) -> Iterator[str]:
     """Images below ``root/below``; every folder is sorted by itself, so no list of all names is needed."""
     images: list[str] = []
     folders: list[str] = []
@@ -75,11 +93,13 @@ def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
         with os.scandir(here) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
-                    continue
-                if _is_folder(entry):
+                    left_out[HIDDEN] += entry.name.lower().endswith(suffixes)
+                elif _is_folder(entry):
                     folders.append(entry.name)
-                elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                elif entry.name.lower().endswith(suffixes):
                     images.append(entry.name)
+                else:
+                    left_out[suffix_of(entry.name)] += 1
     except OSError as error:
         raise unlistable(here, error) from error
     to_visit = set()
@@ -90,7 +110,7 @@ def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
             to_visit.add(folder)
     for name in sorted([*images, *to_visit]):
         if name in to_visit:
-            yield from _walk(root, f"{below}{name}{os.sep}", seen)
+            yield from _walk(root, f"{below}{name}{os.sep}", seen, left_out, suffixes)
         else:
             yield below + name
 
@@ -145,13 +165,27 @@ def in_threads(
                 future.cancel()
 
 
-def report_faults(faults: Sequence[str], total: int) -> None:
-    """Raise the one UserError of all unusable images, if there are any."""
-    if faults:
-        raise UserError(
-            f"{len(faults)} of {total} images cannot be used: {first_of(faults)}. Copy them again from the source, "
-            "or remove them (and their labels)."
-        )
+def report_faults(faults: Sequence[tuple[str, str]], total: int) -> None:
+    """Raise the one UserError of all unusable images, if there are any.
+
+    Args:
+        faults: Name and fault of each.
+        total: Images in all.
+    """
+    if not faults:
+        return
+    kinds = {is_damage(fault) for _, fault in faults}
+    remedies = {True: "Copy them again from the source", False: "Do what is said of each"}
+    both = "Copy the damaged ones again from the source, do what is said of the others"
+    raise UserError(
+        f"{len(faults)} of {total} images cannot be used: {first_of([f'{name} ({fault})' for name, fault in faults])}. "
+        f"{both if len(kinds) > 1 else remedies[kinds.pop()]}, or remove them (and their labels)."
+    )
+
+
+def is_damage(fault: str) -> bool:
+    """Whether a fault of :func:`find_encoded_fault` is one that another copy of the file may not have."""
+    return fault.startswith(DAMAGED)
 
 
 def first_of(names: Sequence[object]) -> str:
@@ -177,7 +211,8 @@ def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
     """What is wrong with one encoded image, wherever it lies, or an empty string; decodes only where it must.
 
     A JPEG must have its end marker, a PNG its IEND chunk, a WebP must be as long as its header says.
-    One with more behind its end (a phone adds a film to a photograph), and every other format, is decoded whole.
+    One with more behind its end (a phone adds a film to a photograph), and every other format, is decoded whole. None
+    may have more pixels than Pillow decodes, or be one pixel thin.
 
     Args:
         read: Gives the bytes at (offset, length).
@@ -185,6 +220,10 @@ def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
     """
     if size == 0:
         return "empty file"
+    if measured := header_size(read):
+        fault = size_fault(*measured)
+        if fault:
+            return fault
     head, start = read(0, 12), max(0, size - TAIL_BYTES)
     tail = read(start, size - start)
     if head.startswith(b"\xff\xd8"):
@@ -206,7 +245,7 @@ def find_encoded_fault(read: Callable[[int, int], bytes], size: int) -> str:
 def _decoding_fault(encoded: bytes) -> str:
     """Decode it all; the error's text, or an empty string."""
     try:
-        to_rgb(encoded)
+        image = to_rgb(encoded)
     except Undecodable as error:
-        return f"not decodable: {error}"
-    return ""
+        return error.own_fault or other_kind(encoded[:512]) or f"not decodable: {error}"
+    return size_fault(*image.size)

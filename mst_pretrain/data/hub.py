@@ -78,7 +78,7 @@ class HubSource:
     def check(self) -> None:
         """See :func:`find_encoded_fault`."""
         found = in_threads(self._fault, range(len(self)), block=BLOCK)
-        faults = [f"{self.name(index)} ({fault})" for index, fault in enumerate(found) if fault]
+        faults = [(self.name(index), fault) for index, fault in enumerate(found) if fault]
         report_faults(faults, len(self))
 
     def _fault(self, index: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from ..runtime.errors import UserError
 from .files import image_names, unlistable, visible
 from .packed import PackedPaths
+from .suffixes import IMAGE_SUFFIXES, OUTSIDE, suffix_of
 
 
 def number_classes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -38,8 +40,14 @@ def class_names(root: Path) -> list[str]:
         raise unlistable(root, error) from error
 
 
-def class_folders(root: str | Path) -> tuple[PackedPaths, np.ndarray, list[str]]:
+def class_folders(
+    root: str | Path, left_out: Counter[str] | None = None
+) -> tuple[PackedPaths, np.ndarray, list[str]]:
     """Images of one folder per class.
+
+    Args:
+        root: The folder above them.
+        left_out: Counts the files that are not used, as :func:`image_names` does.
 
     Returns:
         Paths, class index of each (folders in sorted order), [N] int64, and the class names.
@@ -54,10 +62,14 @@ def class_folders(root: str | Path) -> tuple[PackedPaths, np.ndarray, list[str]]
             f"{root} has no class folders. Labelled images are expected as {root}/CLASS/IMAGE.jpg."
         )
     labels = array("q")
+    others: Counter[str] = Counter() if left_out is None else left_out
+    stray = [entry.name for entry in root.iterdir() if entry.is_file()]
+    for name in visible(stray):
+        others[OUTSIDE if name.lower().endswith(IMAGE_SUFFIXES) else suffix_of(name)] += 1
 
     def names() -> Iterator[str]:
         for label, name in enumerate(classes):
-            for image in image_names(root / name):
+            for image in image_names(root / name, others):
                 labels.append(label)
                 yield os.path.join(name, image)
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.errors import UserError
-from .files import IMAGE_SUFFIXES, first_of
+from .files import first_of
 from .labels import number_classes
 from .packed import PackedPaths
+from .suffixes import IMAGE_SUFFIXES, why_not
 
 _SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
 # Greedy: a path with spaces in it goes as far as the line's last image suffix
 LINE = re.compile(rf"(?P<path>.*(?:{_SUFFIX}))(?:\s+(?P<label>.*))?", re.IGNORECASE)
+OTHER_SUFFIX = re.compile(r"\.\w+(?=\s|$)")
 
 
 def read_list(
@@ -45,9 +47,15 @@ def read_list(
             continue
         match = LINE.fullmatch(line)
         if match is None:
+            suffix = OTHER_SUFFIX.search(line)
+            why = (
+                f"{suffix[0]} files are {why_not(suffix[0].lower())}"
+                if suffix
+                else ".jpg .png .webp .tif ..."
+            )
             raise UserError(
-                f"{path}, line {number}: '{line}' has no path of an image ({' '.join(IMAGE_SUFFIXES)}). Write one "
-                "path a line, a label behind white space, # before a comment."
+                f"{path}, line {number}: '{line}' has no path of an image ({why}). Write one path a line, a label "
+                "behind white space, # before a comment."
             )
         if labelled and not match["label"]:
             raise UserError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..runtime.errors import UnusableImage, UserError
 from ..runtime.progress import Progress
 from .files import BLOCK, find_encoded_fault, first_of, in_threads, report_faults
 from .labels import number_classes
+from .suffixes import say_left_out
 from .tar_index import index_tar
 
 OPEN_FILES = 128  # per process: below the usual limit of 1024, whatever the number of shards
@@ -41,6 +43,10 @@ class ShardSource:
         self._shard = np.repeat(np.arange(len(paths)), [len(index.names) for index in indices])
         self._names = np.concatenate([index.names for index in indices])
         self._spans = np.concatenate([index.images for index in indices])
+        left_out = sum((Counter(json.loads(str(index.left_out))) for index in indices), Counter())
+        say_left_out(
+            f"{paths[0]}{f' and {len(paths) - 1} more shards' if paths[1:] else ''}", len(self), left_out
+        )
         self._files: OrderedDict[int, FileIO] = OrderedDict()
         self.labels: np.ndarray | None = None
         self.classes: list[str] = []
@@ -68,9 +74,7 @@ class ShardSource:
             members = np.nonzero(self._shard == shard)[0]
             with open(path, "rb") as file:
                 found = in_threads(partial(self._fault, file.fileno()), members, block=BLOCK)
-                faults += [
-                    f"{self.name(i)} ({fault})" for i, fault in zip(members, found, strict=True) if fault
-                ]
+                faults += [(self.name(i), fault) for i, fault in zip(members, found, strict=True) if fault]
         report_faults(faults, len(self))
 
     def _fault(self, file: int, index: int) -> str:
@@ -101,7 +105,7 @@ class ShardSource:
                 "write one .cls member beside each image."
             )
         texts = [
-            self._read(shard, span).decode(errors="replace").strip()
+            self._read(shard, span).decode(errors="surrogateescape").strip()
             for shard, span in zip(self._shard, spans, strict=True)
         ]
         self.labels, self.classes = number_classes(texts)

@@ -7,6 +7,7 @@ resume whether the images are files, tar shards or a Hugging Face data set.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from .labels import class_folders
 from .lists import read_list
 from .packed import PackedPaths
 from .shards import ShardSource, names_shards, shards_in
+from .suffixes import say_left_out
 
 SAMPLED = 1000  # images that are looked for when a run is resumed
 MANY = 0.1  # share of missing ones from which it is another folder
@@ -118,14 +120,18 @@ def open_source(spec: str | Path, labelled: bool = False) -> ImageSource:
             return ShardSource(local_shards(text), labelled)
         if folder.suffix == ".txt":
             return FileSource(*read_list(folder, labelled), origin=folder)
+    left_out: Counter[str] = Counter()
     try:
         if labelled:
-            return FileSource(*class_folders(folder), origin=folder)
-        return FileSource(PackedPaths(image_names(folder), folder), origin=folder)
+            source = FileSource(*class_folders(folder, left_out), origin=folder)
+        else:
+            source = FileSource(PackedPaths(image_names(folder, left_out), folder), origin=folder)
     except UserError:
         if (shards := shards_in(folder)) and not holds_image(folder):
             return ShardSource(shards, labelled)
         raise
+    say_left_out(text, len(source), left_out)
+    return source
 
 
 def open_again(spec: str | Path, names: Path) -> FileSource:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tarfile
 import zipfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +17,13 @@ import numpy as np
 from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
 from .fetch import cache_folder
-from .files import IMAGE_SUFFIXES, first_of
+from .files import first_of
+from .suffixes import BESIDE, FORMER, HIDDEN, IMAGE_SUFFIXES, describe_left_out, suffix_of
 
-FORMAT = 1  # of the kept index
+FORMAT = 2  # of the kept index
 LABEL = "cls"
-IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 KEY = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)")  # webdataset's: up to the first dot of the file name
-HIDDEN = re.compile(r"(.*/)?(\.(?!/)|__[^/]*__)[^/]*(/.*)?")  # ._x.jpg of macOS, __meta__ of webdataset
+IN_HIDDEN = re.compile(r"(.*/)?(\.(?!/)|__[^/]*__)[^/]*(/.*)?")  # ._x.jpg of macOS, __meta__ of webdataset
 BLOCK = tarfile.BLOCKSIZE
 
 Span = tuple[int, int]  # offset in the tar file, size
@@ -34,11 +37,13 @@ class TarIndex:
         names: Member names of the images, [n] UTF-8 bytes.
         images: Their offsets and sizes, [n, 2] int64.
         labels: The same of their ``.cls`` members, size -1 where there is none.
+        left_out: JSON text: the number of other members by suffix.
     """
 
     names: np.ndarray
     images: np.ndarray
     labels: np.ndarray
+    left_out: np.ndarray
 
 
 def index_tar(path: Path) -> TarIndex:
@@ -73,11 +78,18 @@ def read_headers(path: Path) -> TarIndex:
         UserError: The file is not a plain tar file, is damaged, or has a sample that is not of one image.
     """
     samples: dict[str, dict[str, tuple[str, Span]]] = {}
+    left_out: Counter[str] = Counter()
     with _open(path) as tar:
         try:
             for member in tar:
                 match = KEY.fullmatch(member.name)
-                if not member.isreg() or match is None or HIDDEN.fullmatch(member.name):
+                if not member.isreg():
+                    continue
+                if IN_HIDDEN.fullmatch(member.name):
+                    left_out[HIDDEN] += member.name.lower().endswith(IMAGE_SUFFIXES)
+                    continue
+                if match is None:
+                    left_out[""] += 1
                     continue
                 parts = samples.setdefault(match[1], {})
                 if match[2].lower() in parts:
@@ -86,30 +98,43 @@ def read_headers(path: Path) -> TarIndex:
         except (tarfile.TarError, OSError) as error:
             raise _damaged(path, str(error)) from error
         _check_end(path, tar.offset)
-    bare = [f"{key}.({' '.join(parts)})" for key, parts in samples.items() if not _image_of(parts)]
+    pictures = {key: _images_of(parts) for key, parts in samples.items()}
+    bare = [key for key in samples if not pictures[key]]
     if bare:
+        held = describe_left_out(Counter(suffix_of(f"x.{part}") for key in bare for part in samples[key]))
+        shown = [f"{key}.({' '.join(samples[key])})" for key in bare]
         raise UserError(
-            f"{path}: {len(bare)} of {len(samples)} samples have no image ({' '.join(IMAGES)}): {first_of(bare)}. A "
+            f"{path}: {len(bare)} of {len(samples)} samples have no image but {held}: {first_of(shown)}. A "
             "sample's key ends at the first dot of the file name; rename or remove these members."
         )
-    double = [key for key, parts in samples.items() if len(set(IMAGES) & set(parts)) > 1]
+    double = [key for key in samples if len(pictures[key]) > 1]
     if double:
         raise UserError(
             f"{path}: {len(double)} samples have two images under one key: {first_of(double)}. Give each its own key."
         )
     if not samples:
-        raise UserError(f"{path} holds no image ({' '.join(IMAGES)}). Check the path.")
-    images = [parts[_image_of(parts)] for parts in samples.values()]
+        raise UserError(f"{path} holds no image (.jpg .png .webp ...). Check the path.")
+    images = [parts[pictures[key][0]] for key, parts in samples.items()]
     labels = [parts[LABEL][1] if LABEL in parts else (0, -1) for parts in samples.values()]
     return TarIndex(
         np.array([name.encode(errors="surrogateescape") for name, _ in images]),
         np.array([span for _, span in images], np.int64),
         np.array(labels, np.int64),
+        np.array(json.dumps(left_out + _beside(samples, pictures))),
     )
 
 
-def _image_of(parts: dict[str, tuple[str, Span]]) -> str:
-    return next((extension for extension in parts if extension in IMAGES), "")
+def _images_of(parts: Iterable[str]) -> list[str]:
+    """The extensions of a sample's images: of the former suffixes where there is one, beside masks of other formats."""
+    found = [extension for extension in parts if f".{extension}" in IMAGE_SUFFIXES]
+    return [extension for extension in found if f".{extension}" in FORMER] or found
+
+
+def _beside(samples: dict[str, dict[str, tuple[str, Span]]], pictures: dict[str, list[str]]) -> Counter[str]:
+    """Members that are neither a sample's image nor its label, by suffix."""
+    others = (part for key, parts in samples.items() for part in parts if part not in (*pictures[key], LABEL))
+    suffixes = (suffix_of(f"x.{part}") for part in others)
+    return Counter(BESIDE if suffix in IMAGE_SUFFIXES else suffix for suffix in suffixes)
 
 
 def _open(path: Path) -> tarfile.TarFile:

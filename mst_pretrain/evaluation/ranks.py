@@ -19,18 +19,19 @@ from torch import distributed as dist
 from ..runtime.atomic import write_json
 from ..runtime.errors import UserError, run_cli
 from ..training.launch import OTHER_RANK_WAITS
+from ..training.processes import launcher_of
 
 
 def start() -> torch.device:
     """Join torchrun's process group, if there is one, and choose this process's device.
 
-    Tensors on the CPU travel by gloo, those on a GPU by NCCL.
+    Tensors on the CPU travel by gloo, those on a GPU by NCCL. Raises a UserError as :func:`launcher_of` does.
     """
-    gpu = torch.cuda.is_available()
+    launcher, gpu = launcher_of("none"), torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if gpu:
         torch.cuda.set_device(local)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if launcher == "pytorch" and not dist.is_initialized():
         # One rank may decode a large folder's last images long after the others are done.
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(hours=2))
     return torch.device("cuda", local) if gpu else torch.device("cpu")

@@ -56,6 +56,11 @@ def _read(path: str | Path) -> Config:
         raise UserError(
             f"config {path} cannot be read: {error}. mst configs lists those that are installed."
         ) from error
+    except UnboundLocalError as error:  # MMEngine's, where there is no room for its copy of the config
+        raise UserError(
+            f"config {path} cannot be read: {error.__context__}. Free some space, or name another folder for temporary "
+            "files: TMPDIR=DIR"
+        ) from error
     except SyntaxError as error:
         raise UserError(f"config {path} is not valid Python: {error}. Correct that line.") from error
     except Exception as error:  # whatever the statements of a config, or of one that it inherits, raise

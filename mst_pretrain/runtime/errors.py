@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -33,7 +34,11 @@ def run_cli(main: Callable[[], int | None]) -> None:
 
     The code is 0 or the tool's own, 2 after a :class:`UserError`, 75 after :class:`Stopped`, 130 after Ctrl-C. With
     ``MST_DEBUG=1`` the traceback of a :class:`UserError` and of all its causes comes before its message.
+    A character that the terminal cannot show is printed as its number, whatever it is part of.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
     except UserError as error:

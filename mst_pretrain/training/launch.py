@@ -18,6 +18,8 @@ from ..checkpoints.storage import LATEST, use_safe_loading
 from ..runtime.config import check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.options import ConfigOptions
+from ..runtime.work_dir import explain_full_disk
+from .processes import launcher_of
 from .signals import STOP_SIGNALS, ignore_signals
 
 AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}
@@ -46,8 +48,9 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
 
     Raises:
         UserError: ``--amp`` without a GPU, ``--auto-scale-lr`` without a base batch, no ``--resume`` or
-            ``--init-from`` file.
+            ``--init-from`` file; see also :func:`launcher_of`.
     """
+    args.launcher = launcher_of(args.launcher)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
     cfg.launcher = args.launcher
     if getattr(args, "amp", False):
@@ -67,6 +70,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         if (cfg.get(name) or {}).get("num_workers") == 0:
             cfg[name].persistent_workers = False  # PyTorch refuses it without workers
     _log_short_runs(cfg)
+    _check_encoding(cfg)
     _set_up_devices(cfg)
 
 
@@ -104,6 +108,20 @@ def _resume(cfg: Config, source: str) -> None:
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
     else:
         raise UserError(f"--resume {path}: there is no such file. Give a checkpoint of this config's run.")
+
+
+def _check_encoding(cfg: Config) -> None:
+    """The run's config is written as UTF-8, so a path that is not cannot be in it; names below ``data_root`` may be."""
+    for key in ("work_dir", "data_root", "load_from"):
+        value = str(cfg.get(key))
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            readable = value.encode(errors="backslashreplace").decode()
+            raise UserError(
+                f"{key} is '{readable}', which is not UTF-8, and the run's config could not be written. Rename the "
+                "folder, or link to it: ln -s FOLDER data"
+            ) from error
 
 
 def _log_short_runs(cfg: Config) -> None:
@@ -162,6 +180,11 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
     except UserError as error:
         _let_first_rank_speak()
         raise UserError(_without_worker_traceback(str(error))) from error
+    except OSError as error:
+        full = explain_full_disk(cfg.work_dir, error)
+        if full is None:
+            raise
+        raise full from error
     except (TypeError, KeyError, ValueError, AssertionError) as error:
         explained = explain(cfg, error)
         if explained is None:
@@ -215,6 +238,14 @@ def torchrun() -> None:
         signal.signal(number, hand_on)
     try:
         main()
+    except torch.distributed.DistNetworkError as error:
+        print(
+            f"error: the processes cannot meet ({str(error).splitlines()[0]}). Another run may use the port: give a "
+            "free one (PORT=29501 before the command), and with several machines the first one's MASTER_ADDR.",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(2)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         if code != STOPPED:

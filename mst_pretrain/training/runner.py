@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import TextIOWrapper
+from logging import FileHandler
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -18,6 +21,7 @@ from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
 from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
+from ..runtime.work_dir import need_space
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .schedule_and_teacher import unwrap
 from .signals import PatientDataLoader, stop_signals
@@ -56,8 +60,19 @@ class MSTRunner(Runner):
         default = {name: {"type": hook} for name, hook in ours.items()}
         super().register_default_hooks({**default, **(hooks or {})})
 
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """MMEngine's; its file is UTF-8 whatever the locale, and takes names that are not."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, FileHandler) and isinstance(handler.stream, TextIOWrapper):
+                handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        return logger
+
     def train(self) -> torch.nn.Module:
-        """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed."""
+        """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed; refused where no checkpoint fits."""
+        need_space(
+            self.work_dir, sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+        )
         with stop_signals():
             return super().train()
 

@@ -23,6 +23,10 @@ KINDS = {  # what is said of a kind of problem, and its remedy where the problem
         "files are truncated or cannot be decoded",
         "Copy or unpack them again, or remove them and their labels.",
     ),
+    "unsuitable file": (
+        "files are whole, but cannot be used as they are",
+        "Do what is said of each, or remove them and their labels.",
+    ),
     "absent image": (
         "images named by a JSON are not there",
         "Copy or unpack them again, or remove their entries from the JSON.",

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from mst_pretrain.data.decode import Undecodable, reading, to_rgb, upright_size
-from mst_pretrain.data.files import BLOCK, find_encoded_fault, find_fault, in_threads
+from mst_pretrain.data.files import BLOCK, find_encoded_fault, find_fault, in_threads, is_damage
 from mst_pretrain.data.tar_index import index_tar
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.progress import Progress
@@ -192,10 +192,14 @@ def need_folder(path: Path, what: str) -> None:
 
 
 def _image_ends(path: Path) -> Facts:
-    fault = find_fault(path)
-    if fault:
-        raise Unusable(fault)
+    _refuse(find_fault(path))
     return []
+
+
+def _refuse(fault: str) -> None:
+    """Raise :class:`Unusable` of a fault that :func:`find_encoded_fault` found, if it found one."""
+    if fault:
+        raise Unusable(fault, kind="unusable file" if is_damage(fault) else "unsuitable file")
 
 
 def _image_ends_and_size(path: Path) -> Facts:
@@ -218,7 +222,7 @@ def _decoding() -> Iterator[None]:
         with reading():
             yield
     except Undecodable as error:
-        raise Unusable(f"not decodable: {error}") from error
+        _refuse(error.own_fault or f"not decodable: {error}")
 
 
 def whole_image(path: Path) -> Facts:
@@ -280,8 +284,6 @@ def whole_shard(path: Path) -> Facts:
 
 
 def _decode(encoded: bytes) -> None:
-    fault = find_encoded_fault(lambda offset, length: encoded[offset : offset + length], len(encoded))
-    if fault:
-        raise Unusable(fault)
+    _refuse(find_encoded_fault(lambda offset, length: encoded[offset : offset + length], len(encoded)))
     with _decoding():
         to_rgb(encoded)

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mst_pretrain.data.files import first_of, visible
 from mst_pretrain.runtime.errors import UserError
-
-
-def writable_folder(out: str | Path) -> None:
-    """Make the folder of ``--out``.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror}). Give another folder.") from error
+from mst_pretrain.runtime.work_dir import writable_folder
 
 
 def fresh_folder(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
@@ -42,7 +28,7 @@ def fresh_folder(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
                 f"--out {out} lies inside the images, {given}: the next run would take its pictures for images. Give a "
                 "folder elsewhere."
             )
-    writable_folder(out)
+    writable_folder(out, "--out")
     held = sorted(visible(path.name for path in folder.iterdir()))
     if held:
         raise UserError(

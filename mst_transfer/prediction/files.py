@@ -10,6 +10,7 @@ from typing import Any
 import mmcv
 
 from mst_pretrain.data.files import list_images
+from mst_pretrain.data.suffixes import say_left_out
 from mst_pretrain.runtime.atomic import file_sha256, write_json
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
@@ -138,7 +139,10 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     found: dict[Path, Path] = {}
     for given in map(Path, inputs):
         if given.is_dir():
-            found |= {path: path.relative_to(given) for path in list_images(given)}
+            left_out: Counter[str] = Counter()
+            images = list_images(given, left_out)
+            say_left_out(str(given), len(images), left_out)
+            found |= {path: path.relative_to(given) for path in images}
         elif given.is_file():
             found[given] = Path(given.name)
         else:

@@ -19,7 +19,7 @@ from mmengine.registry import MODELS
 
 from mst_pretrain.checkpoints.loading import load_model
 from mst_pretrain.checkpoints.storage import load_checkpoint, use_safe_loading
-from mst_pretrain.data.files import find_fault
+from mst_pretrain.data.files import find_fault, is_damage
 from mst_pretrain.runtime.config import explain, import_custom_modules, load_config
 from mst_pretrain.runtime.errors import UserError
 
@@ -170,7 +170,8 @@ class Predictor:
             return self.array_pipeline({"img": np.ascontiguousarray(image[..., ::-1]), **shared})
         fault = find_fault(image)
         if fault:
-            raise UserError(f"{image} cannot be used ({fault}). Copy it again, or leave it out.")
+            remedy = "Copy it again" if is_damage(fault) else "Do what is said of it"
+            raise UserError(f"{image} cannot be used ({fault}). {remedy}, or leave it out.")
         try:
             return self.pipeline({"img_path": str(image), **shared})
         except Exception as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from mst_pretrain.data.files import list_images
+from mst_pretrain.data.files import image_names
 from mst_pretrain.data.labels import class_names
 from mst_pretrain.data.shards import ShardSource
+from mst_pretrain.data.suffixes import describe_left_out
 from mst_pretrain.runtime.errors import UserError
 
 from ..reading import whole_shard
@@ -41,13 +43,15 @@ def prepare_imagenet(task: Task) -> None:
 
 
 def _class_folders(task: Task, split: str, folder: Path) -> tuple[int, list[str]]:
-    images, classes = [], class_names(folder)
+    images, left_out, classes = [], Counter[str](), class_names(folder)
     if not classes:
         what = f"has no class folders. Sort the images into {folder}/CLASS/IMAGE."
         task.findings.add("layout", folder, what)
     for name in classes:
         with task.findings.keeping(folder / name):
-            images += list_images(folder / name)
+            images += [folder / name / image for image in image_names(folder / name, left_out)]
+    if others := describe_left_out(left_out):
+        task.findings.notes.append(f"{folder}: left out: {others}")
     task.findings.take(folder, task.reader.images(f"{split} images", images))
     return len(images), classes
 

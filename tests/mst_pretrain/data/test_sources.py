@@ -160,7 +160,7 @@ def test_images_that_only_decoding_can_judge_are_decoded(tmp_path: Path) -> None
     Image.new("F", (64, 64), 0.5).save(tmp_path / "float.tif")
     data = (tmp_path / "good.tif").read_bytes()
     (tmp_path / "half.tif").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=r"2 of 3 .*float\.tif \(not decodable: .*half\.tif \(not decodable"):
+    with pytest.raises(UserError, match=r"2 of 3 .*float\.tif \(F-mode grey .*half\.tif \(not decodable"):
         open_source(tmp_path).check()
 
 

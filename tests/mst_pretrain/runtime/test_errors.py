@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
@@ -37,3 +38,21 @@ def test_program_errors_keep_their_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="defect"):
         run_cli(defect)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_name_can_be_printed_on_any_terminal(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """A tool would end in a UnicodeEncodeError at a photograph named in another alphabet, after hours of work."""
+    out, err = io.BytesIO(), io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding))
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(err, encoding))
+
+    def main() -> None:
+        print("\u03b1\udcff.jpg", flush=True)
+        raise UserError("caf\u00e9\udce9.jpg is broken.")
+
+    assert ends(main) == 2
+    assert out.getvalue().strip() == "\u03b1\udcff.jpg".encode(encoding, "backslashreplace")
+    assert err.getvalue().strip() == "error: caf\u00e9\udce9.jpg is broken.".encode(
+        encoding, "backslashreplace"
+    )

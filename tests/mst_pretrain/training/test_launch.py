@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,13 @@ custom_hooks = [dict(root=data_root, files=("data/coco/a.json", "data/cocoa"))]
 train_cfg = dict(max_epochs=12)
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 """
+
+
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun tells a process."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.get(name, "0"))
 
 
 @pytest.fixture
@@ -123,24 +132,27 @@ def test_amp_without_gpu_is_refused(config: Path, monkeypatch: pytest.MonkeyPatc
         launch.prepare(load_config(config), arguments(config, amp=True))
 
 
-def test_cpu_processes_use_gloo(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_processes_use_gloo(config: Path, torchrun: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several CPU processes would look for NCCL and give DDP the number of a GPU that is not there."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = load_config(config)
-    launch.prepare(cfg, arguments(config, launcher="pytorch"))
-    assert cfg.env_cfg.dist_cfg.backend == "gloo" and cfg.sync_bn is None
+    launch.prepare(cfg, arguments(config))  # recognised: it would train twice, into one folder
+    assert cfg.launcher == "pytorch" and cfg.env_cfg.dist_cfg.backend == "gloo" and cfg.sync_bn is None
     assert (
         cfg.model_wrapper_cfg.type == "MMDistributedDataParallel" and cfg.model_wrapper_cfg.device_ids is None
     )
 
 
-def test_synchronised_head_on_cpu_processes_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synchronised_head_on_cpu_processes_is_refused(
+    config: Path, torchrun: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run would end in a traceback of DDP's, after the data had been checked."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     options = {"+model.head": {"norm": "syncbn"}}
-    launch.prepare(load_config(config, options), arguments(config))  # one process needs no synchronisation
     with pytest.raises(UserError, match=r"syncbn.*model\.head\.norm=bn"):
         launch.prepare(load_config(config, options), arguments(config, launcher="pytorch"))
+    monkeypatch.setenv("WORLD_SIZE", "1")  # one process needs no synchronisation
+    launch.prepare(load_config(config, options), arguments(config))
 
 
 def test_init_from(config: Path, tmp_path: Path) -> None:
@@ -264,3 +276,41 @@ def test_missing_images_are_named_before_anything_is_built(config: Path, tmp_pat
     with pytest.raises(UserError, match="nowhere does not exist"):
         launch.check_pretraining(load_config(config, {"+train_dataloader": {"dataset": dataset}}))
     launch.check_pretraining(load_config(config))
+
+
+@pytest.mark.parametrize("key", ["work_dir", "data_root"])
+def test_paths_that_are_not_utf8_are_named(config: Path, key: str) -> None:
+    """The run would end in a UnicodeEncodeError while it writes its config."""
+    path = "photos/caf" + os.fsdecode(b"\xe9")
+    given = {"work_dir": path} if key == "work_dir" else {}
+    cfg = load_config(config, {"data_root": path} if key == "data_root" else {})
+    with pytest.raises(UserError, match=rf"{key} is 'photos/caf.udce9/?', which is not UTF-8.*ln -s"):
+        launch.prepare(cfg, arguments(config, **given))
+
+
+def test_a_full_disk_while_a_run_writes_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose disk fills up would end in a traceback; a missing file must not be taken for that."""
+    cfg = Config({"launcher": "none", "runner_type": "Runner", "work_dir": "runs/x"})
+    monkeypatch.setattr("mst_pretrain.training.runner.build_runner", lambda cfg: None)
+
+    def fail(error: OSError) -> Any:
+        def task(_: Any) -> None:
+            raise error
+
+        return task
+
+    with pytest.raises(UserError, match=r"^runs/x cannot be written \(No space left.*--resume"):
+        launch.run(cfg, fail(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(FileNotFoundError):
+        launch.run(cfg, fail(FileNotFoundError(errno.ENOENT, "No such file")))
+
+
+def test_a_full_temporary_folder_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tool would end in an UnboundLocalError of the config reader's."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    with pytest.raises(UserError, match=r"net\.py cannot be read: .*No space left on device.*TMPDIR=DIR"):
+        load_config(config)
