@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress, zip_longest
@@ -11,19 +11,27 @@ from typing import Any
 
 from mst_pretrain.data.files import BLOCK, first_of, in_threads
 
-from .coco_file import LISTS, coco_classes, read_coco
+from .coco_file import coco_classes, read_coco
+from .coco_masks import are_numbers
+from .coco_shapes import (
+    BOX_SLACK,
+    Content,
+    Faults,
+    corner_box_problems,
+    counted,
+    is_small,
+    mask_problems,
+    named,
+    reach,
+)
 from .problems import Problem, stop_at_first
 from .reading import Reader, need_folder
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
     "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+    "annotations": ("image_id", "category_id", "bbox"),
 }
-BOX_SLACK = 1.0  # pixels: COCO's own boxes are rounded
-
-Content = dict[str, Any]  # of read_coco
-Faults = Iterator[tuple[str, str]]  # what is wrong with entries, with number and first examples; the remedy
 
 
 def check_coco(
@@ -49,7 +57,10 @@ def check_coco(
     need_folder(Path(root), "the COCO data root")
     need_folder(folder, "the image folder of this split")
     content = read_coco(path)
-    stop_at_first(coco_problems(path, content, folder, Reader(), classes, masks))
+    problems = list(coco_problems(path, content, folder, Reader(), classes, masks))
+    stop_at_first(problems)
+    if problems:
+        print(f"warning: {path}: {len(problems)} {problems[0].title}: {problems[0].what}", flush=True)
     own = coco_classes(content)
     left_out = [name for name in own if classes and name not in classes]
     if left_out:
@@ -73,18 +84,19 @@ def coco_problems(
         path: The JSON.
         content: What :func:`read_coco` read.
         folder: Where the images are.
-        reader: Looks at the images; a thorough one also finds images of another size than the JSON says.
+        reader: Looks at the images.
         classes: Names by label, a subset of the categories; None: all of them.
         masks: Every annotation must have one.
     """
-    problems = list(entry_problems(path, content, masks))
+    problems = list(_value_problems(path, content, masks))
     yield from problems
     if problems:  # the rules below rely on the fields
         return
     yield from category_problems(path, content, classes)
     yield from _object_problems(path, content, classes)
+    yield from _image_problems(path, content, folder, reader)  # of another size: why masks do not fit
+    yield from _shape_problems(path, content)
     yield from _box_problems(path, content)
-    yield from _image_problems(path, content, folder, reader)
 
 
 def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
@@ -92,26 +104,30 @@ def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Proble
 
     Args:
         path: The JSON.
-        content: Its three lists.
-        masks: Every annotation must have a mask.
+        content: Its three lists, as :func:`read_coco` repaired them.
+        masks: Every annotation must have a mask. Masks that are there are always checked.
     """
+    problems = list(_value_problems(path, content, masks))
+    yield from problems or _shape_problems(path, content)
+
+
+def _shape_problems(path: Path, content: Content) -> Iterator[Problem]:
+    for rule in (mask_problems, corner_box_problems):
+        yield from (Problem("entries", path, *fault) for fault in rule(content))
+
+
+def _value_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
     groups: list[list[Callable[[Content], Faults]]] = [
         [_missing_fields],
-        [_unusable_ids],
-        [_repeated_names, _unusable_sizes, _unknown_categories, _unknown_images, _unusable_boxes],
+        [_unusable_ids, _unusable_names],
+        [_repeated_names, _unusable_sizes, _shared_files, _unknown_categories, _unknown_images],
     ]
-    if masks:
-        groups[-1].append(_missing_masks)
+    groups[2] += [_unusable_boxes, _unusable_areas, _unusable_flags, *([_missing_masks] if masks else [])]
     for rules in groups:
         problems = [Problem("entries", path, *fault) for rule in rules for fault in rule(content)]
         yield from problems
         if problems:
             return
-
-
-def id_problems(path: Path, content: Content) -> Iterator[Problem]:
-    """Problems of the ids alone: what evaluation needs."""
-    return (Problem("entries", path, *fault) for fault in _unusable_ids(content))
 
 
 def _missing_fields(content: Content) -> Faults:
@@ -125,74 +141,88 @@ def _missing_fields(content: Content) -> Faults:
 
 
 def _unusable_ids(content: Content) -> Faults:
-    """Ids must be whole numbers, each used once; those of annotations begin at 1.
-
-    COCO's evaluation takes a match with annotation 0 for none, and of two equal ids every reader forgets one.
-    """
-    for key in LISTS:
-        first = 1 if key == "annotations" else 0
-        ids = [entry.get("id") for entry in content[key]]
-        whole = [i for i in ids if isinstance(i, int) and not isinstance(i, bool) and i >= first]
-        strange = [repr(i) for i in ids if not isinstance(i, int) or isinstance(i, bool) or i < first]
-        twice = [repr(i) for i, count in Counter(whole).items() if count > 1]
-        what = f"ids of '{key}' are used twice or are not whole numbers from {first}, so that they would be confused"
+    """Ids of images and categories must be whole numbers, each used once; those of annotations are repaired."""
+    for key in ("images", "categories"):
+        ids = [entry["id"] for entry in content[key]]
+        strange = [repr(i) for i in ids if type(i) is not int]
+        twice = [repr(i) for i, count in Counter(i for i in ids if type(i) is int).items() if count > 1]
+        what = f"ids of '{key}' are used twice or are not whole numbers, so that they would be confused"
         remedy = f"Number the {key} 1, 2, 3, ..., and correct what refers to them."
-        yield from _counted([*strange, *twice], what, remedy)
+        yield from counted([*strange, *twice], what, remedy)
+
+
+def _unusable_names(content: Content) -> Faults:
+    for key, field in (("images", "file_name"), ("categories", "name")):
+        strange = [repr(e[field]) for e in content[key] if not isinstance(e[field], str) or not e[field]]
+        yield from counted(strange, f"values of '{field}' in '{key}' are not text", "Write each as a text.")
 
 
 def _repeated_names(content: Content) -> Faults:
     counts = Counter(coco_classes(content))
     twice = [f"'{name}'" for name, count in counts.items() if count > 1]
-    return _counted(twice, "category names are used twice", "Rename or merge these categories.")
+    return counted(twice, "category names are used twice", "Rename or merge these categories.")
 
 
 def _unusable_sizes(content: Content) -> Faults:
     odd = [
-        i["file_name"] for i in content["images"] if not (_is_number(i["width"]) and _is_number(i["height"]))
+        str(image["file_name"])
+        for image in content["images"]
+        if any(type(image[side]) is not int or image[side] < 1 for side in ("width", "height"))
     ]
-    what = "images have a width or height that is not a finite number"
-    return _counted(odd, what, "Write each image's size in pixels.")
+    what = "images have a width or height that is not a whole number from 1"
+    return counted(odd, what, "Write each image's size in pixels.")
+
+
+def _shared_files(content: Content) -> Faults:
+    """One file under two ids would be trained twice, each time with the objects of the other id as background."""
+    counts = Counter(os.path.normpath(str(image["file_name"])) for image in content["images"])
+    twice = [name for name, count in counts.items() if count > 1]
+    what = "files are the image of several ids"
+    return counted(twice, what, "Keep one id for each file, and give it all annotations.")
 
 
 def _unknown_categories(content: Content) -> Faults:
     what = "annotations have a category that is not in its categories"
     remedy = "Add the category or correct the ids."
-    return _counted(_pointing_nowhere(content, "category_id", "categories"), what, remedy)
+    return counted(_pointing_nowhere(content, "category_id", "categories"), what, remedy)
 
 
 def _unknown_images(content: Content) -> Faults:
     what = "annotations belong to images that are not in its images"
     remedy = "Add the images or remove these annotations."
-    return _counted(_pointing_nowhere(content, "image_id", "images"), what, remedy)
+    return counted(_pointing_nowhere(content, "image_id", "images"), what, remedy)
 
 
 def _unusable_boxes(content: Content) -> Faults:
-    bent = [a for a in content["annotations"] if not _is_box(a["bbox"]) or not _is_number(a["area"])]
-    what = "boxes are not [x, y, width, height] in finite numbers, with an area"
-    return _counted(_named(bent, "bbox"), what, "Correct them.")
+    bent = [a for a in content["annotations"] if not _is_box(a["bbox"])]
+    what = "boxes are not [x, y, width, height] in finite numbers"
+    return counted(named(bent, "bbox"), what, "Correct them.")
+
+
+def _unusable_areas(content: Content) -> Faults:
+    bent = [a for a in content["annotations"] if _is_box(a["bbox"]) and not are_numbers([a["area"]])]
+    what = "areas are not finite numbers"
+    return counted(named(bent, "area"), what, "Correct them, or remove 'area': it is computed then.")
+
+
+def _unusable_flags(content: Content) -> Faults:
+    for field in ("iscrowd", "ignore"):
+        strange = [a for a in content["annotations"] if a.get(field, 0) not in (0, 1)]
+        yield from counted(named(strange, field), f"values of '{field}' are not 0 or 1", "Correct them.")
 
 
 def _missing_masks(content: Content) -> Faults:
-    bare = [a for a in content["annotations"] if not _is_mask(a.get("segmentation"))]
-    what = "annotations have no mask ('segmentation' is absent, empty, or has less than three points)"
+    bare = [a for a in content["annotations"] if not a.get("segmentation")]
+    what = "annotations have no mask ('segmentation' is absent or empty)"
     remedy = "Add the masks, remove these annotations, or train boxes only (docs/own_data.md)."
-    return _counted(_named(bare), what, remedy)
-
-
-def _counted(examples: Sequence[str], what: str, remedy: str) -> Faults:
-    if examples:
-        yield f"{len(examples)} {what}: {first_of(examples)}", remedy
+    return counted(named(bare), what, remedy)
 
 
 def _pointing_nowhere(content: Content, field: str, key: str) -> list[str]:
     known = {entry["id"] for entry in content[key]}
-    return _named(
-        [a for a in content["annotations"] if not _is_number(a[field]) or a[field] not in known], field
+    return named(
+        [a for a in content["annotations"] if type(a[field]) is not int or a[field] not in known], field
     )
-
-
-def _named(annotations: Sequence[dict[str, Any]], field: str = "") -> list[str]:
-    return [f"annotation {a['id']}" + (f" -> {field} {a[field]}" if field else "") for a in annotations]
 
 
 def category_problems(path: Path, content: Content, classes: Sequence[str] | None) -> Iterator[Problem]:
@@ -218,31 +248,24 @@ def category_problems(path: Path, content: Content, classes: Sequence[str] | Non
 
 
 def _object_problems(path: Path, content: Content, classes: Sequence[str] | None) -> Iterator[Problem]:
-    annotations, names = content["annotations"], {c["id"]: str(c["name"]) for c in content["categories"]}
+    annotations, names = content["annotations"], {c["id"]: c["name"] for c in content["categories"]}
     trained = [a for a in annotations if not classes or names[a["category_id"]] in classes]
-    if any(not _is_left_out(a) and not a["iscrowd"] for a in trained):
+    if any(not _is_left_out(a) and not a["iscrowd"] and not a.get("ignore") for a in trained):
         return
     what = (
         f"has no object to train on or to score: of {len(annotations)} annotations {len(trained)} are of the classes "
         f"trained, and {sum(map(_is_left_out, trained))} of these have an area of 0 or a box of less than a pixel; the "
-        "others are crowds"
+        "others are crowds or to be ignored"
     )
     yield Problem("no object", path, what)
 
 
 def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
-    """Boxes must lie within their image and have an area; COCO itself has boxes of less than a pixel."""
+    """Boxes must lie within their image."""
     images = {image["id"]: image for image in content["images"]}
-    flat = [a for a in content["annotations"] if _is_left_out(a) and not is_small(a)]
-    if flat:
-        yield Problem(
-            "no area", path, f"{len(flat)} of {len(content['annotations'])}: {first_of(_named(flat))}"
-        )
     for annotation in content["annotations"]:
-        x, y, width, height = annotation["bbox"]
         image = images[annotation["image_id"]]
-        outside = max(-x, -y, x + width - image["width"], y + height - image["height"])
-        if outside > BOX_SLACK:
+        if reach(annotation, image) > BOX_SLACK:
             size = f"{image['height']}x{image['width']} (height x width)"
             box = f"annotation {annotation['id']}: box {annotation['bbox']}"
             yield Problem("box outside", path, f"{box} in {image['file_name']} of {size}")
@@ -255,19 +278,13 @@ def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) 
     for file, found in zip(files, there, strict=True):
         if not found:
             yield Problem("absent image", file, f"is not there, but {path} names it")
-    yield from reader.images(f"{folder.name} images", list(compress(files, there)))
+    yield from reader.images(f"{folder.name} images", list(compress(files, there)), sizes=True)
     for image in content["images"]:
         file, wanted = folder / str(image["file_name"]), [image["width"], image["height"]]
         size = reader.facts.get(file)
         if size and size != wanted:
             said = f"{wanted[1]}x{wanted[0]} (height x width) in {path}"
             yield Problem("image size", file, f"is {size[1]}x{size[0]}, but {said}")
-
-
-def is_small(annotation: dict[str, Any]) -> bool:
-    """The box is smaller than a pixel."""
-    _, _, width, height = annotation["bbox"]
-    return bool(width < 1 or height < 1)
 
 
 def _is_left_out(annotation: dict[str, Any]) -> bool:
@@ -277,17 +294,4 @@ def _is_left_out(annotation: dict[str, Any]) -> bool:
 
 def _is_box(box: Any) -> bool:
     """Four finite numbers."""
-    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _is_mask(mask: Any) -> bool:
-    """Run lengths, or one polygon that mmdet does not drop."""
-    if isinstance(mask, dict):
-        return "counts" in mask and "size" in mask
-    return isinstance(mask, list) and any(
-        isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask
-    )
+    return isinstance(box, list) and len(box) == 4 and are_numbers(box)

@@ -38,11 +38,7 @@ KINDS = {  # what is said of a kind of problem, and its remedy where the problem
     "entries": ("entries of a JSON cannot be used", ""),
     "no object": (
         "files have no object to train on or to score",
-        "Write each object's 'area' in pixels, or correct the classes.",
-    ),
-    "no area": (
-        "files have annotations of area 0 whose box is larger; training leaves them out",
-        "Write each object's 'area' in pixels: its mask's, or its box's.",
+        "Correct the boxes, the classes, or what is marked 'iscrowd' or 'ignore'.",
     ),
     "box outside": (
         "boxes reach out of their image by more than a pixel",
@@ -69,10 +65,7 @@ KINDS = {  # what is said of a kind of problem, and its remedy where the problem
     ),
     "layout": ("parts cannot be used", ""),
 }
-TRAINABLE = (
-    "no area",
-    "box outside",
-)  # mmdet leaves such objects out, or clips them: listed, but training goes on
+TRAINABLE = ("box outside",)  # mmdet clips such boxes, or leaves them out: listed, but training goes on
 
 
 @dataclass(frozen=True)
@@ -90,6 +83,11 @@ class Problem:
     path: Path
     what: str
     own_remedy: str = ""
+
+    @property
+    def title(self) -> str:
+        """What is said of the kind."""
+        return KINDS[self.kind][0]
 
     @property
     def remedy(self) -> str:

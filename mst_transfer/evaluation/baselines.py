@@ -16,10 +16,9 @@ from torchvision.ops import box_iou
 from mst_pretrain.data.files import in_threads
 from mst_pretrain.runtime.errors import UserError
 
-from ..data.coco_file import read_coco
 from ..data.layouts import CITYSCAPES_CLASSES
 from ..data.pair_rules import IGNORED, cityscapes_label_maps
-from .coco_scores import score_coco
+from .coco_scores import load_ground_truth, score_coco
 from .segmentation_scores import SegmentationScores, confusion_matrix
 
 MAX_SIDE = 512  # of the prior; larger maps vote and are predicted through nearest neighbour
@@ -72,9 +71,9 @@ def frequent_box_map(train_json: str | Path, val_json: str | Path) -> float:
     IoU >= 0.5 (ties: highest mean IoU). Score: the class's share of the training boxes.
 
     Raises:
-        UserError: A JSON is missing or broken, or the training file has no boxes of the validation classes.
+        UserError: A JSON cannot be used, or the training file has no boxes of the validation classes.
     """
-    train, val = read_coco(train_json), read_coco(val_json)
+    train, val = load_ground_truth(train_json), load_ground_truth(val_json)
     boxes = _relative_boxes(train)
     share = Counter({name: len(values) for name, values in boxes.items()})
     detections: list[dict[str, Any]] = []
@@ -100,7 +99,7 @@ def _relative_boxes(content: dict[str, Any]) -> dict[str, np.ndarray]:
     names = {category["id"]: category["name"] for category in content["categories"]}
     boxes: dict[str, list[list[float]]] = {}
     for annotation in content["annotations"]:
-        if not annotation.get("iscrowd", 0):
+        if not annotation["iscrowd"]:
             width, height = sizes[annotation["image_id"]]
             x, y, w, h = annotation["bbox"]
             corners = [x / width, y / height, (x + w) / width, (y + h) / height]

@@ -68,7 +68,7 @@ class MSTCocoMetric(BaseMetric):
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score everything; mmdet's names, -1 where there is no object of a size."""
-        content = load_ground_truth(self.ann_file)
+        content = load_ground_truth(self.ann_file, "segm" in self.iou_types)
         category_ids = category_ids_of(content, (self.dataset_meta or {}).get("classes"), self.ann_file)
         logger: MMLogger = MMLogger.get_current_instance()
         missing = len(content["images"]) - len({image_id for image_id, _ in results})
@@ -144,7 +144,7 @@ def category_ids_of(content: dict[str, Any], classes: Sequence[str] | None, sour
     Raises:
         UserError: A class is missing.
     """
-    ids = {str(category["name"]): int(category["id"]) for category in content["categories"]}
+    ids = {category["name"]: category["id"] for category in content["categories"]}
     if classes is None:
         return list(ids.values())
     missing = [name for name in classes if name not in ids]

@@ -14,7 +14,8 @@ import numpy as np
 from mst_pretrain.runtime.errors import UserError
 
 from ..data.coco_file import read_coco
-from ..data.coco_rules import id_problems
+from ..data.coco_repair import repaired
+from ..data.coco_rules import entry_problems
 from ..data.problems import stop_at_first
 
 LIBRARIES = ("faster-coco-eval", "pycocotools")
@@ -43,14 +44,14 @@ class CocoScores:
     per_class: dict[str, dict[str, float | None]]
 
 
-def load_ground_truth(ann_file: str | Path) -> dict[str, Any]:
-    """Read instance annotations whose ids COCO's evaluation can use.
+def load_ground_truth(ann_file: str | Path, masks: bool = False) -> dict[str, Any]:
+    """Read instance annotations that COCO's evaluation can use; with ``masks``, every one must have a mask.
 
     Raises:
-        UserError: As :func:`read_coco`, or :func:`id_problems` finds one.
+        UserError: As :func:`read_coco`, or :func:`entry_problems` finds one.
     """
     content = read_coco(ann_file)
-    stop_at_first(id_problems(Path(ann_file), content))
+    stop_at_first(entry_problems(Path(ann_file), content, masks))
     return content
 
 
@@ -79,25 +80,24 @@ def score_coco(
     if iou_type not in ("bbox", "segm"):
         raise ValueError(f"iou_type must be 'bbox' or 'segm', got {iou_type!r}")
     coco_class, eval_class, version = load_library(library)
-    content = ground_truth if isinstance(ground_truth, dict) else load_ground_truth(ground_truth)
-    known = {image["id"] for image in content["images"]}
-    strange = next((result["image_id"] for result in results if result["image_id"] not in known), None)
-    if strange is not None:
-        raise UserError(
-            f"a result is of image_id {strange}, which the ground truth does not have. Score it against the "
-            "annotations of the same images."
-        )
+    masks = iou_type == "segm"
+    if isinstance(ground_truth, dict):
+        content = _checked(ground_truth, masks)
+    else:
+        content = load_ground_truth(ground_truth, masks)
+    _check_results(results, content, iou_type)
     wanted = sorted(category_ids or (category["id"] for category in content["categories"]))
+    numbered = _Numbered(content)
     with contextlib.redirect_stdout(io.StringIO()):  # both libraries print their steps
-        truth = _indexed(coco_class, content, [dict(a) for a in content["annotations"]])
-        found = _indexed(coco_class, content, [_detection(i, r, iou_type) for i, r in enumerate(results, 1)])
+        truth = _indexed(coco_class, numbered, [_object(a, iou_type) for a in content["annotations"]])
+        found = _indexed(coco_class, numbered, [_detection(r, iou_type) for r in results])
         evaluation = eval_class(truth, found, iou_type)
-        evaluation.params.catIds = wanted
-        evaluation.params.imgIds = sorted(known)
+        evaluation.params.catIds = [numbered.categories[i] for i in wanted]
+        evaluation.params.imgIds = sorted(numbered.images.values())
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    names = {category["id"]: category["name"] for category in content["categories"]}
     # [10 IoU thresholds, 101 recalls, classes, 4 areas, 3 max. detections]
     precision = evaluation.eval["precision"]
     return CocoScores(
@@ -136,24 +136,79 @@ def load_library(library: str) -> tuple[Any, Any, str]:
     raise ValueError(f"library must be one of {LIBRARIES}, got {library!r}")
 
 
-def _indexed(coco_class: Any, content: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
+def _checked(content: dict[str, Any], masks: bool) -> dict[str, Any]:
+    """Annotations that were not read by us: the libraries hang, or count wrong, where they are not sound."""
+    content, _ = repaired(content)
+    stop_at_first(entry_problems(Path("the ground truth"), content, masks))
+    return content
+
+
+def _check_results(results: Sequence[dict[str, Any]], content: dict[str, Any], iou_type: str) -> None:
+    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+    for result in results:
+        image_id = result["image_id"]
+        if image_id not in sizes:
+            raise UserError(
+                f"a result is of image_id {image_id}, which the ground truth does not have. Score it against the "
+                "annotations of the same images."
+            )
+        if iou_type == "segm" and list(result["segmentation"]["size"]) != sizes[image_id]:
+            raise UserError(
+                f"a mask of image_id {image_id} has the size {result['segmentation']['size']}, and the ground truth "
+                f"says {sizes[image_id]} (height, width). Predict the images that were annotated, or correct the JSON."
+            )
+
+
+class _Numbered:
+    """Images and categories by numbers 1, 2, ... in the order of their ids, which may be any integers.
+
+    Both libraries are then given ids that they can hold; equal scores keep their order.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        images = sorted(content["images"], key=lambda image: image["id"])
+        self.images = {image["id"]: number for number, image in enumerate(images, 1)}
+        self.categories = {
+            i: number for number, i in enumerate(sorted(c["id"] for c in content["categories"]), 1)
+        }
+        self.entries = [
+            {"id": self.images[image["id"]], "height": image["height"], "width": image["width"]}
+            for image in images
+        ]
+
+
+def _indexed(coco_class: Any, numbered: _Numbered, annotations: list[dict[str, Any]]) -> Any:
     """A library's COCO object, without a file and also where there is no annotation."""
     coco = coco_class()
     coco.dataset = {
-        "info": content.get("info", {}),
-        "images": content["images"],
-        "categories": content["categories"],
-        "annotations": annotations,
+        "info": {},
+        "images": numbered.entries,
+        "categories": [{"id": number, "name": str(number)} for number in numbered.categories.values()],
+        "annotations": [
+            {
+                **annotation,
+                "id": number,
+                "image_id": numbered.images[annotation["image_id"]],
+                "category_id": numbered.categories[annotation["category_id"]],
+            }
+            for number, annotation in enumerate(annotations, 1)
+        ],
     }
     coco.createIndex()
     return coco
 
 
-def _detection(number: int, result: dict[str, Any], iou_type: str) -> dict[str, Any]:
-    """A result with what ``loadRes`` of both libraries adds: its number and its area, by box or by mask."""
+def _object(annotation: dict[str, Any], iou_type: str) -> dict[str, Any]:
+    """What the evaluation needs of an annotation, and nothing else that a library might take into account."""
+    keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    return {key: annotation[key] for key in (*keys, *(["segmentation"] if iou_type == "segm" else []))}
+
+
+def _detection(result: dict[str, Any], iou_type: str) -> dict[str, Any]:
+    """A result with what ``loadRes`` of both libraries adds: its area, by box or by mask."""
     from pycocotools import mask as masks
 
-    kept = {key: result[key] for key in ("image_id", "category_id", "score")} | {"id": number, "iscrowd": 0}
+    kept = {key: result[key] for key in ("image_id", "category_id", "score")} | {"iscrowd": 0}
     if iou_type == "bbox":
         return kept | {"bbox": result["bbox"], "area": result["bbox"][2] * result["bbox"][3]}
     rle = result["segmentation"]

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from mst_pretrain.runtime.config import import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 
+from ..data.coco_file import read_coco, read_with_notes
 from ..data.coco_rules import category_problems
 from ..data.problems import stop_at_first
 from .coco_metric import MSTCocoMetric
@@ -32,8 +33,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 def classes_of(cfg: Config, loader: str = "test_dataloader") -> tuple[str, ...] | None:
     """Class names by label of a data set: the config's, else its type's."""
-    dataset = cfg[loader].dataset
-    classes = (dataset.get("metainfo") or {}).get("classes")
+    classes = (data_sets_of(cfg, loader)[0].get("metainfo") or {}).get("classes")
     classes = classes or getattr(dataset_type(cfg, loader), "METAINFO", {}).get("classes")
     return None if classes is None else tuple(str(name) for name in classes)
 
@@ -54,7 +54,19 @@ def dataset_meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 def dataset_type(cfg: Config, loader: str = "test_dataloader") -> Any:
     """The registered class of a data set, or None."""
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        return registry.get(cfg[loader].dataset.type)
+        return registry.get(data_sets_of(cfg, loader)[0].type)
+
+
+def data_sets_of(cfg: Config, loader: str = "test_dataloader") -> list[Any]:
+    """The config of a loader's data set; of one that repeats or joins others, those of the others."""
+    found, waiting = [], [cfg[loader].dataset]
+    while waiting:
+        dataset = waiting.pop(0)
+        inner = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
+        waiting += inner
+        if not inner:
+            found.append(dataset)
+    return found
 
 
 def label_ids_of(cfg: Config, classes: Sequence[str] | None) -> list[int] | None:
@@ -77,7 +89,7 @@ def label_ids_of(cfg: Config, classes: Sequence[str] | None) -> list[int] | None
 
 def image_root_of(cfg: Config) -> str:
     """The folder that a data set's images lie below."""
-    dataset = cfg.test_dataloader.dataset
+    dataset = data_sets_of(cfg)[0]
     prefix = dataset.get("data_prefix") or {}
     return str(Path(dataset.get("data_root") or "", prefix.get("img") or prefix.get("img_path") or ""))
 
@@ -129,10 +141,37 @@ def check_metrics(cfg: Config, split: str = "test") -> None:
     """
     evaluators = cfg.get(f"{split}_evaluator") or []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-        if evaluator["type"] == "MSTCocoMetric":
+        name, path = evaluator["type"].rpartition(".")[2], evaluator.get("ann_file")
+        if name == "MSTCocoMetric":
             load_library(evaluator.get("library", LIBRARIES[0]))
-            path, classes = Path(evaluator["ann_file"]), classes_of(cfg, f"{split}_dataloader")
-            stop_at_first(category_problems(path, load_ground_truth(path), classes))
+        elif not name.endswith("CocoMetric") or not path or not Path(path).is_file():
+            continue
+        _check_coco_metric(cfg, split, name, Path(path), "segm" in evaluator.get("metric", ("bbox", "segm")))
+
+
+def _check_coco_metric(cfg: Config, split: str, metric: str, path: Path, masks: bool) -> None:
+    content = load_ground_truth(path, masks)
+    stop_at_first(category_problems(path, content, classes_of(cfg, f"{split}_dataloader")))
+    _, notes = read_with_notes(path)
+    if metric != "MSTCocoMetric" and notes:
+        raise UserError(
+            f"{path}: {notes[0]} in memory, but {metric} of {split}_evaluator reads the file as it is. Set its type to "
+            "MSTCocoMetric, or correct the file."
+        )
+    for dataset in data_sets_of(cfg, f"{split}_dataloader"):
+        predicted = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+        if predicted.is_file() and not predicted.samefile(path):
+            known = _images_of(content)
+            strange = [i for i, image in _images_of(read_coco(predicted)).items() if known.get(i) != image]
+            if strange:
+                raise UserError(
+                    f"{path} of {split}_evaluator and {predicted} of {split}_dataloader are of different images: "
+                    f"{len(strange)} ids, the first {strange[0]}, have another file or size. Give both one ann_file."
+                )
+
+
+def _images_of(content: dict[str, Any]) -> dict[int, tuple[str, int, int]]:
+    return {image["id"]: (image["file_name"], image["height"], image["width"]) for image in content["images"]}
 
 
 def _ours(evaluator: dict[str, Any]) -> dict[str, Any]:

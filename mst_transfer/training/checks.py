@@ -18,7 +18,7 @@ from ..comparison.rows import INIT_CFG, problem_of
 from ..data.coco_file import parsing_once
 from ..data.coco_rules import check_coco
 from ..data.pair_rules import check_cityscapes, check_folder_pair
-from ..evaluation.settings import check_metrics, classes_of, trained_classes
+from ..evaluation.settings import check_metrics, classes_of, data_sets_of, trained_classes
 
 Names = tuple[str, ...] | None
 
@@ -92,17 +92,24 @@ def _check_data(cfg: Config, loader: str) -> None:
     if not dataset:
         return
     classes = classes_of(cfg, loader)
-    if dataset.type == "CocoDataset":
-        check_coco(
-            dataset.data_root, dataset.ann_file, dataset.data_prefix.img, classes, _needs_masks(cfg, loader)
-        )
-    elif dataset.type == "StreetSegmentation":
-        check_cityscapes(dataset.data_root, Path(dataset.data_prefix.img_path).name)
-    elif dataset.type == "FolderSegmentation":
-        root, prefix = Path(dataset.get("data_root") or ""), dataset.data_prefix
-        check_folder_pair(root / prefix.img_path, root / prefix.seg_map_path, len(classes or ()))
+    for part in data_sets_of(cfg, loader):
+        _check_data_set(part, classes, _needs_masks(cfg, loader))
     if classes:
         _check_classes(cfg, loader, len(classes))
+
+
+def _check_data_set(dataset: Any, classes: Names, masks: bool) -> None:
+    kind, root, prefix = (
+        str(dataset.type).rpartition(".")[2],
+        dataset.get("data_root") or "",
+        dataset.get("data_prefix"),
+    )
+    if kind == "CocoDataset":
+        check_coco(root, dataset.ann_file, (prefix or {}).get("img") or "", classes, masks)
+    elif kind == "StreetSegmentation":
+        check_cityscapes(root, Path(prefix.img_path).name)
+    elif kind == "FolderSegmentation":
+        check_folder_pair(Path(root, prefix.img_path), Path(root, prefix.seg_map_path), len(classes or ()))
 
 
 def _check_classes(cfg: Config, loader: str, count: int) -> None:

@@ -6,20 +6,25 @@ from pathlib import Path
 
 from mmdet.datasets import CocoDataset
 
-from ..coco_file import coco_classes, read_coco
-from ..coco_rules import coco_problems, is_small
+from ..coco_file import coco_classes, read_with_notes
+from ..coco_rules import coco_problems
+from ..coco_shapes import is_small
 from .findings import Task
 
 COCO_COUNTS = {"train2017": 118287, "val2017": 5000}
+ROBOFLOW = "_annotations.coco.json"
 
 Classes = tuple[str, ...] | None
 
 
 def prepare_coco(task: Task) -> None:
-    """``train2017``, ``val2017`` and ``annotations/instances_SPLIT.json``."""
+    """``train2017``, ``val2017`` and ``annotations/instances_SPLIT.json``, or Roboflow's ``train`` and ``valid``."""
     classes: Classes = None
-    for split in COCO_COUNTS:
+    roboflow = task.any_count and (task.root / "train" / ROBOFLOW).is_file()
+    for split in ("train", "valid") if roboflow else COCO_COUNTS:
         folder, path = task.root / split, task.root / f"annotations/instances_{split}.json"
+        if roboflow:
+            path = folder / ROBOFLOW
         missing = [
             (part, archive)
             for part, archive in ((folder, f"{split}.zip"), (path, "annotations_trainval2017.zip"))
@@ -36,7 +41,8 @@ def prepare_coco(task: Task) -> None:
 
 def _coco_split(task: Task, folder: Path, path: Path, classes: Classes) -> Classes:
     """Counts and problems; the classes that the next split must have."""
-    findings, content = task.findings, read_coco(path)
+    findings, (content, notes) = task.findings, read_with_notes(path)
+    findings.notes += [f"{path}: {note} (in memory; the file stays as it is)" for note in notes]
     findings.splits[folder.name] = {key: len(content[key]) for key in ("images", "annotations", "categories")}
     images = len(content["images"])
     findings.expect(path, images, task.expected(COCO_COUNTS, folder.name), "images (COCO 2017)")

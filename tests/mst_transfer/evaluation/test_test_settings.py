@@ -67,19 +67,19 @@ def test_other_metrics_stay(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unusable_annotations_are_found_before_the_test(tmp_path: Path) -> None:
     """Hours of prediction would end in an error about the annotation file."""
     content = {
-        "images": [{"id": 1}],
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 9, "width": 9}],
         "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "person"}],
-        "annotations": [{"id": 1}],
     }
     path = tmp_path / "a.json"
     cfg = config("coco/mask_rcnn_mst.py", dict(type="MSTCocoMetric", ann_file=str(path)))
-    for classes, ids, message in (
+    for classes, category, message in (
         (("car", "dog"), 1, "has no category dog"),
         (("person", "car"), 1, "must have the same order"),
-        (("car", "person"), 0, "Number the annotations"),
+        (("car", "person"), 7, "have a category that is not in its categories"),
     ):
         cfg.test_dataloader.dataset.metainfo = dict(classes=classes)
-        content["annotations"] = [{"id": ids}]
+        triangle = {"bbox": [1, 1, 5, 5], "segmentation": [[1, 1, 6, 1, 6, 6]]}
+        content["annotations"] = [{"image_id": 1, "category_id": category, **triangle}]
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match=message):
             check_metrics(cfg)

@@ -1,0 +1,236 @@
+"""What is repaired of a COCO file in memory, because it can mean only one thing; everything else is left as it is."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any, TypeGuard
+
+from .coco_masks import are_numbers, mask_area, mask_fault
+
+MAX_ID = 2**53  # beyond it, float64 confuses neighboring numbers
+LISTS = ("images", "annotations", "categories")
+
+Entry = dict[str, Any]
+Notes = Counter[str]  # what was done, with the number of entries
+
+
+def repaired(content: Any) -> tuple[Any, list[str]]:
+    """Repair what is unambiguous in a parsed COCO file.
+
+    Args:
+        content: As parsed; it stays as it is.
+
+    Returns:
+        The content with copies of the entries, and one line for each kind of repair, with the number of entries.
+    """
+    if not isinstance(content, dict):
+        return content, []
+    content = {**content, **{key: _copies(content[key]) for key in LISTS if key in content}}
+    images, annotations, categories = (_entries(content.get(key)) for key in LISTS)
+    notes: Notes = Counter()
+    for key, entries in (("images", images), ("categories", categories)):
+        for entry in entries:
+            _whole(entry, "id", f"ids of {key}", notes)
+    for image in images:
+        for side in ("width", "height"):
+            _whole(image, side, "widths and heights of images", notes)
+        if _is_whole(image.get("id")) and abs(image["id"]) > MAX_ID:
+            notes["ids of images beyond 2^53: renumbered inside the evaluation; result files keep them"] += 1
+    for category in categories:
+        name = category.get("name")
+        if isinstance(name, int | float) and not isinstance(name, bool) and math.isfinite(name):
+            category["name"] = str(name)
+            notes["names of categories that are numbers: taken as text"] += 1
+    known = {key: _whole_ids(entries) for key, entries in (("image_id", images), ("category_id", categories))}
+    sizes = {image["id"]: image for image in images if _is_whole(image.get("id"))}
+    for annotation in annotations:
+        for field, ids in known.items():
+            _reference(annotation, field, ids, notes)
+        _flag(annotation, "iscrowd", notes)
+        if "ignore" in annotation:
+            _flag(annotation, "ignore", notes)
+        _repair_box(annotation, notes)
+        if annotation.get("segmentation"):
+            _repair_mask(annotation, notes)
+        _repair_area(annotation, sizes, notes)
+    _renumber(annotations, notes)
+    return content, [f"{count} {what}" for what, count in notes.items() if count]
+
+
+def _copies(entries: Any) -> Any:
+    if not isinstance(entries, list):
+        return entries
+    return [dict(entry) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def _entries(entries: Any) -> list[Entry]:
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole_ids(entries: list[Entry]) -> set[int]:
+    return {entry["id"] for entry in entries if _is_whole(entry.get("id"))}
+
+
+def _number(value: Any) -> Any:
+    """The number that a text holds, as an integer where it is whole; everything else as it is."""
+    if not isinstance(value, str) or "_" in value:
+        return value
+    for kind in (int, float):
+        try:
+            number = kind(value)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else value
+    return value
+
+
+def _as_whole(value: Any) -> Any:
+    """3.0 becomes 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _whole(entry: Entry, field: str, what: str, notes: Notes) -> None:
+    """A float of a whole number becomes an integer; so does a text, unless it is an id, which result files repeat."""
+    old = entry.get(field)
+    new = _as_whole(old if field == "id" else _number(old))
+    if type(new) is not type(old):
+        entry[field] = new
+        notes[f"{what} that are not integers: taken as the integers that they stand for"] += 1
+
+
+def _reference(annotation: Entry, field: str, ids: set[int], notes: Notes) -> None:
+    """3.0 and "3" become 3 where an image or category has that id."""
+    old = annotation.get(field)
+    if _is_whole(old) or not isinstance(old, float | str):
+        return
+    new = _as_whole(_number(old))
+    if _is_whole(new) and new in ids:
+        annotation[field] = new
+        notes[f"values of {field} that are not integers: taken as the integers that they stand for"] += 1
+
+
+def _flag(annotation: Entry, field: str, notes: Notes) -> None:
+    """Missing or null becomes 0; true, 1.0 and "1" become 1."""
+    old = annotation.get(field)
+    new = 0 if old is None else int(old) if isinstance(old, bool) else _as_whole(_number(old))
+    if type(new) is type(old) or new not in (0, 1):
+        return
+    annotation[field] = new
+    what = "without" if old is None else "with another spelling of 0 or 1 under"
+    notes[f"annotations {what} '{field}': taken as " + ("0" if old is None else "that")] += 1
+
+
+def _repair_box(annotation: Entry, notes: Notes) -> None:
+    """Text becomes numbers; a box drawn from another corner is turned round."""
+    box = annotation.get("bbox")
+    if not isinstance(box, list):
+        return
+    if any(isinstance(value, str) for value in box):
+        box = annotation["bbox"] = [_number(value) for value in box]
+        notes["boxes with numbers written as text: read as numbers"] += are_numbers(box)
+    if len(box) == 4 and are_numbers(box) and (box[2] < 0 or box[3] < 0):
+        x, y, width, height = box
+        annotation["bbox"] = [x + min(width, 0), y + min(height, 0), abs(width), abs(height)]
+        notes["boxes with a negative width or height: turned round"] += 1
+
+
+def _repair_mask(annotation: Entry, notes: Notes) -> None:
+    mask = annotation["segmentation"]
+    if isinstance(mask, dict):
+        annotation["segmentation"] = _repaired_runs(mask, notes)
+    elif isinstance(mask, list):
+        annotation["segmentation"] = _repaired_polygons(mask, notes)
+
+
+def _repaired_runs(mask: Entry, notes: Notes) -> Entry:
+    new = {
+        key: [_as_whole(_number(v)) for v in mask[key]]
+        for key in ("size", "counts")
+        if isinstance(mask.get(key), list) and not set(map(type, mask[key])) <= {int}
+    }
+    if any(value != mask[key] or set(map(type, value)) <= {int} for key, value in new.items()):
+        notes["masks whose run lengths or sizes are not integers: taken as the integers they stand for"] += 1
+    return {**mask, **new}
+
+
+def _repaired_polygons(mask: list[Any], notes: Notes) -> list[Any]:
+    """Pairs of points become flat lists; a polygon without its outer list gets one; what has no area goes."""
+    new = mask
+    if len(mask) >= 3 and all(_is_pair(point) for point in mask):
+        new = [[value for point in mask for value in point]]
+    elif len(mask) >= 6 and not any(isinstance(value, list | dict) for value in mask):
+        new = [mask]
+    else:
+        pairs = [isinstance(part, list) and bool(part) and all(map(_is_pair, part)) for part in mask]
+        if any(pairs):
+            flat = zip(mask, pairs, strict=True)
+            new = [[v for point in part for v in point] if is_pairs else part for part, is_pairs in flat]
+    if new is not mask:
+        notes["masks whose polygons are not flat lists x, y, x, y, ...: flattened"] += 1
+    if any(isinstance(part, list) and any(isinstance(v, str) for v in part) for part in new):
+        new = [[_number(value) for value in part] if isinstance(part, list) else part for part in new]
+        notes["masks with numbers written as text: read as numbers"] += 1
+    flat_parts = [isinstance(p, list) and len(p) < 6 and len(p) % 2 == 0 for p in new]
+    if any(flat_parts) and (not all(flat_parts) or not any(new)):
+        kept = [part for part, is_flat in zip(new, flat_parts, strict=True) if not is_flat]
+        if kept:
+            notes["masks with a polygon of less than three points beside others: that polygon left out"] += 1
+        new = kept
+    return new
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and not any(isinstance(v, list | dict) for v in value)
+
+
+def _repair_area(annotation: Entry, images: dict[int, Entry], notes: Notes) -> None:
+    """An area that is missing, or not positive while the object has one, is that of the mask, else that of the box."""
+    old = annotation.get("area")
+    if isinstance(old, str):
+        annotation["area"] = _number(old)
+        notes["areas written as text: read as numbers"] += annotation["area"] is not old
+        old = annotation["area"]
+    is_number = are_numbers([old])
+    if not (old is None or (is_number and old <= 0)):
+        return
+    box, mask = annotation.get("bbox"), annotation.get("segmentation")
+    if not isinstance(box, list) or len(box) != 4 or not are_numbers(box):
+        return
+    area = float(box[2] * box[3])
+    image_id = annotation.get("image_id")
+    image = images.get(image_id) if _is_whole(image_id) else None
+    height, width = (image.get("height"), image.get("width")) if image else (None, None)
+    if mask and _is_whole(height) and _is_whole(width) and mask_fault(mask, height, width) is None:
+        area = mask_area(mask, height, width) or area
+    if old is not None and area <= 0:
+        return
+    annotation["area"] = area
+    what = "without an area" if old is None else "of area 0 or less"
+    notes[f"annotations {what}: that of the mask or, without one, of the box is taken"] += 1
+
+
+def _renumber(annotations: list[Entry], notes: Notes) -> None:
+    """A new number for each annotation whose id is missing, was there before, or is not one from 1 to 2^53.
+
+    COCO's evaluation takes a match with annotation 0 for none, and of two equal ids every reader forgets one.
+    """
+    seen: set[int] = set()
+    unusable = []
+    for annotation in annotations:
+        number = annotation.get("id")
+        if _is_whole(number) and 1 <= number <= MAX_ID and number not in seen:
+            seen.add(number)
+        else:
+            unusable.append(annotation)
+    for number, annotation in enumerate(unusable, max(seen, default=0) + 1):
+        annotation["id"] = number
+    if unusable:
+        what = (
+            "ids of annotations that are missing, repeated, or not whole numbers from 1 to 2^53: renumbered"
+        )
+        notes[what] += len(unusable)

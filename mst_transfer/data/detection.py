@@ -1,0 +1,47 @@
+"""Detection for mmdet: its COCO data set on files that are repaired in memory as everywhere here."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import DATASETS
+
+from .coco_file import read_coco
+
+
+class RepairedCOCO(COCO):
+    """mmdet's index of annotations over what :func:`read_coco` gives, so that what was checked is what is trained.
+
+    Args:
+        annotation_file: Instance JSON; annotations need not be in it.
+
+    Raises:
+        UserError: As :func:`read_coco`.
+    """
+
+    def __init__(self, annotation_file: str | Path) -> None:
+        super().__init__()
+        content = read_coco(annotation_file, ("images", "categories"))
+        # mmdet writes into the images
+        self.dataset = {"annotations": [], **content, "images": [dict(image) for image in content["images"]]}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
+
+
+@DATASETS.register_module(name="CocoDataset", force=True)  # every config that says CocoDataset gets it
+class CocoDetection(CocoDataset):
+    """mmdet's CocoDataset on the repaired content of its file; names of classes may be given as numbers."""
+
+    COCOAPI = RepairedCOCO
+
+    def __init__(self, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        classes = (metainfo or {}).get("classes")
+        if isinstance(classes, list | tuple):
+            metainfo = {**(metainfo or {}), "classes": tuple(map(str, classes))}
+        super().__init__(metainfo=metainfo, **kwargs)
