@@ -31,11 +31,41 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def classes_of(cfg: Config, loader: str = "test_dataloader") -> tuple[str, ...] | None:
-    """Class names by label of a data set: the config's, else its type's."""
-    dataset = cfg[loader].dataset
-    classes = (dataset.get("metainfo") or {}).get("classes")
-    classes = classes or getattr(dataset_type(cfg, loader), "METAINFO", {}).get("classes")
+    """Class names by label of a data set: the config's, else its type's.
+
+    Raises:
+        UserError: What the config has for a list of names is a text, empty, or has a name twice.
+    """
+    classes = (dataset_of(cfg, loader).get("metainfo") or {}).get("classes")
+    if classes is not None:
+        _check_list(f"{cfg.filename}: {loader}.dataset.metainfo.classes", classes)
+    else:
+        classes = getattr(dataset_type(cfg, loader), "METAINFO", {}).get("classes")
     return None if classes is None else tuple(str(name) for name in classes)
+
+
+def _check_list(where: str, classes: Any) -> None:
+    """Class names are a list or tuple of different names.
+
+    Raises:
+        UserError: They are not.
+    """
+    if isinstance(classes, str):
+        what = f"the text {classes!r}, not a list, so that each letter would be a class"
+        raise UserError(f"{where} is {what}. One class is written with a comma: classes = ({classes!r},)")
+    if not isinstance(classes, (list, tuple)) or not classes:
+        raise UserError(f"{where} is {classes!r}. Write a list of names: classes = ('car', 'bus').")
+    twice = [name for index, name in enumerate(classes) if name in classes[:index]]
+    if twice:
+        raise UserError(f"{where} has {twice[0]!r} twice. Give every class a name of its own.")
+
+
+def dataset_of(cfg: Config, loader: str = "test_dataloader") -> Any:
+    """The settings of a data set; inside of one that repeats or joins others, of the first of these."""
+    dataset = cfg[loader].dataset
+    while inner := dataset.get("dataset") or dataset.get("datasets"):
+        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
+    return dataset
 
 
 def trained_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -54,7 +84,7 @@ def dataset_meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 def dataset_type(cfg: Config, loader: str = "test_dataloader") -> Any:
     """The registered class of a data set, or None."""
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        return registry.get(cfg[loader].dataset.type)
+        return registry.get(dataset_of(cfg, loader).type)
 
 
 def label_ids_of(cfg: Config, classes: Sequence[str] | None) -> list[int] | None:

@@ -215,7 +215,7 @@ def test_label_map_of_another_size_or_with_unknown_ids(
     code, said, summary = run(kind, data / kind, *options)
     assert (code, kinds(summary)) == (2, ["label map size", "unknown id"])
     assert f"{first}: is 48x60 (height x width), its image" in said and "is 48x64" in said
-    assert f"{second}: has the unknown id 19 (all: [19]); ids are 0..18 and 255" in said
+    assert f"{second}: has 3,072 pixels of the unknown id 19 (all: [19]); ids are 0..18 and 255" in said
     assert "Resize the map with nearest neighbor" in said and "as 255" in said
 
 
