@@ -11,14 +11,13 @@ use_torchvision_ops()
 from mst_pretrain.checkpoints.storage import use_safe_loading  # noqa: E402
 
 from . import backbones, evaluation  # noqa: E402
-from .data import datasets, detection  # noqa: E402
+from .data import datasets  # noqa: E402
 from .prediction import predict  # noqa: E402
 from .training import layer_decay  # noqa: E402
 
 __all__ = [
     "backbones",
     "datasets",
-    "detection",
     "evaluation",
     "layer_decay",
     "predict",

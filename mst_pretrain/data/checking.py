@@ -48,7 +48,7 @@ def check_once(check: Callable[[], None]) -> None:
             verdict = str(error)
             raise
         finally:
-            store.set(VERDICT, verdict.encode(errors="surrogateescape"))
+            store.set(VERDICT, verdict.encode(errors="surrogateescape"))  # type: ignore[arg-type]  # takes bytes
         return
     try:
         while not store.check([VERDICT]):

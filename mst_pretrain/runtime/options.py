@@ -56,6 +56,7 @@ READ = frozenset(
         "find_unused_parameters",
         "tta_model",
         "tta_pipeline",
+        "allow_unused",
     ]
 )
 PATHS = (

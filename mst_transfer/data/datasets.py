@@ -11,6 +11,8 @@ from mmseg.registry import DATASETS
 from mst_pretrain.runtime.errors import UserError
 
 from .layouts import cityscapes_images, folder_pairs
+from .pair_rules import rule_of_folders
+from .reading import need_folder
 
 
 @DATASETS.register_module()
@@ -37,6 +39,7 @@ class StreetSegmentation(CityscapesDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Image and label paths, sorted; the suffix is that of the images found."""
         first = cityscapes_images(Path(self.data_prefix["img_path"]))[0]
+        need_folder(Path(self.data_prefix["seg_map_path"]), "the label maps of this split")
         self.img_suffix = f"_leftImg8bit{first.suffix}"
         return super().load_data_list()
 
@@ -46,10 +49,12 @@ class FolderSegmentation(BaseSegDataset):
     """Images in one folder, label maps of class ids in another under the same names.
 
     Images below ``data_prefix['img_path']`` have any suffix and depth; the map of ``a/b.jpg`` is ``a/b.png`` below
-    ``data_prefix['seg_map_path']``, 8 bits per pixel, id ``i`` for the i-th of ``metainfo['classes']``, 255 ignored.
+    ``data_prefix['seg_map_path']``, one channel, id ``i`` for the i-th of ``metainfo['classes']``, 255 ignored. Where
+    the maps of two classes hold 0 and 255 and nothing else, 255 is the second class.
 
     Raises:
-        UserError: No class names, no image, or two images that would share a label map.
+        UserError: No class names, no image, two images that would share a label map, or a setting of mmseg's data sets
+            that this one has no use for.
     """
 
     def __init__(self, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -57,11 +62,19 @@ class FolderSegmentation(BaseSegDataset):
             raise UserError(
                 "FolderSegmentation has no classes. Name them in order of their ids: metainfo=dict(classes=(...))."
             )
+        unread = [key for key in ("ann_file", "img_suffix", "seg_map_suffix") if kwargs.get(key)]
+        if unread:
+            raise UserError(
+                f"FolderSegmentation does not read {', '.join(unread)}: it uses every image of its folder, with the "
+                ".png map of its name. Leave it out, or use type='BaseSegDataset'."
+            )
         super().__init__(metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Image and label paths, sorted."""
         pairs = folder_pairs(self.data_prefix["img_path"], self.data_prefix["seg_map_path"])
+        self.label_map = dict(rule_of_folders(pairs[1], len(self.metainfo["classes"])).label_map) or None
+        self._metainfo["label_map"] = self.label_map  # for the checkpoint
         return [
             {
                 "img_path": str(image),

@@ -34,7 +34,9 @@ class RepairedCOCO(COCO):
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
 
-@DATASETS.register_module(name="CocoDataset", force=True)  # every config that says CocoDataset gets it
+@DATASETS.register_module(
+    name="CocoDataset", force=True
+)  # our tools import this; then configs get it for theirs
 class CocoDetection(CocoDataset):
     """mmdet's CocoDataset on the repaired content of its file; names of classes may be given as numbers."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
-from mst_pretrain.data.files import first_of, images_below, list_images
+from mst_pretrain.data.files import IMAGE_SUFFIXES, first_of, images_below, list_images
 from mst_pretrain.runtime.errors import UserError
 
 from .reading import need_folder
@@ -75,3 +78,33 @@ def folder_pairs(images_root: str | Path, maps_root: str | Path) -> Pairs:
             "Both would have one label map: rename or remove one."
         )
     return images, maps
+
+
+def unused_maps(images_root: str | Path, maps_root: str | Path, used: Sequence[Path]) -> str:
+    """What is said of the label maps that no image uses: how many, why, and the first of them; or nothing.
+
+    Args:
+        images_root: Folder of the images.
+        maps_root: Folder of the label maps.
+        used: The label maps of the images that are used.
+    """
+    known, reasons, left = set(used), Counter[str](), []
+    for name in images_below(maps_root):
+        path = Path(maps_root, name)
+        if path not in known:
+            left.append(path)
+            reasons[_why_unused(Path(images_root, name))] += 1
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{len(left)} label maps are not used ({first_of(left)}): {why}" if left else ""
+
+
+def _why_unused(image: Path) -> str:
+    """Why a label map at the place of this image is not used."""
+    if image.suffix != ".png":
+        return f"with the suffix {image.suffix}, but label maps are .png"
+    suffixes = sorted({path.suffix for path in image.parent.glob(f"{escape(image.stem)}.*")})
+    if not suffixes:
+        return "without an image of that name"
+    if any(suffix.lower() in IMAGE_SUFFIXES for suffix in suffixes):
+        return "whose image is left out by the config"
+    return f"of images with the suffix {suffixes[0]}, which is not read"

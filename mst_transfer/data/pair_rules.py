@@ -1,18 +1,121 @@
-"""The rules of images and their label maps: one channel of 8-bit ids, the image's size, no id beyond the classes."""
+"""The rules of images and their label maps: one channel of ids, the image's size, no id beyond the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from glob import escape
 from pathlib import Path
 
-from mst_pretrain.data.files import BLOCK, in_threads
+from mst_pretrain.data.files import BLOCK, first_of, in_threads
 from mst_pretrain.runtime.errors import UserError
 
-from .layouts import CITYSCAPES_CLASSES, Pairs, cityscapes_pairs, folder_pairs
+from .layouts import CITYSCAPES_CLASSES, Pairs, cityscapes_pairs
 from .problems import Problem, stop_at_first
-from .reading import Reader, need_folder, sample_note
+from .reading import Reader, Unusable, label_map_values, need_folder, sample, sample_note
 
 IGNORED = 255
+# Where the maps of two classes hold 0 and 255 and nothing else, 255 is the object. A 1 among them would have two
+# meanings: it becomes a label that no class has.
+OBJECT_255 = {1: 254, IGNORED: 1}
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """The label that mmseg gives to each value of a label map.
+
+    Args:
+        classes: Their number; labels are 0..classes-1, and 255 is ignored.
+        label_map: Values that the data set exchanges, with what it exchanges them for.
+        reduce_zero: mmseg's ``reduce_zero_label``: 0 is ignored, and every other id is lowered by one.
+    """
+
+    classes: int
+    label_map: tuple[tuple[int, int], ...] = ()
+    reduce_zero: bool = False
+
+    @cached_property
+    def labels(self) -> Mapping[int, int]:
+        """Label of every value that a map may hold."""
+        known, exchanged = {}, dict(self.label_map)
+        for value in range(IGNORED + 1):
+            lowered = value - 1 if 0 < value < IGNORED else IGNORED
+            label = lowered if self.reduce_zero else value
+            label = exchanged.get(label, label)
+            if label < self.classes or label == IGNORED:
+                known[value] = label
+        return known
+
+    @property
+    def object_is_255(self) -> bool:
+        """255 is the second of two classes."""
+        return dict(self.label_map) == OBJECT_255
+
+    def __str__(self) -> str:
+        if self.object_is_255:
+            return "ids are 0 and 255 (the object)"
+        ids = [value for value in self.labels if value != IGNORED]
+        return f"ids are {ids[0]}..{ids[-1]} and {IGNORED} (ignored)"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What 255 is in the label maps of a split.
+
+    Attributes:
+        where: The split's folder of label maps, or a checkpoint.
+        occurs: There are such pixels.
+        is_object: They are the object; else they are ignored.
+    """
+
+    where: str | Path
+    occurs: bool
+    is_object: bool
+
+
+def rule_of_folders(maps: Sequence[Path], classes: int) -> LabelRule:
+    """What the values of label maps in a plain folder mean; the contents of at most 2,000 maps decide."""
+    return LabelRule(classes, tuple(OBJECT_255.items()) if classes == 2 and _object_is_255(maps) else ())
+
+
+def _object_is_255(maps: Sequence[Path]) -> bool:
+    """Whether they hold 0 and 255 and nothing else; the first map with another value ends the reading."""
+
+    def values(path: Path) -> set[int]:
+        try:
+            return set(label_map_values(path)[2::2])
+        except (Unusable, OSError):  # the check names it
+            return set()
+
+    seen: set[int] = set()
+    with closing(in_threads(values, sample(maps))) as found:
+        for some in found:
+            seen |= some
+            if seen - {0, IGNORED}:
+                return False
+    return seen == {0, IGNORED}
+
+
+def object_note(names: Sequence[str]) -> str:
+    """What is said of two classes whose maps hold 0 and 255 only."""
+    return f"label maps hold 0 and 255 only: 0 is {names[0]}, 255 is {names[1]}"
+
+
+def need_two_classes(where: str, names: Sequence[str]) -> None:
+    """Refuse one class alone: a softmax over one class gives it every pixel, whatever the network has learned.
+
+    Raises:
+        UserError: There is one class.
+    """
+    if len(names) == 1:
+        raise UserError(
+            f"{where}: there is one class, {names[0]}, so that every pixel would be of it. Segmentation needs two: "
+            f"write 0 for the background and 1 for {names[0]} into the label maps, and name both: classes = "
+            f"('background', {names[0]!r})."
+        )
 
 
 def check_cityscapes(root: str | Path, split: str) -> None:
@@ -22,25 +125,15 @@ def check_cityscapes(root: str | Path, split: str) -> None:
         UserError: A folder or an image is missing, or :func:`pair_problems` finds a problem.
     """
     pairs = _cityscapes(Path(root), split)
-    stop_at_first(pair_problems(pairs, len(CITYSCAPES_CLASSES), Reader(), split))
+    stop_at_first(pair_problems(pairs, LabelRule(len(CITYSCAPES_CLASSES)), Reader(), split))
 
 
-def check_folder_pair(images_root: str | Path, maps_root: str | Path, classes: int) -> None:
-    """Check images and label maps in two folders before a training or a test.
-
-    Raises:
-        UserError: As :func:`folder_pairs`, or :func:`pair_problems` finds a problem.
-    """
-    pairs = folder_pairs(images_root, maps_root)
-    stop_at_first(pair_problems(pairs, classes, Reader(), Path(images_root).name))
-
-
-def pair_problems(pairs: Pairs, classes: int, reader: Reader, split: str) -> Iterator[Problem]:
+def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> Iterator[Problem]:
     """Problems of images and their label maps: maps that are not there first, then those of the files.
 
     Args:
         pairs: Images, and the map of each.
-        classes: Their number; ids are 0..classes-1 or 255.
+        rule: Which values a map may hold.
         reader: Looks at the files: a thorough one at the contents of all maps, another at those of at most 2,000,
             which a log line says.
         split: For progress lines.
@@ -56,21 +149,77 @@ def pair_problems(pairs: Pairs, classes: int, reader: Reader, split: str) -> Ite
     yield from size_problems(images, maps, reader)
     note = "" if reader.record else sample_note(present)
     for label in present:
-        ids = reader.facts.get(label, [])[2:]
-        unknown = [index for index in ids if index >= classes and index != IGNORED]
+        values = map_values(reader, label)
+        unknown = [value for value in values if value not in rule.labels]
         if unknown:
-            known = f"ids are 0..{classes - 1} and {IGNORED} (ignored)"
-            yield Problem(
-                "unknown id", label, f"has the unknown id {unknown[0]} (all: {unknown}); {known}{note}"
-            )
+            found = f"has {values[unknown[0]]:,} pixels of the unknown id {unknown[0]} (all: [{first_of(unknown)}])"
+            yield Problem("unknown id", label, f"{found}; {rule}{note}")
+
+
+def map_values(reader: Reader, path: Path) -> dict[int, int]:
+    """Values of a map whose contents were read, and the number of pixels of each."""
+    facts = reader.facts.get(path, [])
+    return dict(zip(facts[2::2], facts[3::2], strict=True))
+
+
+def label_pixels(maps: Sequence[Path], rule: LabelRule, reader: Reader) -> Counter[int]:
+    """Number of pixels of each label, 255 included, in the maps whose contents were read."""
+    pixels: Counter[int] = Counter()
+    for path in maps:
+        for value, count in map_values(reader, path).items():
+            if value in rule.labels:
+                pixels[rule.labels[value]] += count
+    return pixels
+
+
+def class_problems(
+    where: Path, pixels: Mapping[int, int], names: Sequence[str], trains: bool
+) -> Iterator[Problem]:
+    """Whether there is something to learn, or to score.
+
+    Args:
+        where: The folder of the maps.
+        pixels: Number of each label's.
+        names: Of the classes.
+        trains: A training needs two classes, a score one.
+    """
+    seen = [name for label, name in enumerate(names) if pixels.get(label)]
+    if not seen:
+        yield Problem("one class", where, "no label map has a pixel of a class (255 is ignored)")
+    elif len(seen) == 1 and trains:
+        ignored = f" ({pixels[IGNORED]:,} pixels are 255, which is ignored)" if pixels.get(IGNORED) else ""
+        yield Problem("one class", where, f"all labelled pixels are of one class, {seen[0]}{ignored}")
+
+
+def need_one_meaning(first: Meaning, second: Meaning) -> None:
+    """Refuse two splits in one of which 255 is the object, and in the other ignored.
+
+    Raises:
+        UserError: They are.
+    """
+    if first.occurs and second.occurs and first.is_object != second.is_object:
+        one, other = (first, second) if first.is_object else (second, first)
+        what = f"255 is the object here, where maps hold 0 and 255 only, and is ignored in {other.where}"
+        stop_at_first([Problem("two meanings of 255", Path(one.where), what)])
+
+
+def absent_classes(pixels: Mapping[int, int], names: Sequence[str], trains: bool) -> str:
+    """A sentence that names the classes without a pixel, or nothing where there are none."""
+    absent = [name for label, name in enumerate(names) if not pixels.get(label)]
+    what = "nothing is learned of them" if trains else "they are not scored"
+    return (
+        f"{len(absent)} of {len(names)} classes have no pixel: {', '.join(absent)}; {what}" if absent else ""
+    )
 
 
 def absent_maps(pairs: Pairs) -> Iterator[Problem]:
-    """Every image has its label map."""
+    """Every image has its label map; a file of its name in another format is named."""
     there = in_threads(Path.is_file, pairs[1], block=BLOCK)
     for image, label, found in zip(*pairs, there, strict=True):
         if not found:
-            yield Problem("no label map", label, f"does not exist, the label map of {image}")
+            others = [path.name for path in sorted(label.parent.glob(f"{escape(label.stem)}.*"))]
+            instead = f" (there is {first_of(others)})" if others else ""
+            yield Problem("no label map", label, f"does not exist, the label map of {image}{instead}")
 
 
 def size_problems(images: Sequence[Path], maps: Sequence[Path], reader: Reader) -> Iterator[Problem]:
@@ -101,7 +250,7 @@ def cityscapes_present_classes(root: str | Path, split: str) -> tuple[str, ...]:
     """
     reader = Reader()
     stop_at_first(reader.label_maps(f"{split} label maps", cityscapes_label_maps(root, split)))
-    seen = {index for facts in reader.facts.values() for index in facts[2:]}
+    seen = {index for path in reader.facts for index in map_values(reader, path)}
     present = tuple(name for index, name in enumerate(CITYSCAPES_CLASSES) if index in seen)
     if not present:
         raise UserError(f"{Path(root, 'gtFine', split)} has no pixel of a known class. Check the label maps.")

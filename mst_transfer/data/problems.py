@@ -51,8 +51,12 @@ KINDS = {  # what is said of a kind of problem, and its remedy where the problem
     ),
     "polygons": ("polygons cannot be drawn", "Unpack gtFine_trainvaltest.zip again."),
     "label map mode": (
-        "label maps do not have one channel of 8-bit ids",
-        "Use maps of class ids (Cityscapes: labelTrainIds), not the color maps.",
+        "label maps do not have one channel of ids",
+        "Save maps of class ids with one channel (Cityscapes: labelTrainIds), not the color maps.",
+    ),
+    "label map one pixel thin": (
+        "label maps are one pixel high or wide, which mmseg cannot load",
+        "Remove the map and its image.",
     ),
     "label map size": (
         "label maps have a different size from their image",
@@ -62,6 +66,14 @@ KINDS = {  # what is said of a kind of problem, and its remedy where the problem
         "label maps have ids beyond the classes",
         "Write pixels of no class as 255, or name every class in the config; for Cityscapes, delete the map, and "
         "python tools/prepare_data.py cityscapes ROOT draws it anew.",
+    ),
+    "one class": (
+        "label maps have nothing to tell apart",
+        "Write the id of each pixel's class into the maps. To go on all the same: --cfg-options +allow_unused=True",
+    ),
+    "two meanings of 255": (
+        "255 is the object in one split and ignored in another",
+        "Write the object's pixels as 1 in the maps of both, and 255 for pixels to ignore.",
     ),
     "layout": ("parts cannot be used", ""),
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from mst_pretrain.data.decode import Undecodable, reading, to_rgb, upright_size
@@ -104,8 +105,8 @@ class Reader:
 
     Attributes:
         facts: What later rules need of each whole file. An image: width and height, upright as training sees it (none
-            where they were not asked for). A label map: width and height, and the ids in it, if its contents were
-            read. A shard: the number of images.
+            where they were not asked for). A label map: width and height, and each value in it with its number of
+            pixels, one after the other, if its contents were read. A shard: the number of images.
         read, unchanged: Files read, and files that the record had.
     """
 
@@ -130,9 +131,9 @@ class Reader:
         chosen = set() if self.record else set(sample(paths))
 
         def quick(path: Path) -> Facts:
-            return whole_label_map(path) if path in chosen else _map_ends_and_size(path)
+            return label_map_values(path) if path in chosen else _map_ends_and_size(path)
 
-        yield from self.look_at(what, paths, whole_label_map if self.record else quick)
+        yield from self.look_at(what, paths, label_map_values if self.record else quick)
 
     def look_at(self, what: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> Iterator[Problem]:
         """Look at every file that is not in the record, keep its facts, and yield those that cannot be used.
@@ -212,7 +213,10 @@ def _map_ends_and_size(path: Path) -> Facts:
     """Width and height as stored: training does not turn maps."""
     _image_ends(path)
     with _decoding(), Image.open(path) as image:
-        return list(image.size)
+        width, height = image.size
+    if 1 in (width, height):  # mmseg's loader drops that side
+        raise Unusable(f"is {height}x{width} (height x width)", kind="label map one pixel thin")
+    return [width, height]
 
 
 @contextmanager
@@ -235,26 +239,26 @@ def whole_image(path: Path) -> Facts:
         Unusable: Truncated or not decodable.
     """
     _decode(path.read_bytes())
-    return list(upright_size(path))
+    with _decoding():
+        return list(upright_size(path))
 
 
-def whole_label_map(path: Path) -> Facts:
-    """Decode a label map.
+def label_map_values(path: Path) -> Facts:
+    """Decode a label map of one channel: gray of 8 or 16 bits, a palette's indices, or one bit (0 and 1).
 
     Returns:
-        Width, height, and the ids in it.
+        Width, height, and each value in it followed by the number of its pixels.
 
     Raises:
-        Unusable: Truncated, not decodable, or not one channel of 8 bits.
+        Unusable: Truncated, not decodable, not one channel of whole numbers, or one pixel high or wide.
     """
     size = _map_ends_and_size(path)
     with _decoding(), Image.open(path) as image:
-        if image.mode not in ("L", "P"):
-            raise Unusable(
-                f"is of mode {image.mode}; one channel of 8-bit ids is expected", kind="label map mode"
-            )
-        counts = image.histogram()[:256]
-    return [*size, *(index for index, count in enumerate(counts) if count)]
+        pixels = np.asarray(image)
+    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+        raise Unusable(f"is of mode {image.mode}; one channel of ids is expected", kind="label map mode")
+    values, counts = np.unique(pixels, return_counts=True)
+    return [*size, *np.stack([values.astype(int), counts], 1).ravel().tolist()]
 
 
 def whole_shard(path: Path) -> Facts:

@@ -32,10 +32,33 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def classes_of(cfg: Config, loader: str = "test_dataloader") -> tuple[str, ...] | None:
-    """Class names by label of a data set: the config's, else its type's."""
+    """Class names by label of a data set: the config's, else its type's.
+
+    Raises:
+        UserError: What the config has for a list of names is a text, empty, or has a name twice.
+    """
     classes = (data_sets_of(cfg, loader)[0].get("metainfo") or {}).get("classes")
-    classes = classes or getattr(dataset_type(cfg, loader), "METAINFO", {}).get("classes")
+    if classes is not None:
+        _check_list(f"{cfg.filename}: {loader}.dataset.metainfo.classes", classes)
+    else:
+        classes = getattr(dataset_type(cfg, loader), "METAINFO", {}).get("classes")
     return None if classes is None else tuple(str(name) for name in classes)
+
+
+def _check_list(where: str, classes: Any) -> None:
+    """Class names are a list or tuple of different names.
+
+    Raises:
+        UserError: They are not.
+    """
+    if isinstance(classes, str):
+        what = f"the text {classes!r}, not a list, so that each letter would be a class"
+        raise UserError(f"{where} is {what}. One class is written with a comma: classes = ({classes!r},)")
+    if not isinstance(classes, (list, tuple)) or not classes:
+        raise UserError(f"{where} is {classes!r}. Write a list of names: classes = ('car', 'bus').")
+    twice = [name for index, name in enumerate(classes) if name in classes[:index]]
+    if twice:
+        raise UserError(f"{where} has {twice[0]!r} twice. Give every class a name of its own.")
 
 
 def trained_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:

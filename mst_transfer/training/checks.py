@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import first_of
-from mst_pretrain.runtime.config import import_custom_modules
+from mst_pretrain.runtime.config import explain, import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 
 from ..comparison.rows import INIT_CFG, problem_of
 from ..data.coco_file import parsing_once
 from ..data.coco_rules import check_coco
-from ..data.pair_rules import check_cityscapes, check_folder_pair
-from ..evaluation.settings import check_metrics, classes_of, data_sets_of, trained_classes
+from ..data.pair_rules import OBJECT_255, Meaning, need_one_meaning, need_two_classes
+from ..data.reading import need_folder
+from ..evaluation.settings import check_metrics, classes_of, data_sets_of, dataset_meta, trained_classes
 
 Names = tuple[str, ...] | None
 
@@ -26,11 +28,12 @@ Names = tuple[str, ...] | None
 @parsing_once()
 def check_training(cfg: Config) -> None:
     """Raise a UserError, before anything is written, where data, pretrained weights or classes are not the config's."""
-    import_custom_modules(cfg)
+    _import_data_sets(cfg)
     if not cfg.get("resume"):  # its weights replace them
         _check_pretrained(cfg)
-    for loader in ("train_dataloader", "val_dataloader"):
-        _check_data(cfg, loader)
+    trained_on, scored_on = (_check_data(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
+    if trained_on and scored_on:
+        need_one_meaning(trained_on, scored_on)
     if cfg.get("val_dataloader"):
         trained, scored = (classes_of(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
         where, remedy = f"{cfg.filename}: val_dataloader.dataset", "Give both the same metainfo.classes."
@@ -41,11 +44,11 @@ def check_training(cfg: Config) -> None:
 @parsing_once()
 def check_test(cfg: Config) -> None:
     """Raise a UserError where the test data, the model's or the checkpoint's classes, or the metrics do not fit."""
-    import_custom_modules(cfg)
+    _import_data_sets(cfg)
     if not Path(cfg.load_from).is_file():
         raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
-    _check_data(cfg, "test_dataloader")
-    trained, scored = trained_classes(load_checkpoint(cfg.load_from)), classes_of(cfg)
+    meaning, checkpoint = _check_data(cfg, "test_dataloader"), load_checkpoint(cfg.load_from)
+    trained, scored = trained_classes(checkpoint), classes_of(cfg)
     if trained is None and scored:
         print(
             f"warning: {cfg.load_from} does not say which classes it was trained with; taken for those of "
@@ -55,7 +58,17 @@ def check_test(cfg: Config) -> None:
     where = f"{cfg.filename}: test_dataloader.dataset"
     remedy = "Set its metainfo.classes to the checkpoint's, or give a checkpoint of this config."
     _check_names(where, scored, cfg.load_from, trained, remedy)
+    if meaning and trained:
+        is_object = dataset_meta(checkpoint).get("label_map") == OBJECT_255
+        need_one_meaning(meaning, Meaning(f"the training of {cfg.load_from}", True, is_object))
     check_metrics(cfg)
+
+
+def _import_data_sets(cfg: Config) -> None:
+    """Register what the config names, and our data set in the place of mmdet's CocoDataset for this process."""
+    import_custom_modules(cfg)
+    if cfg.get("default_scope") == "mmdet":
+        from ..data import detection  # noqa: F401
 
 
 def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: str) -> None:
@@ -87,29 +100,37 @@ def _check_pretrained(cfg: Config) -> None:
         )
 
 
-def _check_data(cfg: Config, loader: str) -> None:
+def _check_data(cfg: Config, loader: str) -> Meaning | None:
+    """Check the data of one loader; what 255 means in its label maps, if it has some."""
     dataset = cfg.get(loader) and cfg[loader].get("dataset")
     if not dataset:
-        return
-    classes = classes_of(cfg, loader)
+        return None
+    classes, meaning = classes_of(cfg, loader), None
     for part in data_sets_of(cfg, loader):
-        _check_data_set(part, classes, _needs_masks(cfg, loader))
+        if str(part.type).rpartition(".")[2] == "CocoDataset":
+            folder = (part.get("data_prefix") or {}).get("img") or ""
+            check_coco(part.get("data_root") or "", part.ann_file, folder, classes, _needs_masks(cfg, loader))
+    if cfg.default_scope == "mmseg" and classes:
+        from ..data.used_labels import check_labels  # imports mmseg
+
+        need_two_classes(f"{cfg.filename}: {loader}.dataset", classes)
+        split, trains = loader.removesuffix("_dataloader"), loader == "train_dataloader"
+        meaning = check_labels(_built(cfg, loader), split, trains, cfg.get("allow_unused", False))
     if classes:
         _check_classes(cfg, loader, len(classes))
+    return meaning
 
 
-def _check_data_set(dataset: Any, classes: Names, masks: bool) -> None:
-    kind, root, prefix = (
-        str(dataset.type).rpartition(".")[2],
-        dataset.get("data_root") or "",
-        dataset.get("data_prefix"),
-    )
-    if kind == "CocoDataset":
-        check_coco(root, dataset.ann_file, (prefix or {}).get("img") or "", classes, masks)
-    elif kind == "StreetSegmentation":
-        check_cityscapes(root, Path(prefix.img_path).name)
-    elif kind == "FolderSegmentation":
-        check_folder_pair(Path(root, prefix.img_path), Path(root, prefix.seg_map_path), len(classes or ()))
+def _built(cfg: Config, loader: str) -> Any:
+    """The data set as the runner will build it."""
+    own = data_sets_of(cfg, loader)[0]
+    for folder in (own.get("data_prefix") or {}).values():
+        need_folder(Path(own.get("data_root") or "", folder), f"{loader}.dataset")
+    try:
+        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+            return registry.build(cfg[loader].dataset)
+    except (TypeError, KeyError, ValueError, AssertionError) as error:
+        raise explain(cfg, error) or error from error
 
 
 def _check_classes(cfg: Config, loader: str, count: int) -> None:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mst_pretrain.data.files import BLOCK, in_threads
 
 from .. import layouts
-from ..pair_rules import pair_problems, size_problems
+from ..pair_rules import (
+    IGNORED,
+    LabelRule,
+    Meaning,
+    absent_classes,
+    class_problems,
+    label_pixels,
+    map_values,
+    need_one_meaning,
+    need_two_classes,
+    object_note,
+    pair_problems,
+    rule_of_folders,
+    size_problems,
+)
 from .findings import Task
 from .train_ids import convert_all, polygons_of
 
@@ -27,7 +42,7 @@ def prepare_cityscapes(task: Task) -> None:
             continue
         with task.findings.keeping(folder):
             images[split] = layouts.cityscapes_images(folder)
-    labels = _make_train_ids(task, images)
+    labels, names = _make_train_ids(task, images), layouts.CITYSCAPES_CLASSES
     for split, paths in images.items():
         folder, expected = task.root / "leftImg8bit" / split, task.expected(CITYSCAPES_COUNTS, split)
         task.findings.splits[split] = {"images": len(paths)}
@@ -37,7 +52,7 @@ def prepare_cityscapes(task: Task) -> None:
             task.findings.notes.append("test has no label maps; its images are checked without")
             task.findings.take(folder, task.reader.images("test images", paths))
         else:
-            _check_pairs(task, split, (paths, maps), len(layouts.CITYSCAPES_CLASSES))
+            _check_pairs(task, split, (paths, maps), LabelRule(len(names)), names)
             source = task.root / "gtFine"
             _check_label_ids(task, split, paths, [source / path.relative_to(labels) for path in maps])
 
@@ -86,6 +101,8 @@ def _link(path: Path, target: Path) -> None:
 
 def prepare_pair(task: Task) -> None:
     """``images/train``, ``images/val`` and their label maps below ``labels``."""
+    need_two_classes("--classes 1", ["object"] * task.classes)
+    meanings = []
     for split in ("train", "val"):
         folder, labels = task.root / "images" / split, task.root / "labels" / split
         missing = [part for part in (folder, labels) if not part.is_dir()]
@@ -93,9 +110,24 @@ def prepare_pair(task: Task) -> None:
             task.findings.add("missing split", part, "no such folder")
         if not missing:
             with task.findings.keeping(folder):
-                pairs = layouts.folder_pairs(folder, labels)
-                task.findings.splits[split] = {"images": len(pairs[0])}
-                _check_pairs(task, split, pairs, task.classes)
+                meanings.append(_pair_split(task, split, folder, labels))
+    if len(meanings) == 2:
+        with task.findings.keeping(task.root / "labels"):
+            need_one_meaning(*meanings)
+
+
+def _pair_split(task: Task, split: str, folder: Path, labels: Path) -> Meaning:
+    """Check one split; what 255 means in it."""
+    names = [f"id {index}" for index in range(task.classes)]
+    pairs = layouts.folder_pairs(folder, labels)
+    rule = rule_of_folders(pairs[1], task.classes)
+    task.findings.splits[split] = {"images": len(pairs[0])}
+    _check_pairs(task, split, pairs, rule, names)
+    notes = [object_note(names)] if rule.object_is_255 else []
+    unused = layouts.unused_maps(folder, labels, pairs[1])
+    task.findings.notes += [f"{split}: {note}" for note in (*notes, unused) if note]
+    occurs = any(IGNORED in map_values(task.reader, path) for path in pairs[1])
+    return Meaning(labels, occurs, rule.object_is_255)
 
 
 def _check_label_ids(task: Task, split: str, images: list[Path], maps: list[Path]) -> None:
@@ -107,10 +139,15 @@ def _check_label_ids(task: Task, split: str, images: list[Path], maps: list[Path
     task.findings.take(task.root, size_problems(images, official, task.reader))
 
 
-def _check_pairs(task: Task, split: str, pairs: layouts.Pairs, classes: int) -> None:
-    """Problems of images and maps; the number of maps read and the ids in them."""
-    findings, facts = task.findings, task.reader.facts
-    findings.take(task.root, pair_problems(pairs, classes, task.reader, split))
-    read = [facts[label] for label in pairs[1] if label in facts]
-    seen = {index for _, _, *ids in read for index in ids}
+def _check_pairs(task: Task, split: str, pairs: layouts.Pairs, rule: LabelRule, names: Sequence[str]) -> None:
+    """Problems of images, maps and classes; the number of maps read and the ids in them."""
+    findings = task.findings
+    findings.take(task.root, pair_problems(pairs, rule, task.reader, split))
+    read = [path for path in pairs[1] if path in task.reader.facts]
+    seen = {value for path in read for value in map_values(task.reader, path)}
     findings.splits[split] |= {"label maps": len(read), "ids": str(sorted(seen))}
+    pixels = label_pixels(read, rule, task.reader)
+    if read and split != "test":  # Cityscapes' test maps are ignored throughout
+        findings.take(task.root, class_problems(task.root, pixels, names, split == "train"))
+        absent = absent_classes(pixels, names, split == "train")
+        findings.notes.extend([f"{split}: {absent}"] if absent else [])

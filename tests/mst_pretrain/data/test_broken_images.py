@@ -15,10 +15,10 @@ from mmengine.hooks import Hook
 
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
 from mst_pretrain.checkpoints.storage import load_checkpoint
-from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.broken_images import Fault, candidates, decode, first_usable, read_again
-from mst_pretrain.training.runner import MSTRunner, build_runner
+from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.runtime.errors import UnusableImage, UserError
+from mst_pretrain.training.runner import MSTRunner, build_runner
 
 MakeConfig = Callable[..., Config]
 # 17 images in steps of 4: the first epoch ends in step 5, the second in step 9.
@@ -223,7 +223,8 @@ def test_the_list_of_another_run_is_not_taken(toy_config: MakeConfig, folder: Pa
     cfg = toy_config(train_cfg__max_iters=2, data_root=str(folder))
     cfg.resume, cfg.load_from = True, str(older)
     with pytest.raises(
-        UserError, match=r"cannot resume .*latest\.pth: .*\n  the training data: 17 images .* -> 17 images .*images\.npz"
+        UserError,
+        match=r"cannot resume .*latest\.pth: .*\n  the training data: 17 images .* -> 17 images .*images\.npz",
     ):
         run(cfg)
 

@@ -27,10 +27,10 @@ from mst_pretrain.data import files
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.sampler import ResumableSampler
 from mst_pretrain.data.sources import open_source
-from mst_pretrain.training.loop import PretrainLoop
-from mst_pretrain.training.runner import build_runner
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.launch import check_pretraining
+from mst_pretrain.training.loop import PretrainLoop
+from mst_pretrain.training.runner import build_runner
 
 MakeConfig = Callable[..., Config]
 FIND = files.find_encoded_fault

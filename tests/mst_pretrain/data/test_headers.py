@@ -77,7 +77,9 @@ def test_pictures_beyond_pillows_limit_are_found_by_the_check(tmp_path: Path, ki
     (tmp_path / f"scan.{kind}").write_bytes(resized(kind, LARGE))
     encoded_small = encoded("PNG")
     (tmp_path / "a.png").write_bytes(encoded_small)
-    with pytest.raises(UserError, match=r"1 of 2 images cannot be used: .*scan\.\w+ \(.*pixel.*178,?956,?970.*smaller") as caught:
+    with pytest.raises(
+        UserError, match=r"1 of 2 images cannot be used: .*scan\.\w+ \(.*pixel.*178,?956,?970.*smaller"
+    ) as caught:
         open_source(tmp_path).check()
     assert "opy" not in str(caught.value) and "Do what is said of each" in str(caught.value)
     with pytest.raises(UnusableImage, match=r"scan cannot be decoded \(.*178956970 pixels: cut it up"):
@@ -122,5 +124,7 @@ def test_files_of_another_kind_are_called_what_they_are(tmp_path: Path, head: by
     with pytest.raises(UserError, match=rf"a\.jpg \({what}.*Do what is said of each"):
         open_source(tmp_path).check()
     (tmp_path / "b.jpg").write_bytes(encoded("JPEG")[:-9])
-    with pytest.raises(UserError, match="Copy the damaged ones again from the source, do what is said of the others"):
+    with pytest.raises(
+        UserError, match="Copy the damaged ones again from the source, do what is said of the others"
+    ):
         open_source(tmp_path).check()

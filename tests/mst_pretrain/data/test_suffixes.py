@@ -24,8 +24,18 @@ from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.runner import build_runner
 
 READ = {  # a file name and the format that Pillow writes it in
-    **{"a.jpg": "JPEG", "b.jfif": "JPEG", "c.JPE": "JPEG", "d.gif": "GIF", "e.ppm": "PPM", "f.jp2": "JPEG2000"},
-    **{"g.tga": "TGA", "h.ico": "ICO", "i.pcx": "PCX", "j.dds": "DDS", "k.mpo": "JPEG", "l.apng": "PNG"},
+    "a.jpg": "JPEG",
+    "b.jfif": "JPEG",
+    "c.JPE": "JPEG",
+    "d.gif": "GIF",
+    "e.ppm": "PPM",
+    "f.jp2": "JPEG2000",
+    "g.tga": "TGA",
+    "h.ico": "ICO",
+    "i.pcx": "PCX",
+    "j.dds": "DDS",
+    "k.mpo": "JPEG",
+    "l.apng": "PNG",
 }
 LEFT_OUT = {  # a file that is not read, and what is said of it
     "IMG_1.HEIC": r"1 \.heic \(read with: pip install 'mst-toolkit\[heic\]'\)",
@@ -78,16 +88,17 @@ def test_every_format_of_pillow_is_read(tmp_path: Path, capsys: pytest.CaptureFi
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"photos/{name} a label\n" for name in READ))
     assert len(open_source(listed, labelled=True)) == len(READ)
-    members = {f"{number}.{name.partition('.')[2]}": encoded(kind) for number, (name, kind) in enumerate(READ.items())}
+    members = {
+        f"{number}.{name.partition('.')[2]}": encoded(kind)
+        for number, (name, kind) in enumerate(READ.items())
+    }
     in_shard = open_source(shard(tmp_path / "t-000.tar", members))
     in_shard.check()
     assert len(in_shard) == len(READ)
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
-def test_what_is_left_out_is_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_what_is_left_out_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Half of a folder would not be trained on, and nothing would say so."""
     folder = fill(tmp_path / "photos", {"a.jpg": "JPEG", "b.png": "PNG"})
     (folder / "sub").mkdir()
@@ -106,7 +117,9 @@ def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for name in ("a.CR2", "b.cr2", "c.mp4"):
         (tmp_path / "photos" / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"holds no image .*it holds 2 \.cr2 \(camera raw.*1 \.mp4 \(films.*Check the path"):
+    with pytest.raises(
+        UserError, match=r"holds no image .*it holds 2 \.cr2 \(camera raw.*1 \.mp4 \(films.*Check the path"
+    ):
         open_source(tmp_path / "photos")
 
 
@@ -131,13 +144,25 @@ def test_other_processes_say_nothing(
 
 def test_members_of_shards_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Members without an image's suffix would be left aside unsaid, and again when the index is read from the cache."""
-    members = {"0.jpg": encoded(), "0.seg.png": encoded("PNG"), "0.pgm": encoded("PPM"), "0.json": b"{}", "0.cls": b"1"}
+    members = {
+        "0.jpg": encoded(),
+        "0.seg.png": encoded("PNG"),
+        "0.pgm": encoded("PPM"),
+        "0.json": b"{}",
+        "0.cls": b"1",
+    }
     members |= {"._0.jpg": b"x", "README": b"x", "__meta__/info.json": b"{}"}
     path = shard(tmp_path / "t-000.tar", members)
     for _ in range(2):
         assert len(open_source(path)) == 1
         said = capsys.readouterr().out
-        for part in ("2 (beside the image of their sample)", "1 (hidden)", "1 .json", "1 without a suffix", ": 1 images"):
+        for part in (
+            "2 (beside the image of their sample)",
+            "1 (hidden)",
+            "1 .json",
+            "1 without a suffix",
+            ": 1 images",
+        ):
             assert part in said
     with pytest.raises(UserError, match=r"1 of 1 samples have no image but 1 \.cr2 \(camera raw"):
         open_source(shard(tmp_path / "u-000.tar", {"0.cr2": b"x"}))
@@ -170,7 +195,9 @@ def test_the_former_suffixes_come_first() -> None:
     """A pretraining on a folder of common formats would be continued on other images, or none of Pillow's be read."""
     assert IMAGE_SUFFIXES[: len(FORMER)] == FORMER
     assert {".jfif", ".gif", ".ppm", ".jp2", ".mpo", ".apng"} <= set(IMAGE_SUFFIXES)
-    assert not {".eps", ".ps", ".h5", ".mpg", ".pdf", ".fit", ".pcd", ".wmf", ".txt", ".npy"} & set(IMAGE_SUFFIXES)
+    assert not {".eps", ".ps", ".h5", ".mpg", ".pdf", ".fit", ".pcd", ".wmf", ".txt", ".npy"} & set(
+        IMAGE_SUFFIXES
+    )
 
 
 def test_many_suffixes_are_one_line() -> None:

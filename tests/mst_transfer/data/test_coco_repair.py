@@ -209,20 +209,31 @@ def loaded(path: Path) -> list[Any]:
     """What mmdet trains of each image."""
     settings = {"data_root": str(path.parent.parent), "ann_file": "train/_annotations.coco.json"}
     dataset = DATASETS.build(
-        dict(type="CocoDataset", metainfo=dict(classes=(30, "stop")), data_prefix=dict(img="train"), pipeline=[])
+        dict(
+            type="CocoDataset",
+            metainfo=dict(classes=(30, "stop")),
+            data_prefix=dict(img="train"),
+            pipeline=[],
+        )
         | settings
     )
     assert isinstance(dataset, CocoDetection)
     infos = sorted((dataset.get_data_info(i) for i in range(len(dataset))), key=lambda info: info["img_path"])
     return [
         (Path(i["img_path"]).name, i["height"], i["width"])
-        + tuple(sorted((o["bbox"], o["bbox_label"], o["ignore_flag"], drawn(o["mask"])) for o in i["instances"]))
+        + tuple(
+            sorted((o["bbox"], o["bbox_label"], o["ignore_flag"], drawn(o["mask"])) for o in i["instances"])
+        )
         for i in infos
     ]
 
 
 def drawn(mask: Any) -> bytes:
-    coded = masks.frPyObjects(mask, HEIGHT, WIDTH) if not isinstance(mask, dict) or isinstance(mask["counts"], list) else mask
+    coded = (
+        masks.frPyObjects(mask, HEIGHT, WIDTH)
+        if not isinstance(mask, dict) or isinstance(mask["counts"], list)
+        else mask
+    )
     return bytes(masks.decode(masks.merge(coded) if isinstance(coded, list) else coded))
 
 
@@ -270,7 +281,11 @@ def test_what_can_mean_two_things(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         check_coco(tmp_path, "train/_annotations.coco.json", "train", masks=True)
     assert str(path) in str(error.value)
-    if name not in ("exchanged sizes", "all ignored", "file name as number"):  # seen with the images, or no fault of ids
+    if name not in (
+        "exchanged sizes",
+        "all ignored",
+        "file name as number",
+    ):  # seen with the images, or no fault of ids
         with pytest.raises(UserError):
             score_coco(path, [], "bbox")
 
@@ -281,7 +296,10 @@ def test_what_can_mean_two_things(tmp_path: Path, name: str) -> None:
         (lambda text: b"\xef\xbb\xbf" + text.encode(), ""),
         (lambda text: text.encode("utf-16"), ""),
         (lambda text: text[:-9].encode(), "cannot be read as JSON"),
-        (lambda text: text.replace('"iscrowd": 0', '"iscrowd": 0, "iscrowd": 1', 1).encode(), "'iscrowd' twice"),
+        (
+            lambda text: text.replace('"iscrowd": 0', '"iscrowd": 0, "iscrowd": 1', 1).encode(),
+            "'iscrowd' twice",
+        ),
         (lambda text: b"[" * 10**5 + b"]" * 10**5, "cannot be read as JSON"),
     ],
     ids=["byte order mark", "utf-16", "truncated", "a key twice", "nested"],

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mst_pretrain.runtime.errors import UserError
 from examples.quickstart import street
+from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data.coco_rules import check_coco, entry_problems
 from mst_transfer.data.prepare import prepare
 

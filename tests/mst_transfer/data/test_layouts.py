@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples.quickstart import street
 from mst_pretrain.data import files
 from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UserError
@@ -27,7 +27,6 @@ from mst_transfer.data.pair_rules import (
     cityscapes_label_maps,
     cityscapes_present_classes,
 )
-from examples.quickstart import street
 
 ANNOTATIONS = "annotations/instances_train2017.json"
 
@@ -146,7 +145,9 @@ def test_coco_truncated_json_and_truncated_image(data: Path) -> None:
     """Half a download would be found in the middle of training."""
     image = data / "coco/train2017/street_000001.jpg"
     truncate(image)
-    with pytest.raises(UserError, match=r"train2017/street_000001\.jpg: truncated JPEG: no end marker\. Copy"):
+    with pytest.raises(
+        UserError, match=r"train2017/street_000001\.jpg: truncated JPEG: no end marker\. Copy"
+    ):
         check_coco(data / "coco", ANNOTATIONS, "train2017")
     truncate(data / "coco" / ANNOTATIONS)
     with pytest.raises(UserError, match=r"cannot be read as JSON.*again"):
@@ -188,7 +189,9 @@ def test_cityscapes_missing_parts(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"leftImg8bit/test.*does not exist"):
         check_cityscapes(root, "test")
     (root / "gtFine/train/street/street_000001_gtFine_labelTrainIds.png").unlink()
-    with pytest.raises(UserError, match=r"street_000001\S*: does not exist.*tools/prepare_data.py cityscapes"):
+    with pytest.raises(
+        UserError, match=r"street_000001\S*: does not exist.*tools/prepare_data.py cityscapes"
+    ):
         check_cityscapes(root, "train")
     shutil.rmtree(root / "gtFine")
     with pytest.raises(UserError, match=r"gtFine/train.*does not exist"):

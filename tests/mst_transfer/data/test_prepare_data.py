@@ -16,8 +16,8 @@ import pytest
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 from PIL import Image
 
-from mst_pretrain.runtime.errors import run_cli
 from examples.quickstart import street
+from mst_pretrain.runtime.errors import run_cli
 from mst_transfer.data import reading
 from mst_transfer.data.prepare import RECORD, SUMMARY
 
@@ -158,7 +158,10 @@ def test_json_names_an_absent_file(data: Path, run: Run) -> None:
     )
     code, said, summary = run("coco", root, "--any-count")
     assert (code, kinds(summary)) == (2, ["absent image"])
-    assert f"{root / 'train2017/gone.jpg'}: is not there, but {path} names it" in said and "remove their entries" in said
+    assert (
+        f"{root / 'train2017/gone.jpg'}: is not there, but {path} names it" in said
+        and "remove their entries" in said
+    )
 
 
 def test_boxes_and_sizes_of_a_json(data: Path, run: Run) -> None:
@@ -219,7 +222,7 @@ def test_label_map_of_another_size_or_with_unknown_ids(
     code, said, summary = run(kind, data / kind, *options)
     assert (code, kinds(summary)) == (2, ["label map size", "unknown id"])
     assert f"{first}: is 48x60 (height x width), its image" in said and "is 48x64" in said
-    assert f"{second}: has the unknown id 19 (all: [19]); ids are 0..18 and 255" in said
+    assert f"{second}: has 3,072 pixels of the unknown id 19 (all: [19]); ids are 0..18 and 255" in said
     assert "Resize the map with nearest neighbor" in said and "as 255" in said
 
 

@@ -1,0 +1,120 @@
+"""What a segmentation data set that mmseg has built uses: its images of how many, and the pixels of each class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mst_pretrain.data.files import first_of, images_below
+from mst_pretrain.runtime.errors import UserError
+
+from .datasets import FolderSegmentation
+from .layouts import Pairs, unused_maps
+from .pair_rules import (
+    IGNORED,
+    OBJECT_255,
+    LabelRule,
+    Meaning,
+    absent_classes,
+    class_problems,
+    label_pixels,
+    map_values,
+    object_note,
+    pair_problems,
+)
+from .problems import stop_at_first
+from .reading import Reader, sample_note
+
+SHOWN_CLASSES = 20
+
+
+def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = False) -> Meaning:
+    """Check every image and label map that a built data set reads, and print one line of what is used.
+
+    Args:
+        dataset: A data set of mmseg, or of MMEngine around such.
+        split: For the lines.
+        trains: It is trained on: a class without a pixel is a warning, and one class alone is an error.
+        allow_unused: One class alone, or none, is not an error.
+
+    Returns:
+        What 255 means in it.
+
+    Raises:
+        UserError: :func:`pair_problems` or :func:`class_problems` finds a problem.
+    """
+    names, reader = dataset.metainfo["classes"], Reader()
+    pixels: Counter[int] = Counter()
+    used: Pairs = ([], [])
+    for rule, pairs in _pairs_by_rule(dataset, len(names)).items():
+        stop_at_first(pair_problems(pairs, rule, reader, split))
+        pixels += label_pixels(pairs[1], rule, reader)
+        for mine, some in zip(used, pairs, strict=True):
+            mine.extend(some)
+    parts = _parts(dataset)
+    lines = [*_notes(parts, split, used[1]), _used_line(parts, split, used, pixels, names)]
+    absent = absent_classes(pixels, names, trains)
+    lines += [f"{'warning' if trains else 'note'}: {split}: {absent}"] if absent else []
+    print("\n".join(lines), flush=True)
+    where = Path(parts[0].data_prefix["seg_map_path"])
+    if not allow_unused:
+        stop_at_first(class_problems(where, pixels, names, trains))
+    occurs = any(IGNORED in map_values(reader, path) for path in used[1])
+    return Meaning(where, occurs, dataset.metainfo.get("label_map") == OBJECT_255)
+
+
+def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:
+    """Every image once, with its label map, by how mmseg reads that map."""
+    while not hasattr(dataset, "get_data_info") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    groups: dict[LabelRule, dict[str, str]] = {}
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        if not info.get("seg_map_path"):
+            raise UserError(
+                f"{info['img_path']} has no label map. Name their folder: data_prefix.seg_map_path."
+            )
+        exchanged = tuple((info.get("label_map") or {}).items())
+        rule = LabelRule(classes, exchanged, bool(info.get("reduce_zero_label")))
+        groups.setdefault(rule, {})[info["img_path"]] = info["seg_map_path"]
+    if not groups:
+        raise UserError(
+            "A data set of the config has no image. Check its data_root, data_prefix and indices."
+        )
+    return {rule: ([*map(Path, some)], [*map(Path, some.values())]) for rule, some in groups.items()}
+
+
+def _parts(dataset: Any) -> list[Any]:
+    """The data sets inside of those that repeat or join others."""
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    return [part for some in inner if some is not None for part in _parts(some)] or [dataset]
+
+
+def _notes(parts: Sequence[Any], split: str, maps: Sequence[Path]) -> list[str]:
+    """What 255 means, if not ignored, and the label maps that are not used."""
+    lines = []
+    for part in parts:
+        if part.metainfo.get("label_map") == OBJECT_255:
+            lines.append(f"note: {split}: {object_note(part.metainfo['classes'])}")
+        if isinstance(part, FolderSegmentation):
+            unused = unused_maps(part.data_prefix["img_path"], part.data_prefix["seg_map_path"], maps)
+            lines += [f"note: {split}: {unused}"] if unused else []
+    return lines
+
+
+def _used_line(
+    parts: Sequence[Any], split: str, used: Pairs, pixels: Counter[int], names: Sequence[str]
+) -> str:
+    """Images used of how many, and each class's share of the pixels."""
+    folders = {part.data_prefix["img_path"] for part in parts}
+    there = sum(1 for folder in folders for _ in images_below(folder))
+    total = max(1, pixels.total())
+    shares = [f"{name} {pixels[label] / total:.2%}" for label, name in enumerate(names)]
+    shown = ", ".join(shares) if len(names) <= SHOWN_CLASSES else f"{len(names)} classes, {first_of(shares)}"
+    ignored = f"; ignored {pixels[IGNORED] / total:.2%}" if pixels[IGNORED] else ""
+    note = sample_note(used[1])
+    return (
+        f"{split}: {len(used[0])} of {max(there, len(used[0]))} images used; pixels: {shown}{ignored}{note}"
+    )
