@@ -20,13 +20,51 @@ SHOWN = 6  # keys that a message names
 # Keys of a config that are read after it was loaded: by MMEngine's runner, then by this toolkit. Others are variables
 # that the config has put into these.
 READ = frozenset(
-    "model work_dir train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg auto_scale_lr "
-    "optim_wrapper param_scheduler val_evaluator test_evaluator default_hooks custom_hooks data_preprocessor load_from "
-    "resume launcher env_cfg log_processor log_level visualizer default_scope randomness experiment_name "
-    "model_wrapper_cfg sync_bn efficient_conv_bn_eval compile custom_imports "
-    "runner_type find_unused_parameters tta_model tta_pipeline".split()
+    [
+        "model",
+        "work_dir",
+        "train_dataloader",
+        "val_dataloader",
+        "test_dataloader",
+        "train_cfg",
+        "val_cfg",
+        "test_cfg",
+        "auto_scale_lr",
+        "optim_wrapper",
+        "param_scheduler",
+        "val_evaluator",
+        "test_evaluator",
+        "default_hooks",
+        "custom_hooks",
+        "data_preprocessor",
+        "load_from",
+        "resume",
+        "launcher",
+        "env_cfg",
+        "log_processor",
+        "log_level",
+        "visualizer",
+        "default_scope",
+        "randomness",
+        "experiment_name",
+        "model_wrapper_cfg",
+        "sync_bn",
+        "efficient_conv_bn_eval",
+        "compile",
+        "custom_imports",
+        "runner_type",
+        "find_unused_parameters",
+        "tta_model",
+        "tta_pipeline",
+    ]
 )
-PATHS = ("_from", "_root", "_dir", "_file", "checkpoint")  # endings of keys whose value is a text, even if it is 2024
+PATHS = (
+    "_from",
+    "_root",
+    "_dir",
+    "_file",
+    "checkpoint",
+)  # endings of keys whose value is a text, even if it is 2024
 SCHEDULED = {"optim_wrapper.optimizer.lr": "base_lr", "optim_wrapper.optimizer.weight_decay": "weight_decay"}
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number"}
 
@@ -50,7 +88,9 @@ class ConfigOptions(argparse.Action):
                     f"--cfg-options takes KEY=VALUE pairs, got '{pair}'. Put quotes around a value with spaces"
                 )
             if key in options:  # also what a shell makes of data_root=train-{0..9}.tar without quotes
-                parser.error(f"--cfg-options has {key} more than once. Give it once; put quotes around braces")
+                parser.error(
+                    f"--cfg-options has {key} more than once. Give it once; put quotes around braces"
+                )
             options[key] = text
         setattr(namespace, self.dest, options)
 
@@ -68,9 +108,13 @@ def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path)
             raise UserError(
                 f"{path} has no key '{key}' (--cfg-options).{nearest} To add a new key write {ADD}{key}=..."
             )
-        above = next((other for other in plain if name.startswith(f"{other}.") or plain.count(name) > 1), None)
+        above = next(
+            (other for other in plain if name.startswith(f"{other}.") or plain.count(name) > 1), None
+        )
         if above is not None:
-            raise UserError(f"--cfg-options sets both {above} and {name}, one inside the other. Give one of them.")
+            raise UserError(
+                f"--cfg-options sets both {above} and {name}, one inside the other. Give one of them."
+            )
         if name == ROOT and ROOT in cfg:
             _check_data_root(cfg, options[key], path)
         elif name.partition(".")[0] not in READ:
@@ -81,7 +125,9 @@ def _check_data_root(cfg: Config, new: Any, path: str | Path) -> None:
     """Something that is read must be below the config's data root, else nothing would follow the new one."""
     if not new:
         raise UserError(f"{path}: --cfg-options {ROOT}= is empty. Give the folder of the data.")
-    if not any(key.partition(".")[0] in READ and is_below(value, cfg[ROOT]) for key, value in walk(cfg._cfg_dict)):
+    if not any(
+        key.partition(".")[0] in READ and is_below(value, cfg[ROOT]) for key, value in walk(cfg._cfg_dict)
+    ):
         raise UserError(
             f"{path}: --cfg-options {ROOT}=... would change nothing: no path in the config is below its {ROOT}, "
             f"'{cfg[ROOT]}'. Set the keys that name the data, such as train_dataloader.dataset.{ROOT}."
@@ -109,15 +155,17 @@ def _remedy(cfg: Config, name: str) -> str:
     ]
     text = f"'{variable}' is a variable, which the config has used already. Edit it in a copy of the file that sets it"
     more = f" and {len(holders) - SHOWN} more" if len(holders) > SHOWN else ""
-    return f"{text}, or set the keys that have its value: {', '.join(holders[:SHOWN])}{more}." if holders else f"{text}."
+    others = f", or set the keys that have its value: {', '.join(holders[:SHOWN])}{more}" if holders else ""
+    return f"{text}{others}."
 
 
 def parse_options(cfg: Config, texts: Mapping[str, str]) -> dict[str, Any]:
     """The values that the texts of ``--cfg-options`` mean, each of the kind that the config has at its key.
 
     A text or a path stays exactly as typed. ``None`` is None everywhere but for ``data_root``. Lists and tuples have
-    MMEngine's syntax, ``[a,b]``, ``(a,b)`` or ``a,b``, and their elements the kind of those that the config has. Where
-    the config has None or nothing, or with a leading ``+``, a literal is what it is and all else is a text.
+    MMEngine's syntax, ``[a,b]``, ``(a,b)`` or ``a,b``, and their elements the kind of those that the config has; one
+    text alone is a list of one. Where the config has None or nothing, or with a leading ``+``, a literal is what it is
+    and all else is a text.
 
     Raises:
         UserError: A key is not in the config or nothing reads it, or a value is of another kind.
@@ -151,7 +199,9 @@ def _value(text: str, now: Any) -> Any:
     if now is None:
         return _literal(text)
     if isinstance(now, dict):
-        raise ValueError(f"the config has the keys {', '.join(map(str, now))} there. Set one of them, or None.")
+        raise ValueError(
+            f"the config has the keys {', '.join(map(str, now))} there. Set one of them, or None."
+        )
     if isinstance(now, (list, tuple)):
         return _sequence(text, now)
     if isinstance(now, str):
@@ -173,13 +223,12 @@ def _value(text: str, now: Any) -> Any:
 
 def _sequence(text: str, now: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:
     """Elements of the kind of the config's, where these are all of one."""
-    parts = _parts(text)
     inside = _brackets(text)
-    if inside is None and len(parts) == 1 and not text.rstrip().endswith(","):
-        raise ValueError(f"the config has a list there ({_short(now)}). Write ({text}) for a list of one.")
-    parts = parts if inside is None else _parts(inside)
+    parts = _parts(text if inside is None else inside)
     kinds = {type(element) for element in now}
     one = now[0] if len(kinds) == 1 else 0.0 if kinds == {int, float} else None
+    if inside is None and "," not in text and not (isinstance(one, str) and parts):
+        raise ValueError(f"the config has a list there ({_short(now)}). Write ({text}) for a list of one.")
     if isinstance(one, str):
         values: list[Any] = list(parts)
     elif isinstance(one, (list, tuple)):
@@ -233,7 +282,9 @@ def _parts(text: str) -> list[str]:
     parts = [part.strip() for part in parts]
     if not all(parts):
         raise ValueError("it has an empty element between two commas. Remove a comma.")
-    return [part[1:-1] if part[0] in "\"'" and part[0] == part[-1] and len(part) > 1 else part for part in parts]
+    return [
+        part[1:-1] if part[0] in "\"'" and part[0] == part[-1] and len(part) > 1 else part for part in parts
+    ]
 
 
 def _short(value: Any) -> str:

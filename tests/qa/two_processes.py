@@ -3,9 +3,9 @@
     python tests/qa/two_processes.py [CONFIG ...]
 
 A parameter that gets no gradient, a hook that reaches through a wrapper, or a check that only one process makes ends or
-hangs such a run, in the second step at the latest. The configs keep their kinds of networks, losses, optimizers and data sets;
-one set of options, by the last part of a key, makes images, heads and batches small, and pretraining backbones shallow. A line for each config, and exit
-code 1 where one failed.
+hangs such a run, in the second step at the latest. The configs keep their kinds of networks, losses, optimizers and
+data sets; one set of options, by the last part of a key, makes images, heads and batches small and the backbones of
+pretraining shallow. A line for each config, and exit code 1 where one failed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def configs() -> list[Path]:
     """Those that train something; the drop-ins are for other repositories' tools."""
     from mst_pretrain.runtime.config import load_config
 
-    folders = [folder for folder in sorted((ROOT / "configs").iterdir()) if folder.name not in ("_base_", "drop_in")]
+    folders = [
+        folder for folder in sorted((ROOT / "configs").iterdir()) if folder.name not in ("_base_", "drop_in")
+    ]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
     return [file for file in files if complete(load_config(file))]
 
@@ -78,8 +80,14 @@ def draw(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
         for file in (folder / "cityscapes/leftImg8bit" / split).rglob("*.png"):
             name = file.name.replace("_leftImg8bit", "")
             (folder / "pair/images" / split / name).symlink_to(file)
-            labels = str(file).replace("leftImg8bit.png", "gtFine_labelTrainIds.png").replace("leftImg8bit", "gtFine")
-            Image.fromarray(lookup[np.asarray(Image.open(labels))]).save(folder / "pair/labels" / split / name)
+            labels = (
+                str(file)
+                .replace("leftImg8bit.png", "gtFine_labelTrainIds.png")
+                .replace("leftImg8bit", "gtFine")
+            )
+            Image.fromarray(lookup[np.asarray(Image.open(labels))]).save(
+                folder / "pair/labels" / split / name
+            )
     return {
         "CocoDataset": (folder / "coco", THINGS),
         "StreetSegmentation": (folder / "cityscapes", CLASSES),
@@ -95,7 +103,11 @@ def options(config: Path, data: dict[str, tuple[Path, tuple[str, ...]]]) -> list
     cfg = load_config(config)
     root, classes = data[cfg.train_dataloader.dataset.type]
     found = {"data_root": str(root)}
-    live = {name: cfg[name] for name in ("model", "train_dataloader", "val_dataloader", "train_cfg") if name in cfg}
+    live = {
+        name: cfg[name]
+        for name in ("model", "train_dataloader", "val_dataloader", "train_cfg")
+        if name in cfg
+    }
     for key, value in leaves(live):
         name = key.rpartition(".")[2]
         if name in SMALL and not key.endswith(("val_dataloader.batch_size", "masking.num")):
@@ -125,7 +137,9 @@ def leaves(node: Any, prefix: str = "") -> Any:
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in items:
         name = f"{prefix}{key}"
-        opened = isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], (dict, list)))
+        opened = isinstance(value, dict) or (
+            isinstance(value, list) and value and isinstance(value[0], (dict, list))
+        )
         if opened and name.rpartition(".")[2] != "init_cfg":
             yield from leaves(value, f"{name}.")
         elif value is not None or name.rpartition(".")[2] == "max_iters":
@@ -185,7 +199,9 @@ def attempt(config: Path, given: list[str], folder: Path) -> tuple[float | None,
 
 def main() -> int:
     """Try all, print the table; 1 where one failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("configs", nargs="*", type=Path, metavar="CONFIG", help="default: every one")
     args = parser.parse_args()
 

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from mst_pretrain.runtime.config import explain, load_config
-from mst_pretrain.runtime.options import check_option_keys
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.options import check_option_keys
 from mst_pretrain.training import launch
 from mst_pretrain.training.resume import without_weights
 
