@@ -149,8 +149,10 @@ def _refused_by_constructor(error: Exception, calls: StackSummary) -> bool:
 
 def _unregistered(cfg: Config, message: str) -> UserError | None:
     unknown = NOT_REGISTERED.match(message)
+    if unknown is None:
+        return None
     for key, value in walk(cfg._cfg_dict):
-        if unknown and key.endswith("type") and value == unknown[1]:
+        if key.endswith("type") and value == unknown[1]:
             return UserError(
                 f"{cfg.filename}: {key}='{value}' is not a registered type. Correct its spelling, "
                 "or add the module that defines it to custom_imports.imports."

@@ -156,19 +156,17 @@ def _remedy(cfg: Config, name: str) -> str:
     ]
     text = f"'{variable}' is a variable, which the config has used already. Edit it in a copy of the file that sets it"
     more = f" and {len(holders) - SHOWN} more" if len(holders) > SHOWN else ""
-    return (
-        f"{text}, or set the keys that have its value: {', '.join(holders[:SHOWN])}{more}."
-        if holders
-        else f"{text}."
-    )
+    others = f", or set the keys that have its value: {', '.join(holders[:SHOWN])}{more}" if holders else ""
+    return f"{text}{others}."
 
 
 def parse_options(cfg: Config, texts: Mapping[str, str]) -> dict[str, Any]:
     """The values that the texts of ``--cfg-options`` mean, each of the kind that the config has at its key.
 
     A text or a path stays exactly as typed. ``None`` is None everywhere but for ``data_root``. Lists and tuples have
-    MMEngine's syntax, ``[a,b]``, ``(a,b)`` or ``a,b``, and their elements the kind of those that the config has. Where
-    the config has None or nothing, or with a leading ``+``, a literal is what it is and all else is a text.
+    MMEngine's syntax, ``[a,b]``, ``(a,b)`` or ``a,b``, and their elements the kind of those that the config has; one
+    text alone is a list of one. Where the config has None or nothing, or with a leading ``+``, a literal is what it is
+    and all else is a text.
 
     Raises:
         UserError: A key is not in the config or nothing reads it, or a value is of another kind.
@@ -226,13 +224,12 @@ def _value(text: str, now: Any) -> Any:
 
 def _sequence(text: str, now: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:
     """Elements of the kind of the config's, where these are all of one."""
-    parts = _parts(text)
     inside = _brackets(text)
-    if inside is None and len(parts) == 1 and not text.rstrip().endswith(","):
-        raise ValueError(f"the config has a list there ({_short(now)}). Write ({text}) for a list of one.")
-    parts = parts if inside is None else _parts(inside)
+    parts = _parts(text if inside is None else inside)
     kinds = {type(element) for element in now}
     one = now[0] if len(kinds) == 1 else 0.0 if kinds == {int, float} else None
+    if inside is None and "," not in text and not (isinstance(one, str) and parts):
+        raise ValueError(f"the config has a list there ({_short(now)}). Write ({text}) for a list of one.")
     if isinstance(one, str):
         values: list[Any] = list(parts)
     elif isinstance(one, (list, tuple)):

@@ -29,10 +29,10 @@ class MSTVisionTransformer(TrunkBackbone):
     """timm's ViT with the values of mmseg's VisionTransformer at every image size; tokens of blocks as feature maps.
 
     With ``pyramid`` four taps become strides p/4, p/2, p and 2p by two deconvolutions, one, none and a max-pool
-    [code: iBOT], and fewer taps become the last of these; without it every tap keeps stride p. Images are padded to
-    the right and below to whole patches, and cells that see only padding are cut off. Position embeddings are resized in float32 to the image's own grid,
-    bicubic without antialiasing [code: DINO, iBOT, mmseg]; the pretraining trunk follows timm, which antialiases,
-    so away from the native size the two differ a little.
+    [code: iBOT], and fewer taps become the last of these; without it every tap keeps stride p. Images are
+    padded to the right and below to whole patches and cells that see only padding are cut off. Position embeddings are
+    resized in float32 to the image's own grid, bicubic without antialiasing [code: DINO, iBOT, mmseg]; the pretraining
+    trunk follows timm, which antialiases, so away from the native size the two differ a little.
 
     Args:
         model: timm name, or None for timm's ``VisionTransformer(**model_args)``.

@@ -4,8 +4,8 @@
 
 A parameter that gets no gradient, a hook that reaches through a wrapper, or a check that only one process makes ends or
 hangs such a run, in the second step at the latest. The configs keep their kinds of networks, losses, optimizers and
-data sets; one set of options, by the last part of a key, makes images, heads and batches small, and pretraining
-backbones shallow. A line for each config, and exit code 1 where one failed.
+data sets; one set of options, by the last part of a key, makes images, heads and batches small and the backbones of
+pretraining shallow. A line for each config, and exit code 1 where one failed.
 """
 
 from __future__ import annotations

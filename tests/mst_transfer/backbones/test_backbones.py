@@ -81,6 +81,25 @@ def test_vit_taps_and_norms() -> None:
         torch.testing.assert_close(outputs[0], twice)
 
 
+@pytest.mark.parametrize("taps", [(3,), (1, 3), (1, 2, 3)])
+def test_vit_pyramid_without_its_finest_scales(taps: tuple[int, ...]) -> None:
+    """A detector that reads strides 8 to 32 alone would get other maps, or weights without a gradient."""
+    whole, part = small_vit(), small_vit(out_indices=taps)
+    plain = small_vit(out_indices=taps, pyramid=False, normed_taps="none")
+    randomize(whole)
+    assert part.pyramid is not None and whole.pyramid is not None
+    steps = whole.pyramid[-len(taps) :]
+    part.pyramid.load_state_dict(steps.state_dict())
+    for backbone in (part, plain):
+        backbone.trunk.load_state_dict(whole.trunk.state_dict())
+    images = torch.randn(2, 3, 64, 80)
+    outputs = part(images)
+    for output, step, tap in zip(outputs, steps, plain(images), strict=True):
+        torch.testing.assert_close(output, step(tap))
+    sum(output.sum() for output in outputs).backward()
+    assert not [name for name, value in part.named_parameters() if value.grad is None]
+
+
 def test_vit_position_embedding_of_another_grid() -> None:
     """A checkpoint resized on loading and one resized on the fly would differ, or height and width be swapped."""
     square = small_vit(pyramid=False).eval()
@@ -245,7 +264,10 @@ def test_drop_path_rises_with_depth() -> None:
     [
         (lambda: small_vit(out_indices=(0, 1, 2, 4)), r"\(0, 1, 2, 4\) do not fit 4 blocks"),
         (lambda: small_vit(out_indices=(-1, 0, 1, 2)), r"\(-1, 0, 1, 2\) do not fit"),
-        (lambda: small_vit(out_indices=(0, 1, 3)), "needs four"),
+        (
+            lambda: small_vit(out_indices=range(5), model_args={"depth": 5}),
+            "at most four scales",
+        ),
         (lambda: small_vit(out_indices=(3, 2, 1, 0)), "must rise"),
         (lambda: small_vit(normed_taps="first"), "got 'first'"),
         (lambda: small_swin(out_indices=(4,)), r"\(4,\) do not fit 4 stages"),
