@@ -138,7 +138,7 @@ def test_a_checkpoint_is_read_once(
     load = torch.load
 
     def counted(file: Any, *given: Any, **options: Any) -> Any:
-        read.append(Path(file))
+        read.append(Path(file.name))
         return load(file, *given, **options)
 
     monkeypatch.setattr(torch, "load", counted)
