@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -48,12 +49,12 @@ def check_once(check: Callable[[], None]) -> None:
             verdict = str(error)
             raise
         finally:
-            store.set(VERDICT, verdict.encode(errors="surrogateescape"))  # type: ignore[arg-type]  # takes bytes
+            store.set(VERDICT, json.dumps(verdict))  # ASCII, whatever names are in it
         return
     try:
         while not store.check([VERDICT]):
             time.sleep(POLL)
-        verdict = store.get(VERDICT).decode(errors="surrogateescape")
+        verdict = json.loads(store.get(VERDICT))
     except torch.distributed.DistError as error:
         raise UserError(
             "The first process ended while it looked at the images; its message stands above."

@@ -181,7 +181,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         _let_first_rank_speak()
         raise UserError(_without_worker_traceback(str(error))) from error
     except OSError as error:
-        full = explain_full_disk(cfg.work_dir, error)
+        full = explain_full_disk(cfg.get("work_dir", ""), error)
         if full is None:
             raise
         raise full from error

@@ -212,7 +212,7 @@ def work(folder: Path, rank: int) -> None:
         torch.distributed.barrier()
     except UserError as error:
         said = str(error)
-    (folder / f"{rank}.txt").write_text(f"{len(sizes)}\n{said}")
+    (folder / f"{rank}.txt").write_text(f"{len(sizes)}\n{said}", errors="surrogateescape")
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -221,6 +221,7 @@ def test_the_first_of_two_processes_looks_and_the_other_waits(tmp_path: Path, br
     paths = photos(tmp_path / "images")
     if broken:
         truncate(paths[5])
+        paths[5].rename(paths[5].with_name(os.fsdecode(b"5\xe9.jpg")))  # a name that is not UTF-8
     root = Path(__file__).parents[3]
     env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MST_CACHE": str(tmp_path / "c")}
     processes = [
@@ -232,7 +233,9 @@ def test_the_first_of_two_processes_looks_and_the_other_waits(tmp_path: Path, br
     finally:
         for process in processes:
             process.kill()  # one may wait for the other
-    first, second = ((tmp_path / f"{rank}.txt").read_text().split("\n", 1) for rank in range(2))
+    first, second = (
+        (tmp_path / f"{rank}.txt").read_text(errors="surrogateescape").split("\n", 1) for rank in range(2)
+    )
     assert (first[0], second[0]) == ("8", "0")
     assert first[1] == second[1] and ("1 of 8 images cannot be used" in first[1]) == broken
 

@@ -1,4 +1,4 @@
-"""Pictures that are whole and cannot be used: too large, one pixel thin, or no picture at all, each called what it is."""
+"""Pictures that are whole and cannot be used: too large, one pixel thin, or no picture, each called what it is."""
 
 from __future__ import annotations
 

@@ -220,9 +220,15 @@ def loaded(path: Path) -> list[Any]:
     assert isinstance(dataset, CocoDetection)
     infos = sorted((dataset.get_data_info(i) for i in range(len(dataset))), key=lambda info: info["img_path"])
     return [
-        (Path(i["img_path"]).name, i["height"], i["width"])
-        + tuple(
-            sorted((o["bbox"], o["bbox_label"], o["ignore_flag"], drawn(o["mask"])) for o in i["instances"])
+        (
+            Path(i["img_path"]).name,
+            i["height"],
+            i["width"],
+            *tuple(
+                sorted(
+                    (o["bbox"], o["bbox_label"], o["ignore_flag"], drawn(o["mask"])) for o in i["instances"]
+                )
+            ),
         )
         for i in infos
     ]
