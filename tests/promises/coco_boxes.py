@@ -57,7 +57,10 @@ BOX_MUTATORS = (
         "Most tools write 12.0 where COCO writes 12.",
     ),
     mutator(
-        "box-tiny-difference", "same", _box(lambda b: [n + 1e-9 for n in b]), "Rounding of a unit conversion."
+        "area-tiny-difference",
+        "same",
+        on_objects(convert("area", lambda area: area + 1e-9)),
+        "Areas computed by another library differ in the last digits.",
     ),
     mutator(
         "box-text-numbers",

@@ -169,8 +169,8 @@ ID_MUTATORS = (
     ),
     CocoMutator(
         "image-entry-twice",
-        "repaired",
-        "Merging overlapping exports repeats an entry with all its values; it can only mean the one image.",
+        "same",
+        "Merging overlapping exports repeats an entry with all its values; every library reads it as one image.",
         _image_entry_twice,
     ),
     CocoMutator(
