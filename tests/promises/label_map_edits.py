@@ -157,6 +157,12 @@ def same_stem(root: Path, rng: random.Random) -> None:
     Image.open(path).save(path.with_suffix(".png"))
 
 
+def as_array(picture: Image.Image, path: Path) -> None:
+    """Replaces a map by a NumPy file."""
+    path.unlink()
+    np.save(path.with_suffix(".npy"), np.array(picture))
+
+
 def other_suffix(suffix: str) -> Callable[[Image.Image, Path], None]:
     """Returns a writer that replaces a file by one of another suffix."""
 
@@ -167,11 +173,14 @@ def other_suffix(suffix: str) -> Callable[[Image.Image, Path], None]:
     return write
 
 
-def palette(picture: Image.Image, path: Path, **options: int) -> None:
-    """Stores a map with a palette; the indices are the ids."""
+def palette(picture: Image.Image, path: Path, transparency: int | None = None) -> None:
+    """Stores a map with a palette of 256 colors; the indices are the ids."""
     indices = picture.copy()
-    indices.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
-    indices.save(path, **options)
+    indices.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, *range(247), *range(256), *range(256)])
+    if transparency is None:
+        indices.save(path)
+    else:
+        indices.save(path, transparency=transparency)
 
 
 def lying(picture: Image.Image, path: Path) -> None:

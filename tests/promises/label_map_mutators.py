@@ -10,6 +10,7 @@ from tests.promises.label_map_edits import (
     WIDTH,
     Change,
     added,
+    as_array,
     clean_pairs,
     emptied,
     folder_renamed,
@@ -119,7 +120,7 @@ STORED = (
     _case(
         "map-array",
         "refused",
-        on_maps(lambda m, p: (p.unlink(), np.save(p.with_suffix(".npy"), np.array(m)))),
+        on_maps(as_array),
         "Maps are PNG files; the message names the .npy that lies there.",
     ),
     _case(
