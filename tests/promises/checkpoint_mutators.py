@@ -5,7 +5,8 @@ A prefix is what stands before timm's names: the names of the containers that le
 """
 
 from tests.promises.checkpoint_others import OTHER_FILES
-from tests.promises.checkpoint_weights import SEVERAL_NETWORKS, SICK_WEIGHTS, WHOLE_WEIGHTS
+from tests.promises.checkpoint_sick import SICK_WEIGHTS
+from tests.promises.checkpoint_weights import SEVERAL_NETWORKS, WHOLE_WEIGHTS
 from tests.promises.verdicts import CheckpointMutator
 
 __all__ = ["MUTATORS"]

@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from pathlib import Path, PosixPath
+from typing import Any
 
 import numpy as np
 import timm
@@ -42,7 +43,8 @@ def _torchscript(state_a: State, state_b: State, path: Path) -> Path:
 
 def _npz(state_a: State, state_b: State, path: Path) -> Path:
     file = path.with_suffix(".npz")
-    np.savez(file, **{name: tensor.numpy() for name, tensor in state_a.items()})
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in state_a.items()}
+    np.savez(file, **arrays)
     return file
 
 
