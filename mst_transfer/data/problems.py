@@ -40,6 +40,11 @@ KINDS = {  # what is said of a kind of problem, and its remedy where the problem
         "files have no object to train on or to score",
         "Correct the boxes, the classes, or what is marked 'iscrowd' or 'ignore'.",
     ),
+    "unused": (
+        "files of which less than half is used",
+        "Correct what is said, or the config's classes and filter_cfg. To go on all the same: --cfg-options "
+        "+allow_unused=True",
+    ),
     "box outside": (
         "boxes reach out of their image by more than a pixel",
         "Correct or remove these annotations.",

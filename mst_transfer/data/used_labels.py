@@ -26,6 +26,7 @@ from .pair_rules import (
 )
 from .problems import stop_at_first
 from .reading import Reader, sample_note
+from .used_objects import parts_of
 
 SHOWN_CLASSES = 20
 
@@ -53,7 +54,7 @@ def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = Fa
         pixels += label_pixels(pairs[1], rule, reader)
         for mine, some in zip(used, pairs, strict=True):
             mine.extend(some)
-    parts = _parts(dataset)
+    parts = parts_of(dataset)
     lines = [*_notes(parts, split, used[1]), _used_line(parts, split, used, pixels, names)]
     absent = absent_classes(pixels, names, trains)
     lines += [f"{'warning' if trains else 'note'}: {split}: {absent}"] if absent else []
@@ -84,12 +85,6 @@ def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:
             "A data set of the config has no image. Check its data_root, data_prefix and indices."
         )
     return {rule: ([*map(Path, some)], [*map(Path, some.values())]) for rule, some in groups.items()}
-
-
-def _parts(dataset: Any) -> list[Any]:
-    """The data sets inside of those that repeat or join others."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    return [part for some in inner if some is not None for part in _parts(some)] or [dataset]
 
 
 def _notes(parts: Sequence[Any], split: str, maps: Sequence[Path]) -> list[str]:

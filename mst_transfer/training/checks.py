@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..data.coco_file import parsing_once
 from ..data.coco_rules import check_coco
 from ..data.pair_rules import OBJECT_255, Meaning, need_one_meaning, need_two_classes
 from ..data.reading import need_folder
+from ..data.used_objects import check_objects
 from ..evaluation.settings import check_metrics, classes_of, data_sets_of, dataset_meta, trained_classes
 
 Names = tuple[str, ...] | None
@@ -106,23 +108,33 @@ def _check_data(cfg: Config, loader: str) -> Meaning | None:
     if not dataset:
         return None
     classes, meaning = classes_of(cfg, loader), None
-    for part in data_sets_of(cfg, loader):
-        if str(part.type).rpartition(".")[2] == "CocoDataset":
-            folder = (part.get("data_prefix") or {}).get("img") or ""
-            check_coco(part.get("data_root") or "", part.ann_file, folder, classes, _needs_masks(cfg, loader))
+    split, trains = loader.removesuffix("_dataloader"), loader == "train_dataloader"
+    allow_unused = bool(cfg.get("allow_unused"))
+    parts = [part for part in data_sets_of(cfg, loader) if _is_coco(part)]
+    for part in parts:
+        folder = (part.get("data_prefix") or {}).get("img") or ""
+        check_coco(part.get("data_root") or "", part.ann_file, folder, classes, _needs_masks(cfg, loader))
+    if parts:
+        check_objects(_built(cfg, loader), split, trains, allow_unused)
     if cfg.default_scope == "mmseg" and classes:
         from ..data.used_labels import check_labels  # imports mmseg
 
         need_two_classes(f"{cfg.filename}: {loader}.dataset", classes)
-        split, trains = loader.removesuffix("_dataloader"), loader == "train_dataloader"
-        meaning = check_labels(_built(cfg, loader), split, trains, cfg.get("allow_unused", False))
+        meaning = check_labels(_built(cfg, loader), split, trains, allow_unused)
     if classes:
         _check_classes(cfg, loader, len(classes))
     return meaning
 
 
+def _is_coco(part: Any) -> bool:
+    return str(part.type).rpartition(".")[2] == "CocoDataset"
+
+
 def _built(cfg: Config, loader: str) -> Any:
     """The data set as the runner will build it."""
+    cfg = copy.deepcopy(cfg)
+    for part in filter(_is_coco, data_sets_of(cfg, loader)):
+        part.serialize_data = False  # for which MMEngine needs an image
     own = data_sets_of(cfg, loader)[0]
     for folder in (own.get("data_prefix") or {}).values():
         need_folder(Path(own.get("data_root") or "", folder), f"{loader}.dataset")

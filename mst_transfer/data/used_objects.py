@@ -1,0 +1,109 @@
+"""What a detection data set that mmdet has built uses: its images and objects of how many, and why not the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .coco_file import read_coco
+from .coco_shapes import Content, is_small
+from .problems import Problem, stop_at_first
+
+Reasons = Counter[str]  # why entries are left out, with their number
+
+
+def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = False) -> None:
+    """Print one line of what a built data set uses of its files, and refuse one that uses less than half.
+
+    A training uses what mmdet has loaded and does not ignore. A test scores every object of the classes that is not a
+    crowd, whatever mmdet has loaded.
+
+    Args:
+        dataset: A data set of mmdet, or of MMEngine around such; parts other than CocoDataset are passed over.
+        split: For the line.
+        trains: It is trained on.
+        allow_unused: To use less than half, or nothing, is not an error.
+
+    Raises:
+        UserError: Less than half of the images or of the objects is used, or no object at all.
+    """
+    from .detection import CocoDetection  # imports mmdet
+
+    parts = [part for part in parts_of(dataset) if isinstance(part, CocoDetection)]
+    images, objects, there = 0, 0, Counter[str]()
+    left_images, left_objects = Reasons(), Reasons()
+    for part in parts:
+        content = read_coco(part.ann_file)
+        infos = {info["img_id"]: info for info in map(part.get_data_info, range(len(part)))}
+        images += len(infos)
+        there += Counter(images=len(content["images"]), objects=len(content["annotations"]))
+        left_images += Reasons(_why_no_image(part, content, infos.keys()))
+        reasons = Reasons(_why_no_object(part, content, infos.keys(), trains))
+        used = len(content["annotations"]) - reasons.total()
+        if trains:  # what mmdet has loaded decides, the reasons explain it
+            loaded = sum(not one["ignore_flag"] for info in infos.values() for one in info["instances"])
+            reasons["left out by the data set"] += max(0, used - loaded)
+            used = loaded
+        objects += used
+        left_objects += reasons
+    if not parts:
+        return
+    shares = f"{images} of {there['images']} images and {objects} of {there['objects']} objects are used"
+    line = f"{shares}{_why('images', left_images)}{_why('objects', left_objects)}"
+    print(f"{split}: {line}", flush=True)
+    few = 2 * images < there["images"] or 2 * objects < there["objects"] or not objects
+    if few and not allow_unused:
+        stop_at_first([Problem("unused", Path(parts[0].ann_file), line)])
+
+
+def parts_of(dataset: Any) -> list[Any]:
+    """The data sets inside of those that repeat or join others."""
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    return [part for some in inner if some is not None for part in parts_of(some)] or [dataset]
+
+
+def _why_no_image(part: Any, content: Content, used: Any) -> Iterator[str]:
+    min_size = (part.filter_cfg or {}).get("min_size", 0)
+    wanted = set(part.cat_ids)
+    with_objects = {a["image_id"] for a in content["annotations"] if a["category_id"] in wanted}
+    for image in content["images"]:
+        if image["id"] not in used:
+            if min(image["width"], image["height"]) < min_size:
+                yield f"smaller than {min_size} pixels (min_size)"
+            elif image["id"] not in with_objects:
+                yield "without an object"
+            else:
+                yield "left out by the data set"
+
+
+def _why_no_object(part: Any, content: Content, used: Any, trains: bool) -> Iterator[str]:
+    """The rules of ``CocoDataset.parse_data_info`` in their order; those of a score are the first and the last."""
+    images, wanted = {image["id"]: image for image in content["images"]}, set(part.cat_ids)
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in wanted:
+            yield "of other classes"
+        elif trains and annotation["image_id"] not in used:
+            yield "in images that are left out"
+        elif trains and annotation.get("ignore"):
+            yield "to be ignored ('ignore')"
+        elif trains and _is_outside(annotation, images[annotation["image_id"]]):
+            yield "outside their image"
+        elif trains and (annotation["area"] <= 0 or is_small(annotation)):
+            yield "of area 0 or with a side below a pixel"
+        elif annotation["iscrowd"]:
+            yield "crowds ('iscrowd')"
+
+
+def _is_outside(annotation: Content, image: Content) -> bool:
+    """A box of a pixel or more shares no area with its image."""
+    x, y, width, height = annotation["bbox"]
+    across = min(x + width, image["width"]) - max(x, 0)
+    down = min(y + height, image["height"]) - max(y, 0)
+    return not is_small(annotation) and min(across, down) <= 0
+
+
+def _why(what: str, reasons: Reasons) -> str:
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"; {what} left out: {why}" if why else ""
