@@ -24,7 +24,7 @@ from .pair_rules import (
     object_note,
     pair_problems,
 )
-from .problems import stop_at_first
+from .problems import Problem, stop_at_first
 from .reading import Reader, sample_note
 from .used_objects import parts_of
 
@@ -38,13 +38,14 @@ def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = Fa
         dataset: A data set of mmseg, or of MMEngine around such.
         split: For the lines.
         trains: It is trained on: a class without a pixel is a warning, and one class alone is an error.
-        allow_unused: One class alone, or none, is not an error.
+        allow_unused: One class alone, or none, or less than half of the images, is not an error.
 
     Returns:
         What 255 means in it.
 
     Raises:
-        UserError: :func:`pair_problems` or :func:`class_problems` finds a problem.
+        UserError: :func:`pair_problems` or :func:`class_problems` finds a problem, or less than half of the images
+            that are there is used.
     """
     names, reader = dataset.metainfo["classes"], Reader()
     pixels: Counter[int] = Counter()
@@ -55,13 +56,17 @@ def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = Fa
         for mine, some in zip(used, pairs, strict=True):
             mine.extend(some)
     parts = parts_of(dataset)
-    lines = [*_notes(parts, split, used[1]), _used_line(parts, split, used, pixels, names)]
+    images, there = len(used[0]), max(len(used[0]), _images_there(parts))
+    line = f"{images} of {there} images used"
+    lines = [*_notes(parts, split, used[1]), f"{split}: {line}; {_shares(pixels, names)}{sample_note(used[1])}"]
     absent = absent_classes(pixels, names, trains)
     lines += [f"{'warning' if trains else 'note'}: {split}: {absent}"] if absent else []
     print("\n".join(lines), flush=True)
     where = Path(parts[0].data_prefix["seg_map_path"])
     if not allow_unused:
         stop_at_first(class_problems(where, pixels, names, trains))
+        if 2 * images < there:
+            stop_at_first([Problem("unused", Path(parts[0].data_prefix["img_path"]), f"{split}: {line}")])
     occurs = any(IGNORED in map_values(reader, path) for path in used[1])
     return Meaning(where, occurs, dataset.metainfo.get("label_map") == OBJECT_255)
 
@@ -99,17 +104,20 @@ def _notes(parts: Sequence[Any], split: str, maps: Sequence[Path]) -> list[str]:
     return lines
 
 
-def _used_line(
-    parts: Sequence[Any], split: str, used: Pairs, pixels: Counter[int], names: Sequence[str]
-) -> str:
-    """Images used of how many, and each class's share of the pixels."""
-    folders = {part.data_prefix["img_path"] for part in parts}
-    there = sum(1 for folder in folders for _ in images_below(folder))
+def _images_there(parts: Sequence[Any]) -> int:
+    """Images that the lists of the data sets name, and without a list, all in their folders."""
+    count, folders = 0, set()
+    for part in parts:
+        if part.ann_file and Path(part.ann_file).is_file():
+            count += len(Path(part.ann_file).read_text().splitlines())
+        else:
+            folders.add(part.data_prefix["img_path"])
+    return count + sum(1 for folder in folders for _ in images_below(folder))
+
+
+def _shares(pixels: Counter[int], names: Sequence[str]) -> str:
+    """Each class's share of the pixels."""
     total = max(1, pixels.total())
     shares = [f"{name} {pixels[label] / total:.2%}" for label, name in enumerate(names)]
     shown = ", ".join(shares) if len(names) <= SHOWN_CLASSES else f"{len(names)} classes, {first_of(shares)}"
-    ignored = f"; ignored {pixels[IGNORED] / total:.2%}" if pixels[IGNORED] else ""
-    note = sample_note(used[1])
-    return (
-        f"{split}: {len(used[0])} of {max(there, len(used[0]))} images used; pixels: {shown}{ignored}{note}"
-    )
+    return f"pixels: {shown}" + (f"; ignored {pixels[IGNORED] / total:.2%}" if pixels[IGNORED] else "")

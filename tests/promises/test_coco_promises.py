@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.promises.coco_mutators import MUTATORS, clean_coco
@@ -73,6 +73,7 @@ def test_the_clean_set_is_used_whole_and_scored_alike(clean: CleanSet) -> None:
     max_examples=2,
     deadline=None,
     database=None,
+    phases=[Phase.generate],  # smaller seeds are not simpler
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**16))
