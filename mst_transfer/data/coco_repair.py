@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 from .coco_masks import are_numbers, mask_area, mask_fault
 
 MAX_ID = 2**53  # beyond it, float64 confuses neighboring numbers
+UNSAFE = "below 0 or beyond 2^53"  # which one evaluator or the other cannot hold
 LISTS = ("images", "annotations", "categories")
 
 Entry = dict[str, Any]
@@ -27,18 +28,24 @@ def repaired(content: Any) -> tuple[Any, list[str]]:
     if not isinstance(content, dict):
         return content, []
     content = {**content, **{key: _copies(content[key]) for key in LISTS if key in content}}
-    images, annotations, categories = (_entries(content.get(key)) for key in LISTS)
     notes: Notes = Counter()
+    for key in LISTS:
+        _drop_repeated(content, key, notes)
+    images, annotations, categories = (_entries(content.get(key)) for key in LISTS)
     for key, entries in (("images", images), ("categories", categories)):
         for entry in entries:
             _whole(entry, "id", f"ids of {key}", notes)
+            if _is_whole(entry.get("id")) and not 0 <= entry["id"] <= MAX_ID:
+                notes[f"ids of {key} {UNSAFE}: renumbered inside the evaluation; result files keep them"] += 1
     for image in images:
         for side in ("width", "height"):
             _whole(image, side, "widths and heights of images", notes)
-        if _is_whole(image.get("id")) and abs(image["id"]) > MAX_ID:
-            notes["ids of images beyond 2^53: renumbered inside the evaluation; result files keep them"] += 1
+    names = Counter(str(category.get("name")).strip() for category in categories)
     for category in categories:
         name = category.get("name")
+        if isinstance(name, str) and name.strip() and name != name.strip() and names[name.strip()] == 1:
+            category["name"] = name.strip()
+            notes["names of categories with spaces around them: taken without"] += 1
         if isinstance(name, int | float) and not isinstance(name, bool) and math.isfinite(name):
             category["name"] = str(name)
             notes["names of categories that are numbers: taken as text"] += 1
@@ -68,6 +75,22 @@ def _entries(entries: Any) -> list[Entry]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
+def _drop_repeated(content: dict[str, Any], key: str, notes: Notes) -> None:
+    """An entry that is there again with all its values, its id too, is one entry."""
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        return
+    first: dict[Any, Entry] = {}
+    kept = []
+    for entry in entries:
+        number = entry.get("id") if isinstance(entry, dict) else None
+        if isinstance(number, int | str) and first.setdefault(number, entry) is not entry and first[number] == entry:
+            notes[f"entries of {key} that are repeated with all their values: taken once"] += 1
+        else:
+            kept.append(entry)
+    content[key] = kept
+
+
 def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -95,9 +118,9 @@ def _as_whole(value: Any) -> Any:
 
 
 def _whole(entry: Entry, field: str, what: str, notes: Notes) -> None:
-    """A float of a whole number becomes an integer; so does a text, unless it is an id, which result files repeat."""
+    """A float of a whole number becomes an integer, and so does a text."""
     old = entry.get(field)
-    new = _as_whole(old if field == "id" else _number(old))
+    new = _as_whole(_number(old))
     if type(new) is not type(old):
         entry[field] = new
         notes[f"{what} that are not integers: taken as the integers that they stand for"] += 1
@@ -195,6 +218,8 @@ def _repair_area(annotation: Entry, images: dict[int, Entry], notes: Notes) -> N
         annotation["area"] = _number(old)
         notes["areas written as text: read as numbers"] += annotation["area"] is not old
         old = annotation["area"]
+    if isinstance(old, float) and math.isnan(old):  # an empty cell of a table
+        old = None
     is_number = are_numbers([old])
     if not (old is None or (is_number and old <= 0)):
         return

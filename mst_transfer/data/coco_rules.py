@@ -23,6 +23,7 @@ from .coco_shapes import (
     mask_problems,
     named,
     reach,
+    tiny_box_problems,
 )
 from .problems import Problem, stop_at_first
 from .reading import Reader, need_folder
@@ -112,7 +113,7 @@ def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Proble
 
 
 def _shape_problems(path: Path, content: Content) -> Iterator[Problem]:
-    for rule in (mask_problems, corner_box_problems):
+    for rule in (tiny_box_problems, mask_problems, corner_box_problems):
         yield from (Problem("entries", path, *fault) for fault in rule(content))
 
 

@@ -44,6 +44,14 @@ def corner_box_problems(content: Content) -> Faults:
         yield from counted(named(outside, "bbox"), what, "Write them as [x, y, width, height].")
 
 
+def tiny_box_problems(content: Content) -> Faults:
+    """Where no box has a pixel, they are shares of the image or lost."""
+    annotations = content["annotations"]
+    if all(map(is_small, annotations)):
+        what = "boxes, which are all there are, are smaller than a pixel"
+        yield from counted(named(annotations, "bbox"), what, "Write them as [x, y, width, height] in pixels.")
+
+
 def is_small(annotation: dict[str, Any]) -> bool:
     """The box is smaller than a pixel."""
     _, _, width, height = annotation["bbox"]

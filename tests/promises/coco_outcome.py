@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +34,7 @@ Truth = dict[str, Objects]  # by the clean set's file names
 Scores = dict[tuple[str, str], dict[str, float | None]]  # by library and kind of IoU
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What became of a set.
 
@@ -104,7 +105,7 @@ def _loaded(mutator: CocoMutator, dataset: CocoDetection) -> tuple[Truth, int, i
     truth: Truth = {}
     used = 0
     for info in map(dataset.get_data_info, range(len(dataset))):
-        name = mutator.clean_name(str(Path(info["img_path"]).relative_to(dataset.data_prefix["img"])))
+        name = _clean_name(mutator, dataset, info)
         if mutator.files is not None:
             assert imread(info["img_path"]).shape[:2] == (info["height"], info["width"])
         info["ori_shape"] = (info["height"], info["width"])
@@ -120,14 +121,17 @@ def _loaded(mutator: CocoMutator, dataset: CocoDetection) -> tuple[Truth, int, i
     return truth, len(dataset), used
 
 
+def _clean_name(mutator: CocoMutator, dataset: CocoDetection, info: dict[str, Any]) -> str:
+    return mutator.clean_name(os.path.relpath(info["img_path"], dataset.data_prefix["img"]))
+
+
 def _scores(mutator: CocoMutator, root: Path, predictions: Callable[..., list[dict[str, Any]]]) -> Scores:
     """Scores of the predictions in both libraries, by the ids that a test's data set has."""
     content = load_ground_truth(root / ANNOTATION_FILE, masks=True)
     category_ids = category_ids_of(content, mutator.classes, root / ANNOTATION_FILE)
     dataset = _data_set(mutator, root, test_mode=True)
-    folder = dataset.data_prefix["img"]
     infos = map(dataset.get_data_info, range(len(dataset)))
-    image_ids = {mutator.clean_name(str(Path(i["img_path"]).relative_to(folder))): i["img_id"] for i in infos}
+    image_ids = {_clean_name(mutator, dataset, info): info["img_id"] for info in infos}
     return {
         (library, kind): score_coco(
             content, predictions(image_ids, category_ids, kind), kind, library, category_ids
