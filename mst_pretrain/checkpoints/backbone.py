@@ -220,7 +220,13 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
 
 def check_values(file: CheckpointFile, weights: Tensors) -> None:
     """Refuse weights without values, as ZeRO-3 leaves them, and values that are no plain floating-point numbers."""
-    empty = [name for name, value in weights.items() if not value.numel() or value.is_meta]
+    shapes = [name for name, value in weights.items() if value.is_meta]
+    if shapes:
+        raise UserError(
+            f"{file.path} has {len(shapes)} weights on the meta device (first: {shapes[0]}): shapes without values. "
+            "Nothing was loaded. Save the model again after its weights were loaded."
+        )
+    empty = [name for name, value in weights.items() if not value.numel()]
     if empty:
         raise UserError(
             f"{file.path} has {len(empty)} weights without any value (first: {empty[0]}), as DeepSpeed's ZeRO-3 leaves "

@@ -229,7 +229,7 @@ def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = No
         heads = ", ".join(sorted({key.split(".")[0] for key in file.tensors})[:8]) or "no tensors"
         where = "" if prefix is None else f" right below the prefix '{prefix}'"
         raise UserError(
-            f"{file.path} holds no ViT or Swin backbone of a known dialect{where} (found: "
+            f"{file.path} holds no ViT or Swin backbone of a known dialect{where} (names found: "
             f"{_listed(everything) or heads}). {f'It holds {other}. ' if other else ''}"
             f"Formats read: {', '.join(BY_NAME)}."
         )

@@ -67,6 +67,7 @@ PATHS = (
     "checkpoint",
 )  # endings of keys whose value is a text, even if it is 2024
 SCHEDULED = {"optim_wrapper.optimizer.lr": "base_lr", "optim_wrapper.optimizer.weight_decay": "weight_decay"}
+SWITCH = {"true": True, "false": False, "1": True, "0": False}
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
@@ -124,8 +125,11 @@ def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path)
 
 def _check_data_root(cfg: Config, new: Any, path: str | Path) -> None:
     """Something that is read must be below the config's data root, else nothing would follow the new one."""
-    if not new:
-        raise UserError(f"{path}: --cfg-options {ROOT}= is empty. Give the folder of the data.")
+    if new in ("", None, "None"):  # an empty variable of a shell would make it /
+        raise UserError(
+            f"{path}: --cfg-options {ROOT}={new} is empty, and the config's paths start with it. Give the folder of "
+            "the data."
+        )
     if not any(
         key.partition(".")[0] in READ and is_below(value, cfg[ROOT]) for key, value in walk(cfg._cfg_dict)
     ):
@@ -163,7 +167,7 @@ def _remedy(cfg: Config, name: str) -> str:
 def parse_options(cfg: Config, texts: Mapping[str, str]) -> dict[str, Any]:
     """The values that the texts of ``--cfg-options`` mean, each of the kind that the config has at its key.
 
-    A text or a path stays exactly as typed. ``None`` is None everywhere but for ``data_root``. Lists and tuples have
+    A text or a path stays exactly as typed. ``None`` is None, which ``data_root`` cannot be. Lists and tuples have
     MMEngine's syntax, ``[a,b]``, ``(a,b)`` or ``a,b``, and their elements the kind of those that the config has; one
     text alone is a list of one. Where the config has None or nothing, or with a leading ``+``, a literal is what it is
     and all else is a text.
@@ -211,7 +215,7 @@ def _value(text: str, now: Any) -> Any:
     if kind is None:
         return _literal(text)
     try:
-        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        value = SWITCH[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         value = math.nan
     if value != value:
@@ -232,6 +236,8 @@ def _sequence(text: str, now: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[
         raise ValueError(f"the config has a list there ({_short(now)}). Write ({text}) for a list of one.")
     if isinstance(one, str):
         values: list[Any] = list(parts)
+        if not values:
+            raise ValueError(f"the config has texts there ({_short(now)}). Give one or more.")
     elif isinstance(one, (list, tuple)):
         values = [_value(part, one) for part in parts]
     else:  # numbers, in brackets of their own also where the config has none

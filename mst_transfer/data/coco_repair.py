@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 from .coco_masks import are_numbers, mask_area, mask_fault
 
 MAX_ID = 2**53  # beyond it, float64 confuses neighboring numbers
+BOX_SLACK = 1.0  # pixels: tools that count the last pixel end one outside
+ROUNDING = 0.1  # pixels: COCO's own boxes are rounded, and are scored as they are
 UNSAFE = "below 0 or beyond 2^53"  # which one evaluator or the other cannot hold
 LISTS = ("images", "annotations", "categories")
 
@@ -58,6 +60,7 @@ def repaired(content: Any) -> tuple[Any, list[str]]:
         if "ignore" in annotation:
             _flag(annotation, "ignore", notes)
         _repair_box(annotation, notes)
+        _clip_box(annotation, sizes, notes)
         if annotation.get("segmentation"):
             _repair_mask(annotation, notes)
         _repair_area(annotation, sizes, notes)
@@ -84,7 +87,11 @@ def _drop_repeated(content: dict[str, Any], key: str, notes: Notes) -> None:
     kept = []
     for entry in entries:
         number = entry.get("id") if isinstance(entry, dict) else None
-        if isinstance(number, int | str) and first.setdefault(number, entry) is not entry and first[number] == entry:
+        if (
+            isinstance(number, int | str)
+            and first.setdefault(number, entry) is not entry
+            and first[number] == entry
+        ):
             notes[f"entries of {key} that are repeated with all their values: taken once"] += 1
         else:
             kept.append(entry)
@@ -160,6 +167,22 @@ def _repair_box(annotation: Entry, notes: Notes) -> None:
         x, y, width, height = box
         annotation["bbox"] = [x + min(width, 0), y + min(height, 0), abs(width), abs(height)]
         notes["boxes with a negative width or height: turned round"] += 1
+
+
+def _clip_box(annotation: Entry, images: dict[int, Entry], notes: Notes) -> None:
+    """A box that ends up to a pixel outside its image ends at its edge; what rounding explains stays."""
+    box, image_id = annotation.get("bbox"), annotation.get("image_id")
+    image = images.get(image_id) if _is_whole(image_id) else None
+    if image is None or not isinstance(box, list) or len(box) != 4 or not are_numbers(box):
+        return
+    width, height = image.get("width"), image.get("height")
+    if not _is_whole(width) or not _is_whole(height):
+        return
+    x, y, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    if ROUNDING < max(-x, -y, right - width, bottom - height) <= BOX_SLACK:
+        x, y = max(x, 0), max(y, 0)
+        annotation["bbox"] = [x, y, min(right, width) - x, min(bottom, height) - y]
+        notes["boxes up to a pixel outside their image: cut at its edge"] += 1
 
 
 def _repair_mask(annotation: Entry, notes: Notes) -> None:

@@ -13,8 +13,9 @@ from mst_pretrain.data.files import BLOCK, first_of, in_threads
 
 from .coco_file import coco_classes, read_coco
 from .coco_masks import are_numbers
+from .coco_names import names_on_disk
+from .coco_repair import BOX_SLACK
 from .coco_shapes import (
-    BOX_SLACK,
     Content,
     Faults,
     corner_box_problems,
@@ -62,6 +63,14 @@ def check_coco(
     stop_at_first(problems)
     if problems:
         print(f"warning: {path}: {len(problems)} {problems[0].title}: {problems[0].what}", flush=True)
+    other = names_on_disk(folder, [image["file_name"] for image in content["images"]])
+    if other:
+        first = next(iter(other))
+        print(
+            f"note: {path}: {len(other)} names of images that are spelled in another way than their files: taken for "
+            f"these ({first}: {other[first]})",
+            flush=True,
+        )
     own = coco_classes(content)
     left_out = [name for name in own if classes and name not in classes]
     if left_out:
@@ -274,18 +283,26 @@ def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
 
 def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) -> Iterator[Problem]:
     """The images must be there, whole, and of the size that the JSON says."""
-    files = list(dict.fromkeys(folder / str(image["file_name"]) for image in content["images"]))
+    spelled = _file_names(content, folder)
+    files = list(dict.fromkeys(folder / name for name in spelled))
     there = list(in_threads(Path.is_file, files, block=BLOCK))
     for file, found in zip(files, there, strict=True):
         if not found:
             yield Problem("absent image", file, f"is not there, but {path} names it")
     yield from reader.images(f"{folder.name} images", list(compress(files, there)), sizes=True)
-    for image in content["images"]:
-        file, wanted = folder / str(image["file_name"]), [image["width"], image["height"]]
+    for image, name in zip(content["images"], spelled, strict=True):
+        file, wanted = folder / name, [image["width"], image["height"]]
         size = reader.facts.get(file)
         if size and size != wanted:
             said = f"{wanted[1]}x{wanted[0]} (height x width) in {path}"
             yield Problem("image size", file, f"is {size[1]}x{size[0]}, but {said}")
+
+
+def _file_names(content: Content, folder: Path) -> list[str]:
+    """The images' names as they are on disk, where that can be told."""
+    names = [image["file_name"] for image in content["images"]]
+    found = names_on_disk(folder, names)
+    return [found.get(name, name) for name in names]
 
 
 def _is_left_out(annotation: dict[str, Any]) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 from mst_pretrain.data.files import first_of
 
 from .coco_masks import FAULTS, SAME_SIZE, mask_corners, mask_fault
+from .coco_repair import BOX_SLACK
 
-BOX_SLACK = 1.0  # pixels: COCO's own boxes are rounded
 MASK_FAULTS = FAULTS | {"elsewhere": ("have a mask that does not touch their box", SAME_SIZE)}
 
 Content = dict[str, Any]  # of read_coco

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 
 from .coco_file import read_coco
+from .coco_names import names_on_disk
 
 
 class RepairedCOCO(COCO):
@@ -47,3 +49,14 @@ class CocoDetection(CocoDataset):
         if isinstance(classes, list | tuple):
             metainfo = {**(metainfo or {}), "classes": tuple(map(str, classes))}
         super().__init__(metainfo=metainfo, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Images with their objects; see :func:`names_on_disk` for names that are spelled in another way."""
+        images: list[dict[str, Any]] = super().load_data_list()
+        folder = self.data_prefix["img"]
+        names = [os.path.relpath(image["img_path"], folder or ".") for image in images]
+        found = names_on_disk(folder, names)
+        for image, name in zip(images, names, strict=True):
+            if name in found:
+                image["img_path"] = os.path.join(folder, found[name])
+        return images

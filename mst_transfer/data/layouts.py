@@ -62,6 +62,8 @@ def cityscapes_pairs(images_root: Path, labels_root: Path) -> Pairs:
 def folder_pairs(images_root: str | Path, maps_root: str | Path) -> Pairs:
     """Every image below one folder, and where its label map belongs: the same path below the other, ``.png``.
 
+    ``.PNG`` stands for it where there is no such file.
+
     Raises:
         UserError: A folder is missing, there is no image, or two images would share a label map.
     """
@@ -69,7 +71,7 @@ def folder_pairs(images_root: str | Path, maps_root: str | Path) -> Pairs:
     need_folder(images_root, "the images of this split")
     need_folder(maps_root, "the label maps of this split")
     images = list_images(images_root)
-    maps = [maps_root / path.relative_to(images_root).with_suffix(".png") for path in images]
+    maps = _maps_of([path.relative_to(images_root) for path in images], maps_root)
     owners = dict(zip(maps, images, strict=True))
     shared = [str(path) for path, label in zip(images, maps, strict=True) if owners[label] != path]
     if shared:
@@ -78,6 +80,14 @@ def folder_pairs(images_root: str | Path, maps_root: str | Path) -> Pairs:
             "Both would have one label map: rename or remove one."
         )
     return images, maps
+
+
+def _maps_of(names: Sequence[Path], root: Path) -> list[Path]:
+    """The label map of each image, by the images' names below their folder."""
+    there = {Path(name) for name in images_below(root)}
+    capital = {path.with_suffix(".png"): path for path in there if path.suffix.lower() == ".png"}
+    wanted = [name.with_suffix(".png") for name in names]
+    return [root / (name if name in there else capital.get(name, name)) for name in wanted]
 
 
 def unused_maps(images_root: str | Path, maps_root: str | Path, used: Sequence[Path]) -> str:

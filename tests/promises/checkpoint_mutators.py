@@ -1,7 +1,7 @@
 """Checkpoint files as people have them, made of the state dicts of two networks of timm's vit_tiny_patch16_224.
 
 A prefix is what stands before timm's names: the names of the containers that lead to the weights, the outermost of
-`state_dict` and `model` left out where the file holds nothing else, joined by points, and then the prefix of the keys.
+`state_dict` and `model` left out, joined by points, and then the prefix of the keys.
 """
 
 from tests.promises.checkpoint_others import OTHER_FILES

@@ -61,7 +61,11 @@ def write_mutated(mutator: CocoMutator, clean: Content, seed: int, root: Path) -
     """Changes the clean set at `root`; returns the changed content, and the bytes of its file."""
     content = copy.deepcopy(clean)
     changed = mutator.change(content, random.Random(seed))
-    data = changed if isinstance(changed, bytes) else json.dumps(content if changed is None else changed).encode()
+    data = (
+        changed
+        if isinstance(changed, bytes)
+        else json.dumps(content if changed is None else changed).encode()
+    )
     (root / ANNOTATION_FILE).write_bytes(data)
     if mutator.files is not None:
         mutator.files(root)
@@ -114,7 +118,11 @@ def _loaded(mutator: CocoMutator, dataset: CocoDetection) -> tuple[Truth, int, i
         boxes = loaded["gt_bboxes"].tensor.double().round(decimals=3).tolist()
         pixels = [np.ascontiguousarray(mask).tobytes() for mask in loaded["gt_masks"].masks]
         objects = zip(
-            map(tuple, boxes), loaded["gt_bboxes_labels"].tolist(), loaded["gt_ignore_flags"].tolist(), pixels, strict=True
+            map(tuple, boxes),
+            loaded["gt_bboxes_labels"].tolist(),
+            loaded["gt_ignore_flags"].tolist(),
+            pixels,
+            strict=True,
         )
         if boxes:
             truth[name] = Counter(objects)
@@ -165,7 +173,12 @@ def fixed_predictions(clean: Content) -> Callable[..., list[dict[str, Any]]]:
     def predictions(image_ids: dict[str, int], category_ids: list[int], kind: str) -> list[dict[str, Any]]:
         key = {"bbox": "bbox", "segm": "segmentation"}[kind]
         return [
-            {"image_id": image_ids[name], "category_id": category_ids[label], "score": score, key: place[kind]}
+            {
+                "image_id": image_ids[name],
+                "category_id": category_ids[label],
+                "score": score,
+                key: place[kind],
+            }
             for name, label, score, place in found
             if name in image_ids
         ]

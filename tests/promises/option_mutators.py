@@ -10,7 +10,7 @@ from tests.promises.verdicts import NeverIgnored, OptionCase, Refused, Value
 
 __all__ = ["CASES", "CONFIG", "CONFIG_OF_VARIABLES", "VARIABLE_CASES"]
 
-# The config of CASES: plain values, which nothing else in the file has used.
+# The config of CASES: plain values, which nothing else in the file has used but for the data root.
 CONFIG = """\
 data_root = "data/coco/"
 dataset_name = "parts"
@@ -24,6 +24,7 @@ seed = None
 train_cfg = dict(max_iters=100, val_interval=10)
 model = dict(backbone=dict(drop_path_rate=0.1, init_cfg=dict(type="Pretrained", checkpoint="runs/a.pth")))
 pipeline = [dict(type="Load"), dict(type="Resize", scale=(1333, 800), keep_ratio=True)]
+train_dataloader = dict(dataset=dict(data_root=data_root))
 """
 
 # The config of VARIABLE_CASES: the file has used its variables before an option can change them.
@@ -104,21 +105,20 @@ TEXTS = (
     _is(
         "path-in-quotes",
         "data_root='/my photos/'",
-        "/my photos/",
-        "Quotes that a job script did not remove surround the whole value.",
+        "'/my photos/'",
+        "A text stays as typed; the error of the folder that is not there shows the quotes.",
     ),
     _is(
         "path-in-double-quotes",
         'data_root="a,b"',
-        "a,b",
-        "Quotes that a job script did not remove surround the whole value.",
+        '"a,b"',
+        "A text stays as typed; the error of the folder that is not there shows the quotes.",
     ),
-    _is("path-empty", "data_root=", "", "An empty text is a text: paths are then as the file gives them."),
-    _is(
+    _no("path-empty", "data_root=", "A variable of the shell was empty; the paths would start at /."),
+    _no(
         "text-none",
         "data_root=None",
-        None,
-        "None takes a value back for every key, as in MMEngine's documentation.",
+        "The config's paths start with it: neither None nor a folder of that name is what anybody wants.",
     ),
     _is(
         "nested-path",
@@ -220,8 +220,11 @@ LISTS = (
     _is(
         "names-one-in-parentheses", "classes=(crack)", ("crack",), "On the command line brackets make a list."
     ),
-    _no(
-        "names-as-text", "classes=crack", "A text where a list belongs would be five classes: c, r, a, c, k."
+    _is(
+        "names-as-text",
+        "classes=crack",
+        ("crack",),
+        "One word where a list of names belongs is one name, as in parentheses; it must never be c, r, a, c, k.",
     ),
     _no("names-none", "classes=()", "There is nothing to train without a class."),
 )

@@ -23,12 +23,13 @@ from mst_transfer.data.datasets import FolderSegmentation
 from mst_transfer.data.used_labels import check_labels
 from mst_transfer.evaluation.segmentation_scores import confusion_matrix
 from tests.promises.label_map_mutators import CLASSES, MUTATORS, clean_pairs
+from tests.promises.parameters import as_parameters
 from tests.promises.verdicts import LabelMapMutator
 
 OPEN: dict[str, str] = {}  # mutators whose verdict does not hold yet, with the reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What became of a set: what was printed, the error's message, and the loaded labels by the clean stem."""
 
@@ -38,17 +39,13 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clean_pairs(tmp_path_factory.mktemp("clean"))
+def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """The set that all mutators start from, and what becomes of it."""
+    root = clean_pairs(tmp_path_factory.mktemp("clean"))
+    return root, _outcome(root, str)
 
 
-@pytest.mark.parametrize(
-    "mutator",
-    [
-        pytest.param(m, id=m.name, marks=[pytest.mark.xfail(strict=True, reason=OPEN[m.name])] if m.name in OPEN else [])
-        for m in MUTATORS
-    ],
-)
+@pytest.mark.parametrize("mutator", as_parameters(MUTATORS, OPEN))
 @settings(
     derandomize=True,
     max_examples=2,
@@ -59,18 +56,22 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 @given(seed=st.integers(0, 2**16))
 def test_label_maps(
-    mutator: LabelMapMutator, clean: Path, tmp_path: Path, record: Callable[..., None], seed: int
+    mutator: LabelMapMutator,
+    clean: tuple[Path, Outcome],
+    tmp_path: Path,
+    record: Callable[..., None],
+    seed: int,
 ) -> None:
     """A training would see other classes than were drawn, or leave files out without a word."""
     root = tmp_path / f"set{seed}"
     shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(clean, root)
+    shutil.copytree(clean[0], root)
     mutator.change(root, random.Random(seed))
     files = _contents(root)
     start, found = time.perf_counter(), "traceback"
     try:
         outcome = _outcome(root, mutator.clean_name)
-        found = _found(outcome, _outcome(clean, str))
+        found = _found(outcome, clean[1])
     finally:
         record("label map", mutator.verdict, found, time.perf_counter() - start)
     said = outcome.refusal or outcome.said
@@ -100,6 +101,7 @@ def _outcome(root: Path, clean_name: Callable[[str], str]) -> Outcome:
                 data_root=str(root),
                 data_prefix={"img_path": "images/train", "seg_map_path": "labels/train"},
                 metainfo={"classes": CLASSES},
+                serialize_data=False,
                 pipeline=[],
             )
             check_labels(dataset, "train", trains=True)

@@ -27,7 +27,8 @@ different: valid data that differs. It is trained, and the printed counts of wha
 CheckpointVerdict = Literal["same", "choice", "refused"]
 """What becomes of a checkpoint file.
 
-same: it reads without any option, and the weights are bit for bit those of the wanted network.
+same: it reads without any option, or with the case's `prefix` where a documented rule takes another network, and the
+    weights are bit for bit those of the wanted network.
 choice: the file holds two networks. Without an option it is refused by an error that names the choices; with the case's
     `prefix` or `which` it reads bit for bit.
 refused: one UserError that is right about what the file is.

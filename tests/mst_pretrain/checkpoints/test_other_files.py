@@ -278,7 +278,7 @@ CONTENTS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no storage": (
         lambda: spoiled("norm.bias", torch.ones(48, device="meta")),
-        r"1 weights without any value \(first: norm\.bias\)",
+        r"1 weights on the meta device \(first: norm\.bias\): shapes without values",
     ),
     "numpy": (
         lambda: spoiled(QKV, np.ones((144, 48), np.float32)),

@@ -55,7 +55,6 @@ def config(tmp_path: Path) -> Path:
             for text in ("my photos", " a,b", "1e5", "50")
         ),
         *((CHECKPOINT, text, text) for text in ("lr=3/[x](y", "'quoted'", "t-{0,01}.tar", "true", "50,60")),
-        ("data_root", "None", "None"),
         ("load_from", "runs/a, b.pth", "runs/a, b.pth"),
         ("load_from", "2024", "2024"),
         ("sync_bn", "None", None),
@@ -64,6 +63,7 @@ def config(tmp_path: Path) -> Path:
         ("optim_wrapper.optimizer.lr", "1", 1.0),
         ("optim_wrapper.optimizer.lr", "1e-4", 1e-4),
         ("train_dataloader.dataset.shuffle", "false", False),
+        ("train_dataloader.dataset.shuffle", "1", True),
         ("model.backbone.taps", "2,3", (2, 3)),
         ("model.backbone.taps", "[2, 3]", [2, 3]),
         ("model.backbone.taps", "(2)", (2,)),
@@ -104,10 +104,12 @@ def test_value_is_of_the_kind_that_the_config_has(config: Path, key: str, text: 
         (CLASSES, "", r"a list there"),
         (CLASSES, "(a,,b)", "empty element"),
         ("train_dataloader.dataset.shuffle", "yes", "not True or False"),
-        ("train_dataloader.dataset.shuffle", "1", "not True or False"),
+        ("train_dataloader.dataset.shuffle", "2", "not True or False"),
+        (CLASSES, "()", "Give one or more"),
         ("model.backbone.init_cfg", "a.pth", "the keys checkpoint, prefix there"),
         ("model.backbone.dpth", "3", r"Did you mean 'model\.backbone\.depth'"),
         ("data_root", "", "is empty"),
+        ("data_root", "None", "is empty"),
     ],
 )
 def test_value_of_another_kind_is_named(config: Path, key: str, text: str, words: str) -> None:

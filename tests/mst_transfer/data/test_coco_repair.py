@@ -101,12 +101,20 @@ def image_ids(new: Callable[[int], Any]) -> Edit:
     return edit
 
 
+def category_ids(new: Callable[[int], Any]) -> Edit:
+    def edit(content: dict[str, Any]) -> None:
+        for category in content["categories"]:
+            category["id"] = new(category["id"])
+        each(category_id=lambda a: new(a["category_id"]))(content)
+
+    return edit
+
+
 SAME: dict[str, Edit] = {
     "order of entries": lambda c: [c[key].reverse() for key in ("images", "annotations")],
     "more keys": lambda c: (c.update(info=None, licenses=[]), each(attributes={"a": 1}, keypoints=[])(c)),
     "run lengths": rle(),
     "compressed run lengths": each(segmentation=compressed),
-    "negative image ids": image_ids(lambda i: i - 5),
     "floats in boxes": each(bbox=lambda a: [float(v) for v in a["bbox"]]),
     "root category": lambda c: c["categories"].insert(0, {"id": 0, "name": "root"}),
     "ignore 0": each(ignore=0),
@@ -117,8 +125,17 @@ REPAIRED: dict[str, tuple[Edit, str]] = {
     "no annotation id": (without("id"), "5 ids of annotations"),
     "huge annotation ids": (each(id=lambda a: 10**25 + a["id"]), "5 ids of annotations"),
     "annotation ids that are text": (each(id=lambda a: str(a["id"])), "5 ids of annotations"),
-    "huge image ids": (image_ids(lambda i: 10**25 + i), "3 ids of images beyond"),
-    "neighbors for float64": (image_ids(lambda i: 2**53 + i), "3 ids of images beyond"),
+    "huge image ids": (image_ids(lambda i: 10**25 + i), "3 ids of images below 0 or beyond"),
+    "neighbors for float64": (image_ids(lambda i: 2**53 + i), "3 ids of images below 0 or beyond"),
+    "negative image ids": (image_ids(lambda i: i - 5), "3 ids of images below 0"),
+    "huge category ids": (category_ids(lambda i: 10**25 + i), "2 ids of categories below 0 or beyond"),
+    "image ids as text": (image_ids(str), "3 ids of images that are not integers"),
+    "entries twice": (
+        lambda c: [c[key].append(dict(c[key][1])) for key in ("images", "annotations")],
+        "1 entries of images that are repeated",
+    ),
+    "spaces around a name": (lambda c: c["categories"][1].update(name=" stop "), "1 names of categories with"),
+    "an area that is not a number": (each(area=float("nan")), "5 annotations without an area"),
     "float image ids": (image_ids(float), "3 ids of images that are not integers"),
     "float references": (each(category_id=lambda a: float(a["category_id"])), "5 values of category_id"),
     "references as text": (each(image_id=lambda a: str(a["image_id"])), "5 values of image_id"),
@@ -174,7 +191,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "half a pixel": (lambda c: c["images"][0].update(height=40.5), "1 images have a width or height"),
     "exchanged sizes": (lambda c: [i.update(width=HEIGHT, height=WIDTH) for i in c["images"]], "is 40x60"),
     "a file under two ids": (lambda c: c["images"][1].update(file_name="./1.png"), "several ids: 1.png"),
-    "image ids as text": (image_ids(str), "3 ids of 'images'"),
+    "image ids that are names": (image_ids(lambda i: f"no. {i}"), "3 ids of 'images'"),
     "image ids true": (lambda c: c["images"][0].update(id=True), "1 ids of 'images'"),
     "repeated image ids": (lambda c: c["images"][1].update(id=1), "1 ids of 'images'"),
     "null category": (each(category_id=None), "5 annotations have a category"),
@@ -184,7 +201,8 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "file name as number": (lambda c: c["images"][0].update(file_name=1), "'file_name' in 'images' are not text"),
     "iscrowd 2": (each(iscrowd=2), "5 values of 'iscrowd' are not 0 or 1"),
     "iscrowd yes": (each(iscrowd="yes"), "5 values of 'iscrowd' are not 0 or 1"),
-    "area that is not a number": (each(area=float("nan")), "5 areas are not finite"),
+    "infinite area": (each(area=float("inf")), "5 areas are not finite"),
+    "boxes as shares": (each(bbox=lambda a: [v / WIDTH for v in a["bbox"]]), "5 of these have .* less than a pixel"),
     "all ignored": (each(ignore=1), "no object to train on"),
     "annotations by id": (lambda c: c.update(annotations={"1": c["annotations"][0]}), "no entries under"),
 }  # fmt: skip
@@ -192,14 +210,15 @@ REFUSED: dict[str, tuple[Edit, str]] = {
 
 def predictions(content: dict[str, Any]) -> list[dict[str, Any]]:
     """One shifted detection of each object, under the ids of a file."""
-    order = sorted(content["images"], key=lambda image: str(image["file_name"]))
-    names = {str(category["name"]): category["id"] for category in content["categories"]}
+    images = {str(image["file_name"]): image for image in content["images"]}
+    order = [images[name] for name in sorted(images)]
+    names = {str(category["name"]).strip(): category["id"] for category in content["categories"]}
     found = []
     for n, (x, y, w, h) in enumerate(BOXES, 1):
         mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
         mask[y : y + h, x + n : x + w] = 1
         coded = masks.encode(mask)
-        ids = {"image_id": order[n % 2]["id"], "category_id": names["stop" if n % 3 == 0 else "30"]}
+        ids = {"image_id": int(order[n % 2]["id"]), "category_id": names["stop" if n % 3 == 0 else "30"]}
         one = {"bbox": [x + n, y, w, h], "segmentation": {**coded, "counts": coded["counts"].decode()}}
         found.append({**ids, "score": 1 - n / 10, **one})
     return found

@@ -31,20 +31,20 @@ def edited(path: Path, edit: Edit) -> dict[str, Any]:
     return dict(content)
 
 
-def strings(content: dict[str, Any]) -> None:
-    """Image ids in quotes, as some exporters write them."""
+def names_as_ids(content: dict[str, Any]) -> None:
+    """Image ids that are names."""
     for image in content["images"]:
-        image["id"] = str(image["id"])
+        image["id"] = f"image {image['id']}"
     for annotation in content["annotations"]:
-        annotation["image_id"] = str(annotation["image_id"])
+        annotation["image_id"] = f"image {annotation['image_id']}"
 
 
 FAULTS: dict[str, tuple[Edit, str]] = {
     "image id twice": (
-        lambda c: c["images"].append(dict(c["images"][0])),
+        lambda c: c["images"].append(dict(c["images"][0], file_name="other.jpg")),
         r"1 ids of 'images' are used twice .*Number the images",
     ),
-    "image ids in quotes": (strings, r"\d ids of 'images' .* whole numbers, .*: '\d"),
+    "image ids that are names": (names_as_ids, r"\d ids of 'images' .* whole numbers, .*: 'image \d"),
     "unknown category": (
         lambda c: c["annotations"][0].update(category_id=77),
         r"1 annotations .*category_id 77\. .*correct the ids",

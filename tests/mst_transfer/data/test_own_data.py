@@ -97,7 +97,11 @@ def test_coco_categories_are_compared_before_training(
     """A misspelt category would train on nothing, one forgotten be left out and nobody know."""
     check_training(own_config(tmp_path, DETECT, NAMES, coco))
     assert "not trained" not in capsys.readouterr().out
-    check_training(own_config(tmp_path, DETECT, ("person", "bus"), coco))
+    few = own_config(tmp_path, DETECT, ("person", "bus"), coco)
+    with pytest.raises(UserError, match=r"1 of 7 objects are used; .* 6 of other classes"):
+        check_training(few)
+    few.allow_unused = True
+    check_training(few)
     assert "3 of 5 categories are not trained: car, truck, bicycle" in capsys.readouterr().out
     path = coco / "annotations/instances_train2017.json"
     with pytest.raises(UserError, match=f"{path}: has no category lorry; it has person, car, truck"):

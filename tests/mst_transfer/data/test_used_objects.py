@@ -29,7 +29,9 @@ def content() -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def built(root: Path, change: Change | None = None, classes: tuple[str, ...] = ("a", "b"), **options: Any) -> Any:
+def built(
+    root: Path, change: Change | None = None, classes: tuple[str, ...] = ("a", "b"), **options: Any
+) -> Any:
     """mmdet's data set of the changed content, filtered as in the configs."""
     found = content()
     if change is not None:
@@ -39,6 +41,7 @@ def built(root: Path, change: Change | None = None, classes: tuple[str, ...] = (
         metainfo={"classes": classes},
         data_root=str(root),
         ann_file="a.json",
+        data_prefix={"img": ""},
         filter_cfg={"filter_empty_gt": True, "min_size": 32},
         serialize_data=False,
         pipeline=[],
@@ -53,8 +56,14 @@ def put(field: str, value: Any, *places: int, part: str = "annotations") -> Chan
 EVERY = tuple(range(12))
 FACES: dict[str, tuple[Change | None, str]] = {
     "all": (None, "4 of 4 images and 12 of 12 objects are used"),
-    "ignored": (put("ignore", 1, 0, 4), "4 of 4 images and 10 of 12 objects are used; objects left out: 2 to be ignored"),
-    "crowds": (put("iscrowd", 1, 3), "4 of 4 images and 11 of 12 objects are used; objects left out: 1 crowds"),
+    "ignored": (
+        put("ignore", 1, 0, 4),
+        "4 of 4 images and 10 of 12 objects are used; objects left out: 2 to be ignored",
+    ),
+    "crowds": (
+        put("iscrowd", 1, 3),
+        "4 of 4 images and 11 of 12 objects are used; objects left out: 1 crowds",
+    ),
     "small image": (
         put("height", 24, 1, part="images"),
         "3 of 4 images and 9 of 12 objects are used; images left out: 1 smaller than 32 pixels (min_size); "
@@ -64,8 +73,14 @@ FACES: dict[str, tuple[Change | None, str]] = {
         lambda found: found["annotations"].__delitem__(slice(0, 3)),
         "3 of 4 images and 9 of 9 objects are used; images left out: 1 without an object",
     ),
-    "outside": (put("bbox", [70, 4, 16, 16], 5), "11 of 12 objects are used; objects left out: 1 outside their image"),
-    "thin": (put("bbox", [9, 4, 0.5, 16], 5, 6), "10 of 12 objects are used; objects left out: 2 of area 0 or with"),
+    "outside": (
+        put("bbox", [70, 4, 16, 16], 5),
+        "11 of 12 objects are used; objects left out: 1 outside their image",
+    ),
+    "thin": (
+        put("bbox", [9, 4, 0.5, 16], 5, 6),
+        "10 of 12 objects are used; objects left out: 2 of area 0 or with",
+    ),
     "several": (
         lambda found: (put("ignore", 1, 0)(found), put("iscrowd", 1, 3, 4)(found)),
         "9 of 12 objects are used; objects left out: 2 crowds ('iscrowd'), 1 to be ignored ('ignore')",
@@ -83,7 +98,9 @@ REFUSED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_the_line_counts_what_mmdet_has_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str], face: str) -> None:
+def test_the_line_counts_what_mmdet_has_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], face: str
+) -> None:
     """Objects would be left out of training without a word, or counted as used."""
     change, line = FACES[face]
     dataset = built(tmp_path, change)
@@ -122,8 +139,10 @@ def test_data_sets_inside_of_others_and_a_choice_of_classes(
 ) -> None:
     """Sets that are joined or repeated would be passed over."""
     dataset = built(tmp_path, classes=("a",))
-    check_objects(RepeatDataset(ConcatDataset([dataset, dataset]), times=3), "train", trains=True)
+    check_objects(ConcatDataset([dataset, dataset]), "train", trains=True)
+    check_objects(RepeatDataset(dataset, times=3), "train", trains=True)
     said = capsys.readouterr().out
+    assert "train: 4 of 4 images and 8 of 12 objects are used; objects left out: 4 of other classes" in said
     assert "train: 8 of 8 images and 16 of 24 objects are used; objects left out: 8 of other classes" in said
     with pytest.raises(UserError, match="4 of 12 objects are used; objects left out: 8 of other classes"):
         check_objects(built(tmp_path, classes=("b",)), "train", trains=True)
