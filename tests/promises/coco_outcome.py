@@ -60,7 +60,7 @@ class Outcome:
 def write_mutated(mutator: CocoMutator, clean: Content, seed: int, root: Path) -> tuple[Content, bytes]:
     """Changes the clean set at `root`; returns the changed content, and the bytes of its file."""
     content = copy.deepcopy(clean)
-    changed = mutator.change(content, random.Random(seed))
+    changed = mutator.change(content, random.Random(f"{mutator.name} {seed}"))
     data = (
         changed
         if isinstance(changed, bytes)

@@ -74,7 +74,7 @@ def test_the_clean_set_is_used_whole_and_scored_alike(clean: CleanSet) -> None:
 @pytest.mark.parametrize("mutator", as_parameters(MUTATORS, OPEN))
 @settings(
     derandomize=True,
-    max_examples=2,
+    max_examples=1,  # of each mutator, whose name is part of the seed; more hold too
     deadline=None,
     database=None,
     phases=[Phase.generate],  # smaller seeds are not simpler

@@ -66,7 +66,7 @@ def test_label_maps(
     root = tmp_path / f"set{seed}"
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(clean[0], root)
-    mutator.change(root, random.Random(seed))
+    mutator.change(root, random.Random(f"{mutator.name} {seed}"))
     files = _contents(root)
     start, found = time.perf_counter(), "traceback"
     try:
