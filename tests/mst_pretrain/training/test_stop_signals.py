@@ -160,5 +160,7 @@ def test_a_signal_while_python_ends_changes_nothing() -> None:
         "os.kill(os.getpid(), signal.SIGUSR1)\n"
         "sys.exit(75)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
     assert ended.returncode == 75, ended.stderr
