@@ -9,15 +9,17 @@ import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)
 def fresh_engine() -> Iterator[None]:
-    """MMEngine keeps loggers for the whole process; one of an earlier test would write to that test's closed stream."""
+    """MMEngine keeps loggers and visualizers for the whole process, those of runs that began in one second under one
+    name; one of an earlier test would write to that test's closed stream or deleted folder."""
     yield
-    for registry in (MMLogger, MessageHub, DefaultScope):
+    for registry in (MMLogger, MessageHub, DefaultScope, Visualizer):
         registry._instance_dict.clear()
 
 

@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None) -> None:
                 f"--init: {args.config} is not a fine-tuning config. Pretraining has --init-from."
             )
         prepare(cfg, args)
-        on_first_rank(lambda: claim(cfg.work_dir))
         on_first_rank(lambda: check_pretraining(cfg))
+        on_first_rank(lambda: claim(cfg.work_dir))
         train = methodcaller("train")
     run(cfg, train)
 
@@ -75,9 +75,9 @@ def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any
             )
         use_row(cfg, args.init)
     prepare(cfg, args)
-    on_first_rank(lambda: claim(cfg.work_dir))
     options = {**args.cfg_options, **({"amp": True} if args.amp else {})}
     on_first_rank(lambda: check_training(cfg))
+    on_first_rank(lambda: claim(cfg.work_dir))
 
     def train(runner: Runner) -> None:
         runner.register_hook(RunRecord(args.config, options))

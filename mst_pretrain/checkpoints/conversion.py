@@ -97,7 +97,7 @@ def expressible_eps(backbone: Backbone) -> float:
 def find_target(to: str) -> Target:
     """The target of that name, or a refusal."""
     if to not in TARGETS:
-        raise UserError(f"there is no format '{to}' to write. Known: {', '.join(TARGETS)}.")
+        raise UserError(f"'{to}' is not a format that can be written. Give one of: {', '.join(TARGETS)}.")
     return TARGETS[to]
 
 

@@ -205,7 +205,7 @@ def recognise(
         UserError: None is there, several fit, it is not of ``source``'s format, or the wanted network is not there.
     """
     if source not in ("auto", *BY_NAME):
-        raise UserError(f"there is no format '{source}'. Known: auto, {', '.join(BY_NAME)}.")
+        raise UserError(f"'{source}' is not a known format. Give one of: auto, {', '.join(BY_NAME)}.")
     found = readings(file, source, prefix)
     if not found:
         listed = _listed(anchors(list(file.tensors)))

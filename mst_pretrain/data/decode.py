@@ -65,8 +65,8 @@ def decode_rgb(encoded: bytes, name: str) -> Image.Image:
         return to_rgb(encoded)
     except Undecodable as error:
         raise UnusableImage(
-            f"{name} cannot be decoded ({error}). Put a whole image under its name, this one or another: a pretraining "
-            "is resumed only with as many images as before."
+            f"{name} cannot be decoded ({error}). Put a whole copy or another image under its name: a pretraining is "
+            "resumed only with as many images as before."
         ) from error
 
 

@@ -71,8 +71,8 @@ def create_trunk(name: str, families: Iterable[type] = tuple(FAMILIES), **argume
     try:
         model: Trunk = timm.create_model(name, num_classes=0, **arguments)
     except (ValueError, AssertionError) as error:
-        if not str(error):
-            raise
+        if type(error) not in (ValueError, AssertionError) or not str(error):
+            raise  # a subclass is about a file or a download, not about an argument
         raise InvalidValue(f"{name}: {error}") from error
     except TypeError as error:
         if not any(f"'{option}'" in str(error) for option in OF_ONE_FAMILY):

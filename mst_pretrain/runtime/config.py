@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from traceback import StackSummary, extract_tb
+from traceback import StackSummary, extract_tb, walk_tb
+from types import FrameType
 from typing import Any
 
 from mmengine.config import Config
@@ -21,6 +22,13 @@ BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argu
 BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader"}
 CONSTRUCTORS = {"__init__", "__post_init__"}
 SEEDS = 2**32  # numpy's
+PLAIN: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "None": (type(None),),
+}
 NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
 
 
@@ -126,13 +134,45 @@ def explain(cfg: Config, error: Exception) -> UserError | None:
     calls = extract_tb(error.__traceback__)
     if isinstance(error, KeyError):
         return _unregistered(cfg, message) if calls and calls[-1].name in BUILDERS else None
+    built = any(call.name in BUILDERS for call in calls)
+    if built and (wrong := _wrong_type(cfg, error)):
+        return UserError(f"{cfg.filename}: {wrong} Correct that value. {DEBUG}=1 shows where it was refused.")
     if isinstance(error, TypeError):
-        return _unknown_argument(cfg, message) if any(call.name in BUILDERS for call in calls) else None
+        return _unknown_argument(cfg, message) if built else None
     if message and (isinstance(error, InvalidValue) or _refused_by_constructor(error, calls)):
         return UserError(
             f"{cfg.filename}: {message.rstrip('.')}. Correct that value. {DEBUG}=1 shows where it was refused."
         )
     return None
+
+
+def _wrong_type(cfg: Config, error: Exception) -> str | None:
+    """The value of the config that a function on the way to an error takes as an argument of another type.
+
+    Only arguments are looked at that have the name and the value of a key, and a plain type: an error about anything
+    else is not the config's.
+    """
+    keys = list(walk(cfg._cfg_dict))
+    for frame, _ in walk_tb(error.__traceback__):
+        function = _function_of(frame)
+        for name, kind in getattr(function, "__annotations__", {}).items():
+            names = (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).split(" | ")
+            value = frame.f_locals.get(name)
+            allowed = tuple(plain for text in names for plain in PLAIN.get(text, ()))
+            if not set(names) <= PLAIN.keys() or value is None or isinstance(value, allowed):
+                continue
+            for key, held in keys:
+                if key.rpartition(".")[2] == name and held == value and type(held) is type(value):
+                    return f"{key} is {value!r}, which is not {' or '.join(names)}."
+    return None
+
+
+def _function_of(frame: FrameType) -> Any:
+    """The function that a frame runs: a constructor, by its object's class, or one of its module."""
+    code, own = frame.f_code, frame.f_locals.get("self")
+    scopes = [vars(base) for base in type(own).__mro__] if own is not None else [frame.f_globals]
+    found = (scope.get(code.co_name) for scope in scopes)
+    return next((function for function in found if getattr(function, "__code__", None) is code), None)
 
 
 def _refused_by_constructor(error: Exception, calls: StackSummary) -> bool:

@@ -93,9 +93,7 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
             "--cfg-options model.backbone.init_cfg.checkpoint=FILE."
         )
     if not cfg.get("resume") and not Path(args.init_from).exists():  # resumed weights replace it
-        raise UserError(
-            f"--init-from {args.init_from}: there is no such file. Give a checkpoint of a backbone."
-        )
+        raise UserError(f"--init-from {args.init_from} does not exist. Give a checkpoint of a backbone.")
     cfg.model.init_from = args.init_from
 
 
@@ -107,7 +105,7 @@ def _resume(cfg: Config, source: str) -> None:
     elif source == "auto":
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
     else:
-        raise UserError(f"--resume {path}: there is no such file. Give a checkpoint of this config's run.")
+        raise UserError(f"--resume {path} does not exist. Give a checkpoint of this config's run.")
 
 
 def _check_encoding(cfg: Config) -> None:

@@ -83,7 +83,7 @@ class Initialisation:
 
 def _mst(epochs: int, architecture: str, batch: str) -> Initialisation:
     config = f"mst_{architecture}_{batch}-{epochs}e_in1k"
-    origin = "this repository's pretraining, which nobody has published"
+    origin = "pretraining with this repository; no weights are published"
     command = f"bash tools/pretrain.sh configs/pretrain/{config}.py 8"
     checkpoint = f"work_dirs/{config}/latest.pth"
     return Initialisation(f"mst-{epochs}", architecture, checkpoint, origin, command, epochs)
@@ -183,7 +183,7 @@ def find(row: str, cfg: Config) -> Initialisation:
     """The initialisation of a row for a config's backbone.
 
     Raises:
-        UserError: No such row, or nobody has published it for this backbone.
+        UserError: The row is unknown, or its weights are not published for this backbone.
     """
     architecture = architecture_of(cfg)
     if row == RANDOM:

@@ -21,7 +21,7 @@ from .rows import find, work_dir
 from .table import read_record
 
 ROOT = resources()
-AGAIN = "the same call of tools/compare.py goes on from here."
+AGAIN = "Run the same tools/compare.py command again to continue from here."
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,6 @@ def run(jobs: Sequence[Job], dry: bool = False) -> None:
 def _call(command: list[str]) -> None:
     code = subprocess.call(command, env=child_environment(ROOT, PYTHON=sys.executable))
     if code == STOPPED:
-        raise Stopped(f"stopped: {shlex.join(command)}; {AGAIN}")
+        raise Stopped(f"stopped: {shlex.join(command)}. {AGAIN}")
     if code:
-        raise UserError(f"exit code {code} of: {shlex.join(command)}. Its message stands above; {AGAIN}")
+        raise UserError(f"exit code {code} of: {shlex.join(command)}. Its message stands above. {AGAIN}")

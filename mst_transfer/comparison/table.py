@@ -119,7 +119,9 @@ def collect(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[s
     left_out: list[str] = []
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder. Give folders in which tools/test.py wrote.")
+            raise UserError(
+                f"{folder} does not exist or is not a folder. Give folders in which tools/test.py wrote."
+            )
         for path in sorted(folder.rglob(f"{RESULTS}/*.json")):
             record = read_record(path)
             if record["run"] is not None:

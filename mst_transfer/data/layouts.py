@@ -65,7 +65,7 @@ def folder_pairs(images_root: str | Path, maps_root: str | Path) -> Pairs:
     ``.PNG`` stands for it where there is no such file.
 
     Raises:
-        UserError: A folder is missing, there is no image, or two images would share a label map.
+        UserError: A folder is missing, has no images, or two images would share a label map.
     """
     images_root, maps_root = Path(images_root), Path(maps_root)
     need_folder(images_root, "the images of this split")

@@ -235,7 +235,7 @@ def cityscapes_label_maps(root: str | Path, split: str) -> list[Path]:
     """The ``labelTrainIds`` map of each image of a split, in the images' order.
 
     Raises:
-        UserError: There are no images, or images without a label map.
+        UserError: The split has no images, or an image has no label map.
     """
     pairs = _cityscapes(Path(root), split)
     stop_at_first(absent_maps(pairs))

@@ -10,7 +10,8 @@ from pathlib import Path
 from mst_pretrain.data.files import first_of
 from mst_pretrain.runtime.errors import UserError
 
-KINDS = {  # what is said of a kind of problem, and its remedy where the problem has none of its own
+# By kind: the heading of a report, and the remedy of problems that have none of their own.
+KINDS = {
     "missing split": (
         "parts of the data set are missing",
         "Unpack the archive named beside each, or correct the data root.",

@@ -114,7 +114,7 @@ def test_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert list(entry["norms"])[:2] == ["patch_embed", "layers.0.blocks.0"] and state
         assert list(entry["norms"])[-1] == "norm"
     assert found["epoch"] == "299" and found["tensors"] == len(saved["model"])
-    assert found["health"] == {"nan": [], "inf": [], "all zero": []}
+    assert found["health"] == {"no value": [], "nan": [], "inf": [], "all zero": []}
 
     saved["model"]["encoder.norm.weight"][3] = float("nan")
     saved["model"]["encoder.layers.0.blocks.0.attn.qkv.weight"].zero_()
@@ -148,12 +148,16 @@ def test_inspection_finds_another_architecture(tmp_path: Path, capsys: pytest.Ca
     assert f"PROBLEM: 1 weights of another shape (first: ['{shape}'])" in capsys.readouterr().out
 
     saved = foreign.checkpoint("moby", "swin-t", 0)
-    names = ["layers.0.blocks.1.attn.logit_scale", "absolute_pos_embed"]
+    names = ["layers.0.blocks.1.attn.gate", "absolute_pos_embed"]
     saved["model"] |= {f"encoder_k.{name}": torch.ones(3) for name in names}
     torch.save(saved, tmp_path / "a.pth")
     assert module.main([str(tmp_path / "a.pth")]) == 1
     line = f"PROBLEM: 2 weights that it has no place for (first: {names})"
     assert capsys.readouterr().out.count(line) == 1
+    saved["model"]["encoder_k.layers.0.blocks.1.attn.logit_scale"] = torch.ones(3)
+    torch.save(saved, tmp_path / "a.pth")
+    assert module.main([str(tmp_path / "a.pth")]) == 1
+    assert capsys.readouterr().out.count("architecture: unknown. ") == 1
 
 
 def test_inspection_finds_a_block_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

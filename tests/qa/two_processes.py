@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PROCESSES, STEPS, SECONDS = 2, 2, 240
+PROCESSES, STEPS, SECONDS = 2, 2, 600
 CLASSES = ("road", "sidewalk", "building", "vegetation", "sky", "person", "car", "truck", "bus", "bicycle")
 THINGS = CLASSES[5:]
 SMALL = {

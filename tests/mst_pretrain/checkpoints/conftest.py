@@ -10,12 +10,25 @@ import foreign
 import pytest
 import torch
 
+from mst_pretrain.checkpoints import convert_checkpoint
+
 SMALL: dict[str, dict[str, Any]] = {
     "vit-tiny-test": dict(
         model="vit_small_patch16_224", model_args=dict(img_size=64, embed_dim=48, depth=2, num_heads=3)
     ),
     "swin-tiny-test": {},  # a Swin's shapes tell all
 }
+
+
+def written_for(library: str | None, format: str, architecture: str, folder: Path) -> Path:
+    """A project's file of a small network, or what it becomes for a library."""
+    path = folder / "a.pth"
+    torch.save(foreign.checkpoint(format, architecture, seed=1), path)
+    if library is None:
+        return path
+    converted = folder / ("hf" if library == "huggingface" else "b.pth")
+    convert_checkpoint(path, converted, library, **SMALL[architecture])
+    return converted
 
 
 @pytest.fixture(autouse=True)

@@ -298,7 +298,7 @@ def test_query_without_key_is_refused(tmp_path: Path) -> None:
         ("mmdet", "b.pth", "mmdet has no ViT backbone.*MSTVisionTransformer"),
         ("huggingface", "b.safetensors", "is a folder"),
         ("huggingface", ".", "exists already"),
-        ("tensorflow", "b", "there is no format 'tensorflow'"),
+        ("tensorflow", "b", "'tensorflow' is not a"),
     ],
 )
 def test_destinations_are_checked(to: str, name: str, message: str, tmp_path: Path) -> None:

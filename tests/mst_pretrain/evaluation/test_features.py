@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import foreign
 import pytest
 import timm
 import torch
@@ -21,7 +20,7 @@ from mst_pretrain.method.backbones import build_trunk, forward_trunk
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.errors import UserError
-from tests.mst_pretrain.checkpoints.conftest import SMALL
+from tests.mst_pretrain.checkpoints.conftest import SMALL, written_for
 
 VIT: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=5, num_heads=2)
 Randomize = Callable[[nn.Module, int], nn.Module]
@@ -191,11 +190,7 @@ def test_anybodys_file_is_evaluated_as_its_conversion(
     format: str, architecture: str, library: str | None, tmp_path: Path
 ) -> None:
     """A published file would have to be converted first, or its figures be those of scrambled weights."""
-    torch.save(foreign.checkpoint(format, architecture, seed=1), tmp_path / "a.pth")
-    given, source = SMALL[architecture], tmp_path / "a.pth"
-    if library is not None:
-        source = tmp_path / ("hf" if library == "huggingface" else "b.pth")
-        convert_checkpoint(tmp_path / "a.pth", source, library, **given)
+    given, source = SMALL[architecture], written_for(library, format, architecture, tmp_path)
     said = {} if library == "huggingface" else given  # its config.json tells the model
     convert_checkpoint(source, tmp_path / "timm.safetensors", **said)
     shape = read_backbone(tmp_path / "timm.safetensors").architecture

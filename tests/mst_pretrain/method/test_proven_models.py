@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mst_pretrain.checkpoints.architecture import Architecture
 from mst_pretrain.method.backbones import build_trunk, forward_trunk
-from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.errors import InvalidValue, UserError
 
 Randomize = Callable[[nn.Module, int], nn.Module]
 SMALL: dict[str, Any] = dict(embed_dim=24, depth=2, num_heads=3, img_size=64, patch_size=16)
@@ -159,3 +159,25 @@ def test_unknown_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VisionTransformer, "__init__", with_rope)
     with pytest.raises(UserError, match="rope in its VisionTransformer"):
         build_trunk(PLAIN, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (ValueError("no such size"), InvalidValue),
+        (AssertionError("no such size"), InvalidValue),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "a damaged file"), UnicodeDecodeError),
+    ],
+)
+def test_only_refused_arguments_are_called_values_of_the_config(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, seen: type[Exception]
+) -> None:
+    """An error about a file would tell the user to correct a value of the config."""
+
+    def create_model(*_: Any, **__: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(seen) as caught:
+        build_trunk(PLAIN)
+    assert type(caught.value) is seen

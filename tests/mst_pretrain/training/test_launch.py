@@ -160,7 +160,7 @@ def test_init_from(config: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a pretraining config.*init_cfg\.checkpoint"):
         launch.prepare(load_config(config), arguments(config, init_from="a.pth"))
     options, file = {"+model.init_from": None}, tmp_path / "dino.pth"
-    with pytest.raises(UserError, match=r"dino\.pth: there is no such file"):
+    with pytest.raises(UserError, match=r"dino\.pth does not exist"):
         launch.prepare(load_config(config, options), arguments(config, init_from=str(file)))
     file.touch()
     cfg = load_config(config, options)

@@ -128,7 +128,7 @@ def test_a_second_signal_and_one_before_the_first_step_end_at_once(
 ) -> None:
     """A run that hangs in its last step could only be killed with SIGKILL; one that starts would train a step first."""
     command = [sys.executable, "-c", TWICE, phase]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ}, cwd=ROOT)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ}, cwd=ROOT)
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, stdout, stderr)
 
 
@@ -160,5 +160,7 @@ def test_a_signal_while_python_ends_changes_nothing() -> None:
         "os.kill(os.getpid(), signal.SIGUSR1)\n"
         "sys.exit(75)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
     assert ended.returncode == 75, ended.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import foreign
 import pytest
 import timm
 import torch
@@ -20,7 +19,7 @@ from mst_pretrain.method.backbones import forward_trunk
 from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.backbones import MSTSwin, MSTVisionTransformer, base
-from tests.mst_pretrain.checkpoints.conftest import SMALL
+from tests.mst_pretrain.checkpoints.conftest import SMALL, written_for
 
 SMALL_VIT: dict[str, Any] = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 64}
 SMALL_SWIN: dict[str, Any] = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 3, 4)}
@@ -193,11 +192,7 @@ def test_anybodys_file_is_loaded_as_its_conversion(
     format: str, architecture: str, library: str | None, prefix: str | None, tmp_path: Path
 ) -> None:
     """A published file would have to be converted first, or fine-tuning start from another of its networks."""
-    torch.save(foreign.checkpoint(format, architecture, seed=1), tmp_path / "a.pth")
-    given, source = SMALL[architecture], tmp_path / "a.pth"
-    if library is not None:
-        source = tmp_path / ("hf" if library == "huggingface" else "b.pth")
-        convert_checkpoint(tmp_path / "a.pth", source, library, **given)
+    given, source = SMALL[architecture], written_for(library, format, architecture, tmp_path)
     converted = convert_checkpoint(source, tmp_path / "timm.safetensors", prefix=prefix, **given)
     shape = converted.architecture
     for path, where in ((source, {"prefix": prefix} if prefix else {}), (tmp_path / "timm.safetensors", {})):

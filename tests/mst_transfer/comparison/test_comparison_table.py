@@ -157,7 +157,7 @@ def test_unknown_runs_and_broken_records(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         collect([tmp_path])
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="does not exist"):
         collect([tmp_path / "absent"])
 
 

@@ -90,8 +90,8 @@ REFUSED: dict[str, tuple[Image.Image, int, str]] = {
     "gray as color": (gray(pattern(0, 1)).convert("RGB"), 2, "mode RGB; one channel"),
     "gray with alpha": (gray(pattern(0, 1)).convert("LA"), 2, "mode LA; one channel"),
     "palette and alpha": (gray(pattern(0, 1)).convert("RGBA"), 2, "mode RGBA; one channel"),
-    "one pixel high": (gray(pattern(0, 1)[:1]), 2, r"32x1 pixels: one pixel thin.*labels/train/0\.png"),
-    "one pixel wide": (gray(pattern(0, 1)[:, :1]), 2, r"1x24 pixels: one pixel thin.*labels/train/0\.png"),
+    "one pixel high": (gray(pattern(0, 1)[:1]), 2, "32x1 pixels: one pixel thin"),
+    "one pixel wide": (gray(pattern(0, 1)[:, :1]), 2, "1x24 pixels: one pixel thin"),
 }
 
 
@@ -141,7 +141,9 @@ def test_a_picture_beyond_pillows_limit_is_said_to_be_that(
     path = tmp_path / part / "train" / ("0.jpg" if part == "images" else "0.png")
     Image.fromarray(np.zeros((60, 60), np.uint8)).save(path, kind)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1700)  # an error from twice as many on
-    with pytest.raises(UserError, match=rf"{path.name}.*(60x60|3600) pixels.*: cut it up or make it"):
+    with pytest.raises(
+        UserError, match=rf"{path.name}.*(3600 pixels|60x60 pixels).*cut it up or make it smaller"
+    ):
         check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
     findings, _ = prepare("pair", tmp_path, classes=2)
     assert {problem.kind for problem in findings.problems} == {"unsuitable file"}
@@ -244,23 +246,3 @@ def test_label_maps_without_an_image_are_counted_by_reason(tmp_path: Path) -> No
     (labels / "0.png").rename(labels / "0.tif")
     with pytest.raises(UserError, match=r"0.png: does not exist.*\(there is 0.tif\)"):
         check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
-
-
-def test_less_than_half_of_the_images_and_other_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A training would use a small part of the images, or pass over files and capital suffixes without a word."""
-    write_pair(tmp_path, "train", [gray(pattern(0, 1)) for _ in range(5)])
-    dataset = data_set(tmp_path, "train", NAMES[:2], pipeline=[], indices=2)
-    with pytest.raises(UserError, match=r"images/train: train: 2 of 5 images used\. .*\+allow_unused=True"):
-        check_labels(dataset, "train", trains=True)
-    check_labels(dataset, "train", trains=True, allow_unused=True)
-    check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[], indices=3), "train", trains=True)
-    (tmp_path / "images/train/notes.txt").touch()
-    (tmp_path / "labels/train/0.png").rename(tmp_path / "labels/train/0.PNG")
-    capsys.readouterr()
-    check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
-    said = capsys.readouterr().out
-    assert "note: train: 1 files left out: 1 .txt (not images)" in said
-    assert "note: train: 1 label maps with the suffix .PNG: taken for .png" in said
-    assert "train: 5 of 5 images used" in said and "not used" not in said

@@ -121,7 +121,10 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
         return result
 
     origin = probe.Origin("m", {}, "none", None, None, 0)
-    text = "train_cfg = dict(max_iters=1)\ntrain_dataloader = dict(batch_size=2)\ndata_root = ''\n"
+    text = (
+        "train_cfg = dict(max_iters=1)\ndata_root = 'photos'\n"
+        "train_dataloader = dict(batch_size=2, dataset=dict(data_root=data_root))\n"
+    )
     (tmp_path / "probe.py").write_text(f"{text}optim_wrapper = dict(optimizer=dict(lr=0.1))\n")
     monkeypatch.setattr(environment, "get_world_size", lambda: processes[0])
     monkeypatch.setattr(probe, "run", run)
