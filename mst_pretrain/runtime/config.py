@@ -16,19 +16,13 @@ from mst_toolkit.resources import find_config
 
 from .errors import DEBUG, InvalidValue, UserError
 from .options import ADD, ROOT, check_option_keys, is_below, parse_options, walk
+from .value_types import annotations_of, fits, words_of
 
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
 # MMEngine's functions that call a class with a config's values
 BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader"}
 CONSTRUCTORS = {"__init__", "__post_init__"}
 SEEDS = 2**32  # numpy's
-PLAIN: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-    "None": (type(None),),
-}
 NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
 
 
@@ -149,21 +143,19 @@ def explain(cfg: Config, error: Exception) -> UserError | None:
 def _wrong_type(cfg: Config, error: Exception) -> str | None:
     """The value of the config that a function on the way to an error takes as an argument of another type.
 
-    Only arguments are looked at that have the name and the value of a key, and a plain type: an error about anything
-    else is not the config's.
+    Only arguments are looked at that have the name and the value of a key: an error about anything else is not the
+    config's.
     """
     keys = list(walk(cfg._cfg_dict))
     for frame, _ in walk_tb(error.__traceback__):
         function = _function_of(frame)
-        for name, kind in getattr(function, "__annotations__", {}).items():
-            names = (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).split(" | ")
+        for name, kind in annotations_of(function).items():
             value = frame.f_locals.get(name)
-            allowed = tuple(plain for text in names for plain in PLAIN.get(text, ()))
-            if not set(names) <= PLAIN.keys() or value is None or isinstance(value, allowed):
+            if value is None or fits(value, kind):
                 continue
             for key, held in keys:
                 if key.rpartition(".")[2] == name and held == value and type(held) is type(value):
-                    return f"{key} is {value!r}, which is not {' or '.join(names)}."
+                    return f"{key} is {value!r}, which is not {words_of(kind)}."
     return None
 
 

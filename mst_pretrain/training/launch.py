@@ -18,6 +18,7 @@ from ..checkpoints.storage import LATEST, use_safe_loading
 from ..runtime.config import check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.options import ConfigOptions
+from ..runtime.value_types import check_value_types
 from ..runtime.work_dir import explain_full_disk
 from .processes import launcher_of
 from .signals import STOP_SIGNALS, ignore_signals
@@ -164,6 +165,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
     try:
         use_safe_loading()
         import_custom_modules(cfg)
+        check_value_types(cfg)
         check_seed(cfg)
         if cfg.launcher == "pytorch" and not torch.cuda.is_available():
             torch.distributed.init_process_group("gloo")

@@ -15,6 +15,7 @@ from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import first_of
 from mst_pretrain.runtime.config import explain, import_custom_modules
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.value_types import check_value_types
 
 from ..comparison.rows import INIT_CFG, problem_of
 from ..data.coco_file import parsing_once
@@ -69,6 +70,7 @@ def check_test(cfg: Config) -> None:
 def _import_data_sets(cfg: Config) -> None:
     """Register what the config names, and our data set in the place of mmdet's CocoDataset for this process."""
     import_custom_modules(cfg)
+    check_value_types(cfg)
     if cfg.get("default_scope") == "mmdet":
         from ..data import detection  # noqa: F401
 
