@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mst_pretrain.runtime.config import load_config, read_options
-from mst_pretrain.runtime.errors import run_cli
+from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.runtime.options import ConfigOptions
 
 
@@ -41,6 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
+    from mst_pretrain.training.processes import launcher_of
+
+    if launcher_of("none") != "none":
+        raise UserError(
+            "tools/predict.py works in one process, but several were started, which would all write the same files. "
+            "Start it without a launcher."
+        )
     cfg = load_config(args.config, read_options(args.config, args.cfg_options))
     from mst_transfer.evaluation.output import fresh_folder
     from mst_transfer.prediction.files import INDEX, PredictionFiles, find_images

@@ -377,3 +377,21 @@ def test_official_category_ids_of_real_photos() -> None:
     classes = CocoDataset.METAINFO["classes"]
     assert category_ids(classes, None, "") == [real[name] for name in classes]
     assert category_ids(classes[::-1], None, "") == list(range(1, 81))
+
+
+def test_several_processes_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Each of torchrun's processes would clear the folder that the others write."""
+    started = {
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "::1",
+        "MASTER_PORT": "29500",
+    }
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["--config", SEGMENT, "--checkpoint", tmp_path / "a.pth", "--out", tmp_path / "out"]
+    assert called("predict", tmp_path, *arguments) == 2
+    assert "works in one process" in capsys.readouterr().err
