@@ -5,10 +5,10 @@
     python tests/qa/mutation_check.py --only method_        # those of whose list, file, test or line this is a part
     python tests/qa/mutation_check.py --stale               # only look for the lines
 
-The checkout is not touched: its packages, tests and configs are copied to a temporary folder and mutated there, one
-at a time. A block without a test is caught by any test of its package. A line that is not found exactly once is
-reported and counted neither as caught nor as survived. Exit code 1 when a mutation survives, or a test fails on the
-unchanged code; with ``--stale`` when a line is not found.
+The checkout is not touched: its packages, tests and configs are copied to a temporary folder for each of ``--jobs``
+and mutated there, one at a time. A block without a test is caught by any test of its package. A line that is not found
+exactly once is reported and counted neither as caught nor as survived. Exit code 1 when a mutation survives, or a test
+fails on the unchanged code; with ``--stale`` when a line is not found.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 
 from rich.console import Console
 from rich.markup import escape
@@ -91,11 +93,22 @@ def is_stale(folder: Path, mutation: Mutation) -> bool:
     return not path.is_file() or path.read_text().count(mutation.old) != 1
 
 
-def run_tests(folder: Path, package: str, *tests: str) -> subprocess.CompletedProcess[str]:
+def run_tests(folder: Path, package: str, *tests: str, jobs: int = 1) -> subprocess.CompletedProcess[str]:
     """pytest on tests of a package, in the copy."""
     env = child_environment(folder, PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
     paths = [f"tests/{package}/{test}" for test in tests]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"-n{jobs if jobs > 1 else 0}",
+        "--dist=loadfile",
+        *paths,
+    ]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
@@ -107,7 +120,7 @@ def check(folder: Path, mutation: Mutation) -> tuple[str, str]:
     source = path.read_text()
     path.write_text(source.replace(mutation.old, mutation.new))
     try:
-        for tests in [[mutation.test]] if mutation.test else [related(folder, package, mutation.file), [""]]:
+        for tests in [[mutation.test]] if mutation.test else stages(folder, package, mutation.file):
             ended = run_tests(folder, package, *tests)
             failed = re.search(rf"^(?:FAILED|ERROR) tests/{package}/(\S+)", ended.stdout, re.MULTILINE)
             if ended.returncode:
@@ -118,19 +131,22 @@ def check(folder: Path, mutation: Mutation) -> tuple[str, str]:
     return result, failed[1] if failed else mutation.test
 
 
-def related(folder: Path, package: str, file: str) -> list[str]:
-    """Test files that name a module or what it defines are asked first; most mutations end there."""
-    source = (folder / package / file).read_text()
-    names = [Path(file).stem, *re.findall(r"^(?:class|def) ([A-Za-z]\w*)", source, re.MULTILINE)]
+def stages(folder: Path, package: str, file: str) -> Iterator[list[str]]:
+    """Tests of a module first, then those that name it or what it defines, then all; most mutations end early."""
+    source, stem = (folder / package / file).read_text(), Path(file).stem
+    names = [stem, *re.findall(r"^(?:class|def) ([A-Za-z]\w*)", source, re.MULTILINE)]
     named = re.compile(rf"\b(?:{'|'.join(names)})\b")
-    tests = sorted((folder / "tests" / package).rglob("test_*.py"))
-    return [
-        str(test.relative_to(folder / "tests" / package)) for test in tests if named.search(test.read_text())
-    ] or [""]
+    place = folder / "tests" / package
+    tests = {path: str(path.relative_to(place)) for path in sorted(place.rglob("test_*.py"))}
+    own = [name for path, name in tests.items() if path.stem == f"test_{stem}"]
+    others = [name for path, name in tests.items() if name not in own and named.search(path.read_text())]
+    yield from filter(None, (own, others))
+    yield [""]
 
 
 def copy_checkout(folder: Path) -> None:
     """What the tests need, for mutations not to touch the checkout."""
+    folder.mkdir()
     for item in COPIED:
         source = ROOT / item
         if source.is_dir():
@@ -139,19 +155,31 @@ def copy_checkout(folder: Path) -> None:
             shutil.copy(source, folder / item)
 
 
-def try_all(folder: Path, mutations: list[Mutation]) -> list[str]:
-    """Mutate and test, one after another; print the table, return the results."""
-    table, results = Table(), []
+def try_all(folders: Sequence[Path], mutations: list[Mutation]) -> list[str]:
+    """Mutate and test, one after another in each copy; print the table, return the results."""
+    free: Queue[Path] = Queue()
+    for folder in folders:
+        free.put(folder)
+
+    def one(mutation: Mutation) -> tuple[str, str]:
+        folder = free.get()
+        try:
+            result, test = check(folder, mutation)
+        finally:
+            free.put(folder)
+        print(f"{result:8} {mutation.package}/{mutation.file}: {mutation.new}", file=sys.stderr, flush=True)
+        return result, test
+
+    table = Table()
     for title in ("file", "line", "becomes", "test", "result"):
         table.add_column(title, overflow="fold")
-    for mutation in mutations:
-        result, test = check(folder, mutation)
-        results.append(result)
-        print(f"{result:8} {mutation.package}/{mutation.file}: {mutation.new}", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(len(folders)) as pool:
+        outcomes = list(pool.map(one, mutations))
+    for mutation, (result, test) in zip(mutations, outcomes, strict=True):
         cells = (f"{mutation.package}/{mutation.file}", mutation.old, mutation.new, test, result)
         table.add_row(*map(escape, cells))
     Console(width=160).print(table)
-    return results
+    return [result for result, _ in outcomes]
 
 
 def main() -> int:
@@ -162,6 +190,7 @@ def main() -> int:
         "--sample", type=int, metavar="N", help="this many, all of reading, resume and data checks first"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--jobs", type=int, default=1, help="mutations that are tried at a time")
     parser.add_argument("--stale", action="store_true", help="only say which lines are no longer there")
     args = parser.parse_args()
     mutations = [m for m in read_lists() if args.only in f"{m.listed} {m.package}/{m.file} {m.test} {m.old}"]
@@ -175,16 +204,16 @@ def main() -> int:
         mutations = draw(mutations, args.sample, args.seed)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        copy_checkout(folder)
+        folders = [Path(name, str(number)) for number in range(args.jobs)]
+        for folder in folders:
+            copy_checkout(folder)
         for package in sorted({m.package for m in mutations}):
-            unchanged = run_tests(
-                folder, package, *sorted({m.test for m in mutations if m.package == package})
-            )
+            tests = sorted({m.test for m in mutations if m.package == package})
+            unchanged = run_tests(folders[0], package, *tests, jobs=args.jobs)
             if unchanged.returncode:
                 print(f"The tests fail on the unchanged code:\n{unchanged.stdout[-3000:]}", file=sys.stderr)
                 return 1
-        results = try_all(folder, mutations)
+        results = try_all(folders, mutations)
     caught, tried = results.count("caught"), len(results) - results.count(STALE)
     print(
         f"{caught} of {tried} mutations caught in {time.monotonic() - start:.0f} s; {len(results) - tried} lines were "
