@@ -53,7 +53,7 @@ def read_options(path: str | Path, texts: Mapping[str, str]) -> dict[str, Any]:
 def _read(path: str | Path) -> Config:
     path = find_config(path)
     try:
-        return Config.fromfile(str(path), import_custom_modules=False)
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
     except FileNotFoundError as error:
         raise UserError(
             f"config {path} cannot be read: {error}. mst configs lists those that are installed."
@@ -70,6 +70,9 @@ def _read(path: str | Path) -> Config:
             f"config {path} cannot be read: {type(error).__name__}: {error}. Correct it, or what it inherits. "
             f"{DEBUG}=1 shows the line."
         ) from error
+    # Its formatting of what is saved takes seconds at every start; fromfile takes the argument and forgets it.
+    object.__setattr__(cfg, "_format_python_code", False)
+    return cfg
 
 
 def rebase_data_root(cfg: Config, new: str) -> None:

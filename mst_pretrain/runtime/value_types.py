@@ -10,16 +10,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
+from torch import Tensor
 
 from .errors import UserError
 from .options import KINDS
 
 # Whose annotations are true; MMEngine's schedulers also take floats of whole numbers.
-CHECKED = ("mst_pretrain.", "mst_transfer.", "mmengine.hooks.", "mmengine.runner.")
+CHECKED = ("mst_pretrain.", "mst_transfer.", "mmengine.hooks.", "mmengine.runner.", "torch.optim.")
 
 
 def check_value_types(cfg: Config) -> None:
-    """Raise a UserError for the first value that a class of this project, or a loop or hook of MMEngine, does not take.
+    """Raise a UserError for the first value that a class does not take: ours, an optimizer, MMEngine's loops and hooks.
 
     Without it, a text or a fraction where a number of steps belongs would fail in the middle of a run, or be used.
     Only plain types are looked at: numbers, truth values, texts, None, choices, and lists of these. The modules that
@@ -91,7 +92,7 @@ def fits(value: Any, kind: Any) -> bool:
     origin, inner = get_origin(kind), get_args(kind)
     if kind in (int, float):
         return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
-    if kind in (bool, str, NoneType):
+    if kind in (bool, str, NoneType, Tensor):
         return isinstance(value, kind)
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in inner)
@@ -108,7 +109,7 @@ def words_of(kind: Any) -> str:
     """A kind as a message names it."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return " or ".join(map(words_of, inner))
+        return " or ".join(words_of(one) for one in inner if one is not Tensor)
     if origin is Literal:
         return f"one of {', '.join(map(repr, inner))}"
     if origin in (tuple, list, Sequence):

@@ -20,7 +20,7 @@ from studies.parts.jobs import ROOT, Jobs
 from studies.parts.street_report import UPERNET
 from studies.street_scenes import WEIGHTS, main
 
-SHORT = ["train_cfg.max_iters=2", "train_dataloader.batch_size=2"]
+SHORT = ["train_cfg.max_iters=2", "train_dataloader.batch_size=2", "optim_wrapper.dtype=None"]
 
 
 def test_a_process_that_fails(tmp_path: Path) -> None:

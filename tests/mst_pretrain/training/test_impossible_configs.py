@@ -72,6 +72,7 @@ HEAD = dict(prototypes=8, hidden_dim=8, bottleneck_dim=4)
             "1",
             r"FILE: default_hooks\.schedule\.warmup_epochs is '1'",
         ),
+        ("optim_wrapper__optimizer__lr", "1e-3", r"optim_wrapper\.optimizer\.lr is '1e-3', .*not a number"),
         ("default_hooks__schedule__base_lr", "1e-3", r"FILE: default_hooks\.schedule\.base_lr is '1e-3'"),
         (
             "default_hooks__schedule__weight_decay",
