@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; run the same command again, it goes on from here", flush=True)
         raise
     print("\n".join(findings.lines(summary)))
-    count = len(findings.problems)
+    count = len(findings.stopping())
     verdict = "no problem" if count == 0 else "1 problem" if count == 1 else f"{count:,} problems"
     print(f"{args.root}: {verdict}, summary in {summary}")
     return 2 if count else 0

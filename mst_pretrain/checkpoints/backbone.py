@@ -19,7 +19,7 @@ from .architecture import Architecture, Shapes, architecture_of, told_heads
 from .formats import HEADS, NORM_EPS, Reading, below, recognise
 from .kinds import other_network
 from .reading import CheckpointFile, read_file
-from .timm_keys import TIMM_SWIN, TIMM_VIT, VIT, Tensors
+from .timm_keys import TIMM_SWIN, TIMM_VIT, VIT, Tensors, anchors
 
 # What may stand beside a backbone's weights without entering its features.
 BESIDE = re.compile(
@@ -161,9 +161,11 @@ class Backbone:
         self.state[name] = new
 
     def __str__(self) -> str:
+        several = len(anchors(list(self.file.tensors))) > 1
+        network = f"the one below '{self.reading.prefix}'" if several else "the only one in the file"
         lines = [
             f"read as {self.reading.format}: {self.reading.why}",
-            f"network: {self.reading.role or 'the only one in the file'}",
+            f"network: {self.reading.role or network}",
             f"architecture: {self.architecture}",
             f"matched: {len(self.state)} of {len(self.state) + len(self.missing)} weights",
         ]

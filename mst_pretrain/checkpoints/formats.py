@@ -14,7 +14,7 @@ from torch import Tensor
 from ..runtime.errors import UserError
 from .kinds import CONVERT, other_network
 from .reading import CheckpointFile
-from .storage import WRAPPED
+from .storage import CONTAINERS, WRAPPED
 from .timm_keys import (
     HF_SWIN,
     HF_VIT,
@@ -222,8 +222,11 @@ def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = No
     """Every backbone in a file that fits ``source``; see :func:`recognise`."""
     everything = anchors(list(file.tensors))
     backbones = [found for found in everything if prefix is None or found[1] == prefix]
-    if not backbones and prefix is not None:  # as the file has it, with the wrappers that names lose
-        backbones = [found for found in everything if found[1] == WRAPPED.sub("", prefix)]
+    if not backbones and prefix is not None:  # as the file has it, with the names that are left out
+        plain_prefix = WRAPPED.sub("", prefix)
+        for name in file.containers.intersection(CONTAINERS):
+            plain_prefix = plain_prefix.removeprefix(f"{name}.")
+        backbones = [found for found in everything if found[1] == plain_prefix]
     if not backbones:
         other = other_network(file.tensors)
         heads = ", ".join(sorted({key.split(".")[0] for key in file.tensors})[:8]) or "no tensors"

@@ -19,10 +19,7 @@ FORMER = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # all that
 NOT_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "IPTC", "FLI", "PCD", "FITS")
 # They stand for a suffix: images with a dot before the name, beside class folders, beside a sample's image in a shard
 HIDDEN, OUTSIDE, BESIDE = NO_SUFFIXES = ("hidden", "outside", "beside")
-REASONS = {
-    "hidden": (HIDDEN,),
-    "not in a class folder": (OUTSIDE,),
-    "beside the image of their sample": (BESIDE,),
+PICTURES = {  # why they are not read
     "read with: pip install 'mst-toolkit[heic]'": (".heic", ".heif", ".hif", ".heics", ".heifs"),
     "read by Pillow 11.3 and newer": (".avif", ".avifs"),
     "camera raw: convert to TIFF": (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"),
@@ -37,6 +34,12 @@ REASONS = {
         ".dcm",
         ".fits",
     ),
+}
+REASONS = {
+    "hidden": (HIDDEN,),
+    "not in a class folder": (OUTSIDE,),
+    "beside the image of their sample": (BESIDE,),
+    **PICTURES,
     "films: save their frames": (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
     "archives: unpack": (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst"),
 }
@@ -86,6 +89,15 @@ def describe_left_out(left_out: Counter[str]) -> str:
         more = f" and {len(counts) - SHOWN} more suffixes" if len(counts) > SHOWN else ""
         parts.append(f"{' '.join(counts[:SHOWN])}{more} ({why})")
     return ", ".join(parts)
+
+
+def pictures(left_out: Counter[str]) -> int:
+    """How many of the files left out are pictures all the same, in formats that are not read."""
+    return sum(
+        count
+        for suffix, count in left_out.items()
+        if suffix in IMAGE_SUFFIXES or any(suffix in formats for formats in PICTURES.values())
+    )
 
 
 def say_left_out(spec: str, used: int, left_out: Counter[str]) -> None:

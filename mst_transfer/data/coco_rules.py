@@ -264,8 +264,9 @@ def _object_problems(path: Path, content: Content, classes: Sequence[str] | None
         return
     what = (
         f"has no object to train on or to score: of {len(annotations)} annotations {len(trained)} are of the classes "
-        f"trained, and {sum(map(_is_left_out, trained))} of these have an area of 0 or a box of less than a pixel; the "
-        "others are crowds or to be ignored"
+        f"trained, and of these {sum(map(_is_left_out, trained))} have an area of 0 or a box of less than a pixel, "
+        f"{sum(bool(a.get('ignore')) for a in trained)} are to be ignored ('ignore'), and "
+        f"{sum(bool(a['iscrowd']) for a in trained)} are crowds ('iscrowd')"
     )
     yield Problem("no object", path, what)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.data.files import first_of, images_below, list_images
-from mst_pretrain.data.suffixes import describe_left_out
+from mst_pretrain.data.files import first_of, list_images
+from mst_pretrain.data.suffixes import describe_left_out, pictures
 from mst_pretrain.runtime.errors import UserError
 
 from .datasets import FolderSegmentation
@@ -114,14 +114,15 @@ def _notes(parts: Sequence[Any], split: str, maps: Sequence[Path]) -> list[str]:
 
 
 def _images_there(parts: Sequence[Any]) -> int:
-    """Images that the lists of the data sets name, and without a list, all in their folders."""
+    """Images that the lists of the data sets name, and without a list, all pictures in their folders."""
     count, folders = 0, set()
     for part in parts:
         if part.ann_file and Path(part.ann_file).is_file():
             count += len(Path(part.ann_file).read_text().splitlines())
         else:
             folders.add(part.data_prefix["img_path"])
-    return count + sum(1 for folder in folders for _ in images_below(folder))
+    left_out: Counter[str] = Counter()
+    return count + sum(len(list_images(folder, left_out)) for folder in folders) + pictures(left_out)
 
 
 def _shares(pixels: Counter[int], names: Sequence[str]) -> str:

@@ -24,15 +24,15 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
         dataset: A data set of mmdet, or of MMEngine around such; parts other than CocoDataset are passed over.
         split: For the line.
         trains: It is trained on.
-        allow_unused: To use less than half, or nothing, is not an error.
+        allow_unused: To use less than half is not an error.
 
     Raises:
-        UserError: Less than half of the images or of the objects is used, or no object at all.
+        UserError: Less than half of the images or of the objects is used; or no object at all, which nothing allows.
     """
     from .detection import CocoDetection  # imports mmdet
 
     parts = [part for part in parts_of(dataset) if isinstance(part, CocoDetection)]
-    images, objects, there = 0, 0, Counter[str]()
+    images, objects, ignored, there = 0, 0, 0, Counter[str]()
     left_images, left_objects = Reasons(), Reasons()
     for part in parts:
         content = read_coco(part.ann_file)
@@ -46,6 +46,8 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
             loaded = sum(not one["ignore_flag"] for info in infos.values() for one in info["instances"])
             reasons["left out by the data set"] += max(0, used - loaded)
             used = loaded
+        else:
+            ignored += sum(1 for a in content["annotations"] if a.get("ignore") and not a["iscrowd"])
         objects += used
         left_objects += reasons
     if not parts:
@@ -53,8 +55,15 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
     shares = f"{images} of {there['images']} images and {objects} of {there['objects']} objects are used"
     line = f"{shares}{_why('images', left_images)}{_why('objects', left_objects)}"
     print(f"{split}: {line}", flush=True)
-    few = 2 * images < there["images"] or 2 * objects < there["objects"] or not objects
-    if few and not allow_unused:
+    if ignored:
+        print(
+            f"note: {split}: {ignored} objects marked 'ignore' are scored: evaluators know 'iscrowd' alone",
+            flush=True,
+        )
+    if not objects:
+        remedy = "Correct what is said, or the config's classes and filter_cfg."
+        stop_at_first([Problem("unused", Path(parts[0].ann_file), line, remedy)])
+    if not allow_unused and (2 * images < there["images"] or 2 * objects < there["objects"]):
         stop_at_first([Problem("unused", Path(parts[0].ann_file), line)])
 
 
@@ -79,21 +88,34 @@ def _why_no_image(part: Any, content: Content, used: Any) -> Iterator[str]:
 
 
 def _why_no_object(part: Any, content: Content, used: Any, trains: bool) -> Iterator[str]:
-    """The rules of ``CocoDataset.parse_data_info`` in their order; those of a score are the first and the last."""
+    """The rules of ``CocoDataset.parse_data_info``; of a score, the classes and crowds."""
     images, wanted = {image["id"]: image for image in content["images"]}, set(part.cat_ids)
     for annotation in content["annotations"]:
         if annotation["category_id"] not in wanted:
             yield "of other classes"
         elif trains and annotation["image_id"] not in used:
             yield "in images that are left out"
-        elif trains and annotation.get("ignore"):
-            yield "to be ignored ('ignore')"
-        elif trains and _is_outside(annotation, images[annotation["image_id"]]):
-            yield "outside their image"
-        elif trains and (annotation["area"] <= 0 or is_small(annotation)):
-            yield "of area 0 or with a side below a pixel"
-        elif annotation["iscrowd"]:
-            yield "crowds ('iscrowd')"
+        elif (
+            why := why_not_trained(annotation, images[annotation["image_id"]])
+            if trains
+            else _why_not_scored(annotation)
+        ):
+            yield why
+
+
+def why_not_trained(annotation: Content, image: Content) -> str | None:
+    """Why an annotation is no object to train on, whatever the config; by mmdet's rules in their order."""
+    if annotation.get("ignore"):
+        return "to be ignored ('ignore')"
+    if _is_outside(annotation, image):
+        return "outside their image"
+    if annotation["area"] <= 0 or is_small(annotation):
+        return "of area 0 or with a side below a pixel"
+    return _why_not_scored(annotation)
+
+
+def _why_not_scored(annotation: Content) -> str | None:
+    return "crowds ('iscrowd')" if annotation["iscrowd"] else None
 
 
 def _is_outside(annotation: Content, image: Content) -> bool:
@@ -104,6 +126,10 @@ def _is_outside(annotation: Content, image: Content) -> bool:
     return not is_small(annotation) and min(across, down) <= 0
 
 
+def list_reasons(reasons: Reasons) -> str:
+    """For example ``4 crowds ('iscrowd'), 2 outside their image``."""
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
 def _why(what: str, reasons: Reasons) -> str:
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"; {what} left out: {why}" if why else ""
+    return f"; {what} left out: {list_reasons(reasons)}" if reasons.total() else ""

@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COPIED = (
     *("mst_toolkit", "mst_pretrain", "mst_transfer", "examples", "studies", "benchmarks"),
-    *("tests", "configs", "tools", "pyproject.toml"),
+    *("tests", "configs", "tools", "docs", "pyproject.toml", "README.md"),
 )
 
 # In each block: FILE of the package and maybe the TEST of its tests; the line to replace; its replacement.

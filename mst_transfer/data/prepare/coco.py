@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
 
 from ..coco_file import coco_classes, read_with_notes
 from ..coco_rules import coco_problems
-from ..coco_shapes import is_small
+from ..used_objects import list_reasons, why_not_trained
 from .findings import Task
 
 COCO_COUNTS = {"train2017": 118287, "val2017": 5000}
@@ -49,7 +50,13 @@ def _coco_split(task: Task, folder: Path, path: Path, classes: Classes) -> Class
     problems = coco_problems(path, content, folder, task.reader, classes, not task.boxes_only)
     if "entries" in {problem.kind for problem in findings.take(path, problems)}:
         return classes
-    small = sum(map(is_small, content["annotations"]))
-    if small:
-        findings.notes.append(f"{path}: {small} boxes are smaller than a pixel; training leaves them out")
+    annotations, by_id = content["annotations"], {image["id"]: image for image in content["images"]}
+    reasons = Counter(filter(None, (why_not_trained(a, by_id[a["image_id"]]) for a in annotations)))
+    if reasons:
+        used = len(annotations) - reasons.total()
+        what = f"{used} of {len(annotations)} objects are trained; left out: {list_reasons(reasons)}"
+        if 0 < 2 * used < len(annotations):
+            findings.add("unused", path, what)
+        else:
+            findings.notes.append(f"{path}: {what}")
     return classes or coco_classes(content)

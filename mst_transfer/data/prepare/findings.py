@@ -10,7 +10,7 @@ from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
 
-from ..problems import KINDS, Problem
+from ..problems import KINDS, TRAINABLE, Problem
 from ..reading import Reader
 
 SHOWN_PER_KIND = 5
@@ -44,6 +44,10 @@ class Findings:
         except UserError as error:
             self.add("layout", path, str(error))
 
+    def stopping(self) -> list[Problem]:
+        """The problems that stop a training; the others are warnings there, and here."""
+        return [problem for problem in self.problems if problem.kind not in TRAINABLE]
+
     def expect(self, path: Path, found: int, expected: int | None, of: str) -> None:
         """Compare a count with the official one, if there is one."""
         if expected is not None and found != expected:
@@ -57,8 +61,9 @@ class Findings:
             mine = [problem for problem in self.problems if problem.kind == kind]
             if not mine:
                 continue
+            level = "warning" if kind in TRAINABLE else "error"
             shared = mine[0].remedy if len({problem.remedy for problem in mine}) == 1 else "See each."
-            lines.append(f"error: {title} ({len(mine)}). {shared}".rstrip())
+            lines.append(f"{level}: {title} ({len(mine)}). {shared}".rstrip())
             for problem in mine[:SHOWN_PER_KIND]:
                 own = f". {problem.remedy}" if problem.remedy != shared else ""
                 lines.append(f"  {problem.path}: {problem.what}{own}")

@@ -180,3 +180,15 @@ def test_heads_that_a_file_says_are_not_overruled(tmp_path: Path) -> None:
         ):
             load_backbone(small, tmp_path / name)
         load_backbone(twelve, tmp_path / name)
+
+
+@pytest.mark.parametrize(("prefix", "network_below"), [("model.", "''"), ("", "''"), ("other.", "'other.'")])
+def test_a_chosen_network_is_not_called_the_only_one(tmp_path: Path, prefix: str, network_below: str) -> None:
+    """The name that a user sees in the file would be refused, or its choice be said to be none."""
+    torch.save({"model": network(1), "other": network(2)}, tmp_path / "a.pth")
+    backbone = read_backbone(tmp_path / "a.pth", prefix=prefix, **VIT)
+    assert f"network: the one below {network_below}" in str(backbone)
+    wanted = network(2 if prefix == "other." else 1)
+    assert all(torch.equal(backbone.state[name], value) for name, value in wanted.items())
+    torch.save({"model": network(1)}, tmp_path / "b.pth")
+    assert "network: the only one in the file" in str(read_backbone(tmp_path / "b.pth", **VIT))

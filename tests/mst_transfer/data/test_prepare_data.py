@@ -182,7 +182,7 @@ def test_boxes_and_sizes_of_a_json(data: Path, run: Run) -> None:
     assert code == 2 and sorted(kinds(summary)) == ["box outside", "image size"]
     number = json.loads(path.read_text())["annotations"][0]["id"]
     assert f"{path}: annotation {number}: box [60.0, 10.0, 5.5, 5.0]" in said
-    assert "is 48x64, but 96x128 (height x width)" in said and "1 boxes are smaller than a pixel" in said
+    assert "is 48x64, but 96x128 (height x width)" in said and "1 of area 0 or with a side below" in said
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,29 @@ def test_a_box_beyond_each_side(data: Path, run: Run, box: list[float], outside:
             bbox=box, segmentation=[[box[0], box[1], box[0] + 9, box[1], box[0], box[1] + 9]]
         ),
     )
-    _, said, summary = run("coco", root, "--any-count")
+    code, said, summary = run("coco", root, "--any-count")
     assert kinds(summary) == ["box outside"] * outside and (f"box {box} in" in said) == outside
+    assert code == 0 and ("warning: boxes reach out" in said) == outside and "no problem" in said
+
+
+def test_objects_that_training_leaves_out_are_counted(data: Path, run: Run) -> None:
+    """The preparation would find no problem in a file that the training refuses."""
+    path = data / "coco/annotations/instances_train2017.json"
+    total = len(json.loads(path.read_text())["annotations"])
+
+    def mark(content: dict[str, Any]) -> None:
+        content["annotations"][0]["iscrowd"] = 1
+        content["annotations"][1]["ignore"] = 1
+
+    edit_json(path, mark)
+    code, said, _ = run("coco", data / "coco", "--any-count")
+    assert code == 0 and f"{total - 2} of {total} objects are trained; left out: 1 " in said
+    edit_json(path, lambda content: [a.update(ignore=1) for a in content["annotations"][1:]])
+    content = json.loads(path.read_text())
+    content["annotations"][0]["iscrowd"] = 0
+    path.write_text(json.dumps(content))
+    code, said, summary = run("coco", data / "coco", "--any-count")
+    assert code == 2 and kinds(summary) == ["unused"] and f"1 of {total} objects are trained" in said
 
 
 @pytest.mark.parametrize(

@@ -246,3 +246,21 @@ def test_label_maps_without_an_image_are_counted_by_reason(tmp_path: Path) -> No
     (labels / "0.png").rename(labels / "0.tif")
     with pytest.raises(UserError, match=r"0.png: does not exist.*\(there is 0.tif\)"):
         check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
+
+
+def test_pictures_that_are_not_read_count_as_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of HEIC with a few JPEG between them would train on these as if they were all."""
+    write_pair(tmp_path, "train", [gray(pattern(0, 1))] * 5)
+    for index in range(2):
+        image = tmp_path / f"images/train/{index}.jpg"
+        image.rename(image.with_suffix(".HEIC"))
+    check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
+    assert "train: 3 of 5 images used" in capsys.readouterr().out
+    image = tmp_path / "images/train/2.jpg"
+    image.rename(image.with_suffix(".dng"))
+    dataset = data_set(tmp_path, "train", NAMES[:2], pipeline=[])
+    with pytest.raises(UserError, match=r"images/train.*2 of 5 images used.*\+allow_unused=True"):
+        check_labels(dataset, "train", trains=True)
+    check_labels(dataset, "train", trains=True, allow_unused=True)

@@ -87,12 +87,14 @@ FACES: dict[str, tuple[Change | None, str]] = {
     ),
 }
 REFUSED: dict[str, Change] = {
-    "all ignored": put("ignore", 1, *EVERY),
-    "all crowds": put("iscrowd", 1, *EVERY),
     "more than half ignored": put("ignore", 1, *EVERY[:7]),
     "more than half of the images small": put("width", 31, 0, 1, 2, part="images"),
-    "all images small": put("width", 31, 0, 1, 2, 3, part="images"),
     "more than half of the images empty": lambda found: found["annotations"].__delitem__(slice(0, 9)),
+}
+NOTHING: dict[str, Change] = {
+    "all ignored": put("ignore", 1, *EVERY),
+    "all crowds": put("iscrowd", 1, *EVERY),
+    "all images small": put("width", 31, 0, 1, 2, 3, part="images"),
     "all outside": put("bbox", [70, 4, 16, 16], *EVERY),
 }
 
@@ -124,6 +126,16 @@ def test_less_than_half_is_an_error_unless_it_is_allowed(
     assert "objects are used; " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("face", NOTHING)
+def test_nothing_to_train_on_cannot_be_allowed(tmp_path: Path, face: str) -> None:
+    """The override would be offered, and end in an error of numpy about nothing to concatenate."""
+    dataset = built(tmp_path, NOTHING[face])
+    for allow_unused in (False, True):
+        with pytest.raises(UserError, match=r"a\.json.* 0 of 12 objects are used; .*") as error:
+            check_objects(dataset, "train", trains=True, allow_unused=allow_unused)
+        assert "allow_unused" not in str(error.value)
+
+
 def test_a_score_counts_what_the_evaluators_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The line of a test would leave out objects that the score counts: only crowds and other classes are."""
     marked = built(tmp_path, put("ignore", 1, *EVERY), test_mode=True)
@@ -131,6 +143,7 @@ def test_a_score_counts_what_the_evaluators_count(tmp_path: Path, capsys: pytest
     check_objects(built(tmp_path, put("iscrowd", 1, 0), test_mode=True), "test", trains=False)
     said = capsys.readouterr().out
     assert "test: 4 of 4 images and 12 of 12 objects are used\n" in said
+    assert "note: test: 12 objects marked 'ignore' are scored" in said and said.count("are scored") == 1
     assert "test: 4 of 4 images and 11 of 12 objects are used; objects left out: 1 crowds" in said
 
 
