@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 
 from ..checkpoints.storage import LATEST, use_safe_loading
-from ..runtime.config import check_seed, explain, import_custom_modules
+from ..runtime.config import check_lengths, check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.options import ConfigOptions
 from ..runtime.value_types import check_value_types
@@ -201,7 +201,8 @@ def _leave_together() -> None:
 
 
 def check_pretraining(cfg: Config) -> None:
-    """Raise a UserError where a pretraining config has no images, before anything is built."""
+    """Raise a UserError where a pretraining config has no images or an impossible length, before anything is built."""
+    check_lengths(cfg, 0)  # 0 leaves the initial weights as the checkpoint
     dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
     if dataset.get("type") == "UnlabelledImages":
         from ..data.sources import check_source

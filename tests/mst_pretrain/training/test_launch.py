@@ -278,6 +278,25 @@ def test_missing_images_are_named_before_anything_is_built(config: Path, tmp_pat
     launch.check_pretraining(load_config(config))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [
+        ("max_iters", -5, 0),
+        ("max_epochs", -1, 0),
+        ("max_epochs", -0.5, 0),
+        ("max_epochs", float("inf"), 0),
+        ("max_epochs", float("nan"), 0),
+        ("val_interval", 0, 1),
+    ],
+)
+def test_a_length_that_cannot_be_is_refused(config: Path, key: str, value: float, least: int) -> None:
+    """A training would end without a step and without a word, or never."""
+    cfg = load_config(config, {f"+train_cfg.{key}": value})
+    with pytest.raises(UserError, match=rf"train_cfg\.{key} is {value}; it must be at least {least}\."):
+        launch.check_pretraining(cfg)
+    launch.check_pretraining(load_config(config, {"+train_cfg.max_epochs": 0, "+train_cfg.max_iters": 0}))
+
+
 @pytest.mark.parametrize("key", ["work_dir", "data_root"])
 def test_paths_that_are_not_utf8_are_named(config: Path, key: str) -> None:
     """The run would end in a UnicodeEncodeError while it writes its config."""
