@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from ..checkpoints.storage import LATEST, use_safe_loading
+from ..checkpoints.storage import LATEST, refuse_folder, use_safe_loading
 from ..runtime.config import check_lengths, check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.options import ConfigOptions
@@ -106,6 +106,7 @@ def _resume(cfg: Config, source: str) -> None:
     elif source == "auto":
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
     else:
+        refuse_folder(path)
         raise UserError(f"--resume {path} does not exist. Give a checkpoint of this config's run.")
 
 

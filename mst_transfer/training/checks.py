@@ -49,7 +49,7 @@ def check_training(cfg: Config) -> None:
 def check_test(cfg: Config) -> None:
     """Raise a UserError where the test data, the model's or the checkpoint's classes, or the metrics do not fit."""
     _import_data_sets(cfg)
-    if not Path(cfg.load_from).is_file():
+    if not Path(cfg.load_from).exists():
         raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
     meaning, checkpoint = _check_data(cfg, "test_dataloader"), load_checkpoint(cfg.load_from)
     trained, scored = trained_classes(checkpoint), classes_of(cfg)

@@ -112,6 +112,11 @@ def test_resume_finds_the_newest_checkpoint(config: Path, tmp_path: Path) -> Non
     assert cfg.resume and cfg.load_from == str(tmp_path / "latest.pth")
     with pytest.raises(UserError, match=r"gone\.pth"):
         launch.prepare(cfg, arguments(config, resume="gone.pth"))
+    with pytest.raises(UserError, match=rf"{tmp_path} is a folder.* Give {tmp_path}/latest\.pth\."):
+        launch.prepare(cfg, arguments(config, resume=str(tmp_path)))
+    (tmp_path / "latest.pth").unlink()
+    with pytest.raises(UserError, match=rf"{tmp_path} is a folder.* Give the path of a \.pth"):
+        launch.prepare(cfg, arguments(config, resume=str(tmp_path)))
 
 
 @pytest.mark.parametrize(("plain", "mixed"), sorted(launch.AMP_WRAPPERS.items()))

@@ -14,6 +14,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+import mst_transfer.training.loops  # noqa: F401 (registers them)
 from mst_pretrain.training.runner import MSTRunner
 from mst_transfer.training.resume import Place, SeededSamples, StepBatches, numbered
 

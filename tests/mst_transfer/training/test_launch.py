@@ -181,6 +181,8 @@ def test_missing_weights(root: Path) -> None:
     check_training(random)
     with pytest.raises(UserError, match=r"checkpoint .*absent\.pth does not exist"):
         check_test(detection(root, load_from=f"{root}/absent.pth"))
+    with pytest.raises(UserError, match="is a folder, not a checkpoint"):
+        check_test(detection(root, load_from=str(root)))
 
 
 def test_segmentation_data(root: Path) -> None:
