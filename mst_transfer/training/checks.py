@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import first_of
-from mst_pretrain.runtime.config import explain, import_custom_modules
+from mst_pretrain.runtime.config import check_lengths, explain, import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.value_types import check_value_types
 
@@ -32,6 +32,7 @@ Names = tuple[str, ...] | None
 def check_training(cfg: Config) -> None:
     """Raise a UserError, before anything is written, where data, pretrained weights or classes are not the config's."""
     _import_data_sets(cfg)
+    check_lengths(cfg, 1)
     if not cfg.get("resume"):  # its weights replace them
         _check_pretrained(cfg)
     trained_on, scored_on = (_check_data(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
@@ -48,7 +49,7 @@ def check_training(cfg: Config) -> None:
 def check_test(cfg: Config) -> None:
     """Raise a UserError where the test data, the model's or the checkpoint's classes, or the metrics do not fit."""
     _import_data_sets(cfg)
-    if not Path(cfg.load_from).is_file():
+    if not Path(cfg.load_from).exists():
         raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
     meaning, checkpoint = _check_data(cfg, "test_dataloader"), load_checkpoint(cfg.load_from)
     trained, scored = trained_classes(checkpoint), classes_of(cfg)
@@ -89,7 +90,7 @@ def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: 
 
 def _check_pretrained(cfg: Config) -> None:
     init = cfg.model.backbone.get("init_cfg")
-    if not init or init.get("type") != "Pretrained":
+    if not isinstance(init, dict) or init.get("type") != "Pretrained" or "checkpoint" not in init:
         return
     path = Path(init["checkpoint"])
     message, another = problem_of(path), f"or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE; "
