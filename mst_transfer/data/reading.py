@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mst_pretrain.data.decode import Undecodable, reading, to_rgb, upright_size
+from mst_pretrain.data.decode import Undecodable, reading, to_rgb
 from mst_pretrain.data.files import BLOCK, find_encoded_fault, find_fault, in_threads, is_damage
 from mst_pretrain.data.tar_index import index_tar
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.progress import Progress
 
+from .image_rules import Facts, image_header
 from .problems import Problem
 
 MAX_READ_MAPS = 2000  # beyond this many, a training reads the contents of a seeded sample of label maps
 
-Facts = list[int]
 State = tuple[int, int]  # size in bytes, time of modification in nanoseconds
 
 
@@ -104,8 +104,8 @@ class Reader:
         workers: Threads; None: see :func:`in_threads`.
 
     Attributes:
-        facts: What later rules need of each whole file. An image: width and height, upright as training sees it (none
-            where they were not asked for). A label map: width and height, and each value in it with its number of
+        facts: What later rules need of each whole file. An image: see :func:`image_header` (empty where sizes were not
+            asked for). A label map: width and height, and each value in it with its number of
             pixels, one after the other, if its contents were read. A shard: the number of images.
         read, unchanged: Files read, and files that the record had.
     """
@@ -124,16 +124,16 @@ class Reader:
             sizes: They are needed among the facts; with a record they are always there.
         """
         quick = _image_ends_and_size if sizes else _image_ends
-        yield from self.look_at(what, paths, whole_image if self.record else quick)
+        yield from self.look_at(what, paths, image_facts if self.record else quick)
 
     def label_maps(self, what: str, paths: Sequence[Path]) -> Iterator[Problem]:
         """Look at every label map, and yield those that cannot be used."""
         chosen = set() if self.record else set(sample(paths))
 
         def quick(path: Path) -> Facts:
-            return label_map_values(path) if path in chosen else _map_ends_and_size(path)
+            return label_map_facts(path) if path in chosen else _map_ends_and_size(path)
 
-        yield from self.look_at(what, paths, label_map_values if self.record else quick)
+        yield from self.look_at(what, paths, label_map_facts if self.record else quick)
 
     def look_at(self, what: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> Iterator[Problem]:
         """Look at every file that is not in the record, keep its facts, and yield those that cannot be used.
@@ -206,7 +206,7 @@ def _refuse(fault: str) -> None:
 def _image_ends_and_size(path: Path) -> Facts:
     _image_ends(path)
     with _decoding():
-        return list(upright_size(path))
+        return image_header(path)
 
 
 def _map_ends_and_size(path: Path) -> Facts:
@@ -229,21 +229,22 @@ def _decoding() -> Iterator[None]:
         _refuse(error.own_fault or f"not decodable: {error}")
 
 
-def whole_image(path: Path) -> Facts:
+# The names of this and of label_map_facts stand in records: they change with what the facts are.
+def image_facts(path: Path) -> Facts:
     """Decode every pixel. What a decoder does not notice (some damage inside a JPEG) stays unnoticed.
 
     Returns:
-        Width and height, upright as training sees it.
+        See :func:`image_header`.
 
     Raises:
         Unusable: Truncated or not decodable.
     """
     _decode(path.read_bytes())
     with _decoding():
-        return list(upright_size(path))
+        return image_header(path)
 
 
-def label_map_values(path: Path) -> Facts:
+def label_map_facts(path: Path) -> Facts:
     """Decode a label map of one channel: gray of 8 or 16 bits, a palette's indices, or one bit (0 and 1).
 
     Returns:

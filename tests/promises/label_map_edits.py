@@ -190,6 +190,13 @@ def lying(picture: Image.Image, path: Path) -> None:
     picture.transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif)
 
 
+def upside_down(picture: Image.Image, path: Path) -> None:
+    """Stores an image turned by half a circle, with the EXIF tag that turns it upright again."""
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 3
+    picture.transpose(Image.Transpose.ROTATE_180).save(path, quality=95, exif=exif)
+
+
 def lying_with_map(picture: Image.Image, path: Path) -> None:
     """Turns an image as `lying` does, and its map too, which has no such tag."""
     lying(picture, path)

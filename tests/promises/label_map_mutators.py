@@ -28,6 +28,7 @@ from tests.promises.label_map_edits import (
     renamed,
     same_stem,
     shown,
+    upside_down,
     view,
     where,
 )
@@ -250,9 +251,15 @@ PICTURES = (
     ),
     _case(
         "image-turned-by-exif",
-        "same",
+        "warned",
         on_pictures(lying),
         "Phones store photographs lying down; labels drawn on what is seen fit what is loaded.",
+    ),
+    _case(
+        "image-upside-down-by-exif",
+        "warned",
+        on_pictures(upside_down),
+        "The size is the same both ways: whether the labels are of the upright image cannot be told.",
     ),
     _case(
         "image-and-map-lying",

@@ -10,7 +10,7 @@ from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
 
-from ..problems import KINDS, Problem
+from ..problems import KINDS, WARNINGS, Problem
 from ..reading import Reader
 
 SHOWN_PER_KIND = 5
@@ -18,9 +18,10 @@ SHOWN_PER_KIND = 5
 
 @dataclass
 class Findings:
-    """Problems, notes on what is not a problem, and the numbers of each split."""
+    """Problems, what may be one, notes on what is not, and the numbers of each split."""
 
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -29,11 +30,11 @@ class Findings:
         self.problems.append(Problem(kind, path, what))
 
     def take(self, path: Path, problems: Iterable[Problem]) -> list[Problem]:
-        """Keep and return all problems; an error that ends their iteration is the last of them, of ``path``."""
+        """Keep all, and return the problems; an error that ends their iteration is the last of them, of ``path``."""
         before = len(self.problems)
         with self.keeping(path):
             for problem in problems:
-                self.problems.append(problem)
+                (self.warnings if problem.kind in WARNINGS else self.problems).append(problem)
         return self.problems[before:]
 
     @contextmanager
@@ -53,6 +54,7 @@ class Findings:
         """What a person reads: at most five problems of a kind, the rest is in the summary."""
         lines = [f"{name}: {_numbers(numbers)}" for name, numbers in self.splits.items()]
         lines += [f"note: {note}" for note in self.notes]
+        lines += [f"warning: {warning}" for warning in self.warnings]
         for kind, (title, _) in KINDS.items():
             mine = [problem for problem in self.problems if problem.kind == kind]
             if not mine:
@@ -71,10 +73,10 @@ class Findings:
         return {
             "splits": self.splits,
             "notes": self.notes,
-            "problems": [
-                {"kind": p.kind, "path": str(p.path), "what": p.what, "remedy": p.remedy}
-                for p in self.problems
-            ],
+            **{
+                key: [{"kind": p.kind, "path": str(p.path), "what": p.what, "remedy": p.remedy} for p in some]
+                for key, some in (("warnings", self.warnings), ("problems", self.problems))
+            },
         }
 
 

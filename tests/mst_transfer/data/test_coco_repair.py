@@ -49,6 +49,11 @@ def written(root: Path, content: dict[str, Any] | bytes) -> Path:
     return path
 
 
+def up_to(left: float, top: float, right: float, bottom: float) -> list[float]:
+    """The polygon of a rectangle."""
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
 def each(**values: Any) -> Edit:
     """Give every annotation these values, or what functions make of it."""
 
@@ -185,7 +190,10 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "mask outside": (each(segmentation=[[95, 4, 99, 4, 99, 9]]), "lies outside its image"),
     "mask far outside": (each(segmentation=[[5, 4, 1e9, 4, 9, 9]]), "farther out of its image"),
     "mask beside its box": (each(bbox=[1, 1, 3, 3], segmentation=[[50, 30, 55, 30, 55, 35]]), "does not touch"),
-    "boxes as two corners": (each(bbox=lambda a: [*a["bbox"][:2], 58, 39]), "left, top, right, bottom"),
+    "boxes as two corners": (
+        each(bbox=lambda a: [*a["bbox"][:2], 58, 39], segmentation=lambda a: [up_to(*a["bbox"][:2], 58, 39)]),
+        "left, top, right, bottom",
+    ),
     "width null": (lambda c: c["images"][0].update(width=None), "1 images have a width or height"),
     "width 0": (lambda c: c["images"][0].update(width=0), "1 images have a width or height"),
     "half a pixel": (lambda c: c["images"][0].update(height=40.5), "1 images have a width or height"),

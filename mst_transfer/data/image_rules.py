@@ -1,0 +1,84 @@
+"""Rules of the images of a split by themselves, from what stands in their headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+from PIL.ExifTags import Base
+from PIL.TiffImagePlugin import TiffImageFile
+
+from mst_pretrain.data.decode import orientation_of
+
+from .problems import Problem
+
+Facts = list[int]
+TAG, TURNED = 2, 3  # among the facts of an image
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+NOT_TURNED = ("WEBP",)  # OpenCV turns JPEG, PNG and TIFF by their tag, and these not
+
+
+def image_header(path: Path) -> Facts:
+    """What the header of an image says.
+
+    Returns:
+        Width and height as OpenCV loads it in training; the EXIF orientation, 1 where it is not to be turned; whether
+        OpenCV turns it by that.
+    """
+    with Image.open(path) as image:
+        tag, turned = orientation_of(image), image.format not in NOT_TURNED
+        size = image.size
+        if isinstance(
+            image, TiffImageFile
+        ):  # whose size is of the upright picture in some versions of Pillow
+            size = image.tag_v2[Base.ImageWidth], image.tag_v2[Base.ImageLength]
+        if turned and tag in SIDEWAYS:
+            size = size[::-1]
+        return [*size, tag, int(turned)]
+
+
+def tag_problems(images: Sequence[Path], facts: Mapping[Path, Facts], what: str) -> Iterator[Problem]:
+    """Whether ``what`` was drawn on the pictures as they are loaded cannot be told where a tag turns them.
+
+    Args:
+        images: Those of the split.
+        facts: Of each image that was read.
+        what: What belongs to the images, e.g. "label maps".
+    """
+    tagged = [path for path in images if path in facts and facts[path][TAG] != 1]
+    turned = [path for path in tagged if facts[path][TURNED]]
+    others = [path for path in tagged if not facts[path][TURNED]]
+    if turned:
+        said = f"{len(turned)} of {len(images)} images are turned or mirrored by their EXIF tag"
+        drawn = f"first {turned[0].name}: {what} are taken as of the upright pictures"
+        yield Problem("turned", turned[0].parent, f"{said}, {drawn}")
+    if others:
+        said = f"{len(others)} of {len(images)} images have an EXIF tag that OpenCV does not follow in WebP"
+        drawn = f"first {others[0].name}: {what} are taken as of the pixels as stored"
+        yield Problem("not turned", others[0].parent, f"{said}, {drawn}")
+
+
+def size_said(facts: Facts) -> str:
+    """Height x width of an image as it is loaded, and what its tag has to do with it."""
+    width, height, tag, turned = facts[:4]
+    size = f"{height}x{width}"
+    if tag not in SIDEWAYS:
+        return size
+    return (
+        f"{size}, stored as {width}x{height} and turned by its EXIF tag"
+        if turned
+        else f"{size}, as OpenCV does not follow its EXIF tag"
+    )
+
+
+def remedy_of_tag(facts: Facts, other: Facts, what: str) -> str:
+    """What to do where an image and ``what`` belongs to it have height and width exchanged, and a tag explains that."""
+    if facts[TAG] not in SIDEWAYS or facts[:2] != other[1::-1]:
+        return ""
+    if facts[TURNED]:
+        return (
+            f"Draw {what} on the upright pictures; or, if the pictures are right as they are stored, remove the tags: "
+            "exiftool -Orientation= FOLDER"
+        )
+    return "Write the images anew, upright and without the tag."

@@ -1,0 +1,69 @@
+"""Images that a tag turns: every reader's truth, and what is said where labels may be of the pixels as stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmcv import imfrombytes
+from PIL import Image
+
+from mst_transfer.data.image_rules import image_header, remedy_of_tag, size_said, tag_problems
+from mst_transfer.data.problems import WARNINGS, Problem, stop_at_first
+
+HEIGHT, WIDTH = 20, 30
+
+
+def tagged(path: Path, tag: int) -> Path:
+    """A picture that is bright in its upper left corner as it is stored."""
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("tag", [1, 2, 3, 6, 8, 0, 9])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_header_and_opencv_agree(tmp_path: Path, suffix: str, tag: int) -> None:
+    """Sizes would be compared with those of other pixels than training loads, or be said to be turned and are not."""
+    path = tagged(tmp_path / f"a{suffix}", tag)
+    width, height, found, turned = image_header(path)
+    loaded = imfrombytes(path.read_bytes())
+    assert loaded.shape[:2] == (height, width)
+    assert found == (tag if 2 <= tag <= 8 else 1)
+    assert (loaded[4, 4].mean() < 128) == (found != 1 and bool(turned))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said", "remedy"),
+    [
+        ([20, 30, 6, 1], "30x20, stored as 20x30 and turned by its EXIF tag", "exiftool -Orientation="),
+        ([20, 30, 8, 0], "30x20, as OpenCV does not follow its EXIF tag", "upright and without the tag"),
+        ([20, 30, 3, 1], "30x20", ""),
+        ([20, 30, 1, 1], "30x20", ""),
+        ([20, 31, 6, 1], "31x20, stored as 20x31 and turned by its EXIF tag", ""),
+    ],
+)
+def test_exchanged_sides_are_put_down_to_the_tag(facts: list[int], said: str, remedy: str) -> None:
+    """A user would resize a label map of which nothing is wrong, or correct a JSON that is right."""
+    assert size_said(facts) == said
+    found = remedy_of_tag(facts, [30, 20], "label maps")
+    assert remedy in found and bool(remedy) == bool(found)
+
+
+def test_a_tag_is_a_warning_with_count_and_example(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks of the pixels as stored would be trained upside down without a word."""
+    tags = {"a.jpg": 1, "b.jpg": 3, "c.jpg": 2, "d.webp": 3}
+    facts = {tagged(tmp_path / name, tag): image_header(tmp_path / name) for name, tag in tags.items()}
+    problems = list(tag_problems([*facts, tmp_path / "unread.jpg"], facts, "label maps"))
+    assert all(problem.kind in WARNINGS for problem in problems)
+    stop_at_first([*problems, Problem("turned", tmp_path, "behind")])
+    first, second, _ = capsys.readouterr().out.splitlines()
+    said = "2 of 5 images are turned or mirrored by their EXIF tag, first b.jpg: label maps are taken as of the upright"
+    assert first.startswith(f"warning: {tmp_path}: {said} pictures. If")
+    assert "1 of 5 images have an EXIF tag that OpenCV does not follow in WebP, first d.webp" in second
