@@ -60,6 +60,10 @@ KINDS = {
         "label maps do not have one channel of ids",
         "Save maps of class ids with one channel (Cityscapes: labelTrainIds), not the color maps.",
     ),
+    "label map format": (
+        "label maps are stored in a way that changes their ids",
+        "Write the ids anew as PNG with 8 bits; from a JPEG they cannot be restored.",
+    ),
     "label map one pixel thin": (
         "label maps are one pixel high or wide, which mmseg cannot load",
         "Remove the map and its image.",

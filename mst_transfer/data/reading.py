@@ -24,6 +24,7 @@ from .problems import Problem
 
 MAX_READ_MAPS = 2000  # beyond this many, a training reads the contents of a seeded sample of label maps
 
+LOSSY = ("JPEG", "MPO")
 State = tuple[int, int]  # size in bytes, time of modification in nanoseconds
 
 
@@ -214,6 +215,17 @@ def _map_ends_and_size(path: Path) -> Facts:
     _image_ends(path)
     with _decoding(), Image.open(path) as image:
         width, height = image.size
+        stored, tiles = image.format, str(image.tile)
+    if stored in LOSSY:
+        raise Unusable(
+            "is a JPEG whatever its name, which changes ids at every border", kind="label map format"
+        )
+    for bits in (2, 4):
+        if f"'L;{bits}'" in tiles:  # gray of a PNG; Pillow, by which mmseg reads maps, makes it fill 8 bits
+            ids = ", ".join(str(index * 255 // (2**bits - 1)) for index in range(3))
+            raise Unusable(
+                f"is a {bits}-bit PNG, whose ids 0, 1, 2 are read as {ids}", kind="label map format"
+            )
     if 1 in (width, height):  # mmseg's loader drops that side
         raise Unusable(f"is {height}x{width} (height x width)", kind="label map one pixel thin")
     return [width, height]
