@@ -288,7 +288,7 @@ def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
 
 def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) -> Iterator[Problem]:
     """The images must be there, whole, and of the size that the JSON says."""
-    spelled = _file_names(content, folder)
+    spelled = file_names(content, folder)
     files = list(dict.fromkeys(folder / name for name in spelled))
     there = list(in_threads(Path.is_file, files, block=BLOCK))
     for file, found in zip(files, there, strict=True):
@@ -304,7 +304,7 @@ def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) 
     yield from tag_problems(files, reader.facts, "boxes and masks")
 
 
-def _file_names(content: Content, folder: Path) -> list[str]:
+def file_names(content: Content, folder: Path) -> list[str]:
     """The images' names as they are on disk, where that can be told."""
     names = [image["file_name"] for image in content["images"]]
     found = names_on_disk(folder, names)

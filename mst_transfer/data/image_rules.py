@@ -1,8 +1,9 @@
-"""Rules of the images of a split by themselves, from what stands in their headers."""
+"""Rules of images by themselves: what their headers say, and whether two splits have the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +17,7 @@ from .problems import Problem
 Facts = list[int]
 TAG, TURNED = 2, 3  # among the facts of an image
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+MIDDLE = 1 << 16  # bytes by which files of one name and size are compared
 NOT_TURNED = ("WEBP",)  # OpenCV turns JPEG, PNG and TIFF by their tag, and these not
 
 
@@ -57,6 +59,40 @@ def tag_problems(images: Sequence[Path], facts: Mapping[Path, Facts], what: str)
         said = f"{len(others)} of {len(images)} images have an EXIF tag that OpenCV does not follow in WebP"
         drawn = f"first {others[0].name}: {what} are taken as of the pixels as stored"
         yield Problem("not turned", others[0].parent, f"{said}, {drawn}")
+
+
+def shared_images(train: Sequence[Path], val: Sequence[Path]) -> Iterator[Problem]:
+    """Images of one name, size in bytes and content in both: one file, a link to it, or a copy."""
+    of_train, of_val = list(train), list(val)
+    for key in (
+        _name,
+        _with_size,
+        _with_middle,
+    ):  # each is dearer than the one before, and has fewer to look at
+        keys_train, keys_val = ([key(path) for path in paths] for paths in (of_train, of_val))
+        both = {*keys_train} & {*keys_val}
+        of_train = [path for path, own in zip(of_train, keys_train, strict=True) if own in both]
+        of_val = [path for path, own in zip(of_val, keys_val, strict=True) if own in both]
+    if of_val:
+        what = f"{len(of_val)} of {len(val)} images of val are also in train, first {of_val[0].name}"
+        yield Problem("shared images", of_val[0].parent, what)
+
+
+def _name(path: Path) -> object:
+    return path.name
+
+
+def _with_size(path: Path) -> object:
+    return path.name, path.stat().st_size if path.is_file() else path
+
+
+def _with_middle(path: Path) -> object:
+    """With the bytes from the middle on, where files of one size differ if they do."""
+    if not path.is_file():
+        return path
+    with open(path, "rb") as file:
+        file.seek(path.stat().st_size // 2)
+        return path.name, path.stat().st_size, sha256(file.read(MIDDLE)).digest()
 
 
 def size_said(facts: Facts) -> str:

@@ -93,10 +93,14 @@ KINDS = {
         "images have a tag that turns them elsewhere",
         "If they were drawn on the upright pictures, write the images anew, upright and without the tag.",
     ),
+    "shared images": (
+        "images are in both splits",
+        "A score on them says nothing of new images: give val images of its own.",
+    ),
     "layout": ("parts cannot be used", ""),
 }
 TRAINABLE = ("box outside",)  # mmdet clips such boxes, or leaves them out: listed, but training goes on
-WARNINGS = ("turned", "not turned")  # what may be right: said, and nothing more
+WARNINGS = ("turned", "not turned", "shared images")  # what may be right: said, and nothing more
 
 
 @dataclass(frozen=True)

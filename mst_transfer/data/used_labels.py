@@ -32,7 +32,9 @@ from .used_objects import parts_of
 SHOWN_CLASSES = 20
 
 
-def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = False) -> Meaning:
+def check_labels(
+    dataset: Any, split: str, trains: bool, allow_unused: bool = False
+) -> tuple[Meaning, list[Path]]:
     """Check every image and label map that a built data set reads, and print one line of what is used.
 
     Args:
@@ -42,7 +44,7 @@ def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = Fa
         allow_unused: One class alone, or none, or less than half of the images, is not an error.
 
     Returns:
-        What 255 means in it.
+        What 255 means in it, and the images that it uses.
 
     Raises:
         UserError: :func:`pair_problems` or :func:`class_problems` finds a problem, or less than half of the images
@@ -72,7 +74,7 @@ def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = Fa
         if 2 * images < there:
             stop_at_first([Problem("unused", Path(parts[0].data_prefix["img_path"]), f"{split}: {line}")])
     occurs = any(IGNORED in map_values(reader, path) for path in used[1])
-    return Meaning(where, occurs, dataset.metainfo.get("label_map") == OBJECT_255)
+    return Meaning(where, occurs, dataset.metainfo.get("label_map") == OBJECT_255), used[0]
 
 
 def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:

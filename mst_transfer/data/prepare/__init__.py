@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mst_pretrain.runtime.atomic import write_json
 
+from ..image_rules import shared_images
 from ..reading import Reader, Record, need_folder
 from .coco import prepare_coco
 from .findings import Findings, Task
@@ -61,6 +62,8 @@ def prepare(
     task = Task(root, target, any_count, classes, boxes_only, reader)
     try:
         CHECKS[kind](task)
+        if len(task.images) > 1:
+            task.findings.take(root, shared_images(*task.images[:2]))
     finally:
         record.close()
     summary = target / SUMMARY

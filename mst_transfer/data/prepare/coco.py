@@ -7,7 +7,7 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset
 
 from ..coco_file import coco_classes, read_with_notes
-from ..coco_rules import coco_problems
+from ..coco_rules import coco_problems, file_names
 from ..coco_shapes import is_small
 from .findings import Task
 
@@ -49,6 +49,7 @@ def _coco_split(task: Task, folder: Path, path: Path, classes: Classes) -> Class
     problems = coco_problems(path, content, folder, task.reader, classes, not task.boxes_only)
     if "entries" in {problem.kind for problem in findings.take(path, problems)}:
         return classes
+    task.images.append([folder / name for name in file_names(content, folder)])
     small = sum(map(is_small, content["annotations"]))
     if small:
         findings.notes.append(f"{path}: {small} boxes are smaller than a pixel; training leaves them out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +92,7 @@ class Task:
         boxes_only: COCO's annotations need no masks.
         reader: Reads the files.
         findings: Filled by the checks.
+        images: Of each split, train first; filled by the checks.
     """
 
     root: Path
@@ -101,6 +102,7 @@ class Task:
     boxes_only: bool
     reader: Reader
     findings: Findings = field(default_factory=Findings)
+    images: list[Sequence[Path]] = field(default_factory=list)
 
     def expected(self, counts: dict[str, int], split: str) -> int | None:
         """The official count, unless the set is another."""

@@ -142,6 +142,7 @@ def _check_label_ids(task: Task, split: str, images: list[Path], maps: list[Path
 def _check_pairs(task: Task, split: str, pairs: layouts.Pairs, rule: LabelRule, names: Sequence[str]) -> None:
     """Problems of images, maps and classes; the number of maps read and the ids in them."""
     findings = task.findings
+    task.images.append(pairs[0])
     findings.take(task.root, pair_problems(pairs, rule, task.reader, split))
     read = [path for path in pairs[1] if path in task.reader.facts]
     seen = {value for path in read for value in map_values(task.reader, path)}

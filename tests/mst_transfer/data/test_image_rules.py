@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from mmcv import imfrombytes
 from PIL import Image
 
-from mst_transfer.data.image_rules import image_header, remedy_of_tag, size_said, tag_problems
+from mst_transfer.data.image_rules import image_header, remedy_of_tag, shared_images, size_said, tag_problems
 from mst_transfer.data.problems import WARNINGS, Problem, stop_at_first
 
 HEIGHT, WIDTH = 20, 30
@@ -67,3 +68,39 @@ def test_a_tag_is_a_warning_with_count_and_example(
     said = "2 of 5 images are turned or mirrored by their EXIF tag, first b.jpg: label maps are taken as of the upright"
     assert first.startswith(f"warning: {tmp_path}: {said} pictures. If")
     assert "1 of 5 images have an EXIF tag that OpenCV does not follow in WebP, first d.webp" in second
+
+
+@pytest.mark.parametrize("how", ["one path", "link", "link to the folder", "copy"])
+def test_images_of_both_splits_are_named(tmp_path: Path, how: str) -> None:
+    """A network that has seen its validation images gets a score that means nothing."""
+    train, val = tmp_path / "train", tmp_path / "val"
+    train.mkdir()
+    files = [tagged(train / f"{index}.png", 1) for index in range(3)]
+    files[1].write_bytes(files[1].read_bytes() + b"another end")
+    if how == "link to the folder":
+        val.symlink_to(train)
+    else:
+        val.mkdir()
+    for path in files:
+        if how == "link":
+            (val / path.name).symlink_to(path)
+        elif how == "copy":
+            shutil.copy(path, val)
+    others = [path if how == "one path" else val / path.name for path in files[:2]]
+    (problem,) = shared_images(files, [*others, tmp_path / "elsewhere/9.png"])
+    assert problem.kind in WARNINGS and problem.path == others[0].parent
+    assert problem.what == "2 of 3 images of val are also in train, first 0.png"
+
+
+def test_images_of_one_name_need_not_be_one_image(tmp_path: Path) -> None:
+    """Cameras number their pictures: 0001.jpg of two days would be a warning that nobody believes."""
+    train, val = tmp_path / "train", tmp_path / "val"
+    for folder, colors in ((train, (0, 1, 2)), (val, (50, 51, 2))):
+        folder.mkdir()
+        for index, color in enumerate(colors):
+            Image.new("L", (40, 30), color).save(folder / f"{index}.bmp")
+    paths = [[folder / f"{index}.bmp" for index in (0, 1)] for folder in (train, val)]
+    assert paths[0][0].stat().st_size == paths[1][0].stat().st_size
+    assert list(shared_images(*paths)) == []
+    (problem,) = shared_images(*([*some, some[0].with_name("2.bmp")] for some in paths))
+    assert problem.what.startswith("1 of 3 images")
