@@ -27,8 +27,9 @@ from .coco_shapes import (
     tiny_box_problems,
 )
 from .image_rules import remedy_of_tag, size_said, tag_problems
+from .missing import need_folder
 from .problems import TRAINABLE, Problem, stop_at_first
-from .reading import Reader, need_folder
+from .reading import Reader
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from mst_pretrain.data.files import IMAGE_SUFFIXES, first_of, images_below, list_images
 from mst_pretrain.runtime.errors import UserError
 
-from .reading import need_folder
+from .missing import need_folder
 
 CITYSCAPES_CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),

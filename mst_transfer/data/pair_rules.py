@@ -15,8 +15,9 @@ from mst_pretrain.runtime.errors import UserError
 
 from .image_rules import remedy_of_tag, size_said, tag_problems
 from .layouts import CITYSCAPES_CLASSES, Pairs, cityscapes_pairs
+from .missing import need_folder
 from .problems import Problem, stop_at_first
-from .reading import Reader, Unusable, label_map_facts, need_folder, sample, sample_note
+from .reading import Reader, Unusable, label_map_facts, sample, sample_note
 
 IGNORED = 255
 EXCHANGED = "Height and width are exchanged: turn the map as its image was turned, or replace it."

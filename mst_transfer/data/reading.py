@@ -183,16 +183,6 @@ def sample_note(maps: Sequence[Path]) -> str:
     return f" (contents checked on a sample of {MAX_READ_MAPS} of {len(maps)} maps)" if many else ""
 
 
-def need_folder(path: Path, what: str) -> None:
-    """Refuse to go on without a folder.
-
-    Raises:
-        UserError: It does not exist.
-    """
-    if not path.is_dir():
-        raise UserError(f"Folder {path} ({what}) does not exist. Check the data root or put the data there.")
-
-
 def _image_ends(path: Path) -> Facts:
     _refuse(find_fault(path))
     return []

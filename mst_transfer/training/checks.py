@@ -21,9 +21,9 @@ from ..comparison.rows import INIT_CFG, problem_of
 from ..data.coco_file import parsing_once
 from ..data.coco_rules import check_coco
 from ..data.image_rules import shared_images
+from ..data.missing import need_folder
 from ..data.pair_rules import OBJECT_255, Meaning, need_one_meaning, need_two_classes
 from ..data.problems import stop_at_first
-from ..data.reading import need_folder
 from ..data.used_objects import check_objects
 from ..evaluation.settings import check_metrics, classes_of, data_sets_of, dataset_meta, trained_classes
 

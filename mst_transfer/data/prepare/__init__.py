@@ -10,7 +10,8 @@ from pathlib import Path
 from mst_pretrain.runtime.atomic import write_json
 
 from ..image_rules import shared_images
-from ..reading import Reader, Record, need_folder
+from ..missing import need_folder
+from ..reading import Reader, Record
 from .coco import prepare_coco
 from .findings import Findings, Task
 from .imagenet import prepare_imagenet

@@ -31,7 +31,7 @@ def prepare_coco(task: Task) -> None:
             if not part.exists()
         ]
         for part, archive in missing:
-            task.findings.add("missing split", part, f"does not exist; unpack {archive}")
+            task.missing(part, archive)
         if not missing:
             with task.findings.keeping(path):
                 classes = _coco_split(task, folder, path, classes)

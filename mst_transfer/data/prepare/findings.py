@@ -10,6 +10,7 @@ from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
 
+from ..missing import there_instead
 from ..problems import KINDS, WARNINGS, Problem
 from ..reading import Reader
 
@@ -43,7 +44,7 @@ class Findings:
         try:
             yield
         except UserError as error:
-            self.add("layout", path, str(error))
+            self.add("layout", path, str(error).removeprefix(str(path)).lstrip(": "))
 
     def expect(self, path: Path, found: int, expected: int | None, of: str) -> None:
         """Compare a count with the official one, if there is one."""
@@ -103,6 +104,17 @@ class Task:
     reader: Reader
     findings: Findings = field(default_factory=Findings)
     images: list[Sequence[Path]] = field(default_factory=list)
+
+    def missing(self, part: Path, archive: str = "") -> None:
+        """Keep that a part is missing, with what lies there instead, and the archive of an official set."""
+        official = archive and not self.any_count
+        what = f"does not exist{there_instead(part)}" + (f"; unpack {archive}" if official else "")
+        remedy = (
+            ""
+            if official
+            else "Rename what is there, or link to it under this name (ln -s), or correct the data root."
+        )
+        self.findings.problems.append(Problem("missing split", part, what, remedy))
 
     def expected(self, counts: dict[str, int], split: str) -> int | None:
         """The official count, unless the set is another."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from mst_pretrain.data.files import BLOCK, in_threads
 
 from .. import layouts
+from ..missing import there_instead
 from ..pair_rules import (
     IGNORED,
     LabelRule,
@@ -37,7 +38,7 @@ def prepare_cityscapes(task: Task) -> None:
         folder = task.root / "leftImg8bit" / split
         if not folder.is_dir():
             if split != "test" or not task.any_count:
-                what = "no such folder; unpack leftImg8bit_trainvaltest.zip"
+                what = f"does not exist{there_instead(folder)}; unpack leftImg8bit_trainvaltest.zip"
                 task.findings.add("missing split", folder, what)
             continue
         with task.findings.keeping(folder):
@@ -107,7 +108,7 @@ def prepare_pair(task: Task) -> None:
         folder, labels = task.root / "images" / split, task.root / "labels" / split
         missing = [part for part in (folder, labels) if not part.is_dir()]
         for part in missing:
-            task.findings.add("missing split", part, "no such folder")
+            task.missing(part)
         if not missing:
             with task.findings.keeping(folder):
                 meanings.append(_pair_split(task, split, folder, labels))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +326,14 @@ def test_what_can_mean_two_things(tmp_path: Path, name: str) -> None:
             score_coco(path, [], "bbox")
 
 
+def zipped(text: str) -> bytes:
+    """An archive with the one file."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("_annotations.coco.json", text)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("encode", "message"),
     [
@@ -334,8 +345,22 @@ def test_what_can_mean_two_things(tmp_path: Path, name: str) -> None:
             "'iscrowd' twice",
         ),
         (lambda text: b"[" * 10**5 + b"]" * 10**5, "cannot be read as JSON"),
+        (lambda text: gzip.compress(text.encode()), r"coco\.json is compressed with gzip: unpack it\.$"),
+        (lambda text: zipped(text), r"coco\.json is an archive: unpack it\.$"),
+        (
+            lambda text: b"version https://git-lfs.github.com/spec/v1\n",
+            "is a pointer of Git LFS: git lfs pull",
+        ),
+        (lambda text: b"<!doctype html><title>Sign in", "is a web page: download the file itself"),
+        (
+            lambda text: text.replace("stop", "arr\u00eat").encode("latin-1"),
+            r"is not UTF-8 \(byte 0xea at \d+\): save it as UTF-8\.$",
+        ),
     ],
-    ids=["byte order mark", "utf-16", "truncated", "a key twice", "nested"],
+    ids=[
+        *("byte order mark", "utf-16", "truncated", "a key twice", "nested"),
+        *("gzip", "zip", "Git LFS", "web page", "Latin-1"),
+    ],
 )
 def test_bytes(tmp_path: Path, encode: Callable[[str], bytes], message: str) -> None:
     """Windows tools' files would end in a traceback of json, or the first of two values be forgotten."""
