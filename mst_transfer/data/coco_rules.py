@@ -26,7 +26,7 @@ from .coco_shapes import (
     reach,
     tiny_box_problems,
 )
-from .image_rules import remedy_of_tag, size_said, tag_problems
+from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
 from .missing import need_folder
 from .problems import TRAINABLE, Problem, stop_at_first
 from .reading import Reader
@@ -303,6 +303,7 @@ def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) 
             what = f"is {size_said(facts)}, but {wanted[1]}x{wanted[0]} (height x width) in {path}"
             yield Problem("image size", file, what, remedy_of_tag(facts, wanted, "boxes and masks"))
     yield from tag_problems(files, reader.facts, "boxes and masks")
+    yield from dark_problems(files, reader.facts)
 
 
 def file_names(content: Content, folder: Path) -> list[str]:

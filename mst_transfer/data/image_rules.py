@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import TiffImageFile
@@ -15,8 +17,10 @@ from mst_pretrain.data.decode import orientation_of
 from .problems import Problem
 
 Facts = list[int]
-TAG, TURNED = 2, 3  # among the facts of an image
+TAG, TURNED, DEEP = 2, 3, 4  # among the facts of an image
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+LOOKED_AT = 16  # images of 16 bits that are decoded
+DARK = (1 << 16) // 8
 MIDDLE = 1 << 16  # bytes by which files of one name and size are compared
 NOT_TURNED = ("WEBP",)  # OpenCV turns JPEG, PNG and TIFF by their tag, and these not
 
@@ -26,9 +30,10 @@ def image_header(path: Path) -> Facts:
 
     Returns:
         Width and height as OpenCV loads it in training; the EXIF orientation, 1 where it is not to be turned; whether
-        OpenCV turns it by that.
+        OpenCV turns it by that; whether it has 16 bits a channel.
     """
     with Image.open(path) as image:
+        is_deep = ";16" in str(image.tile)  # before the tag is read, for which Pillow may load the pixels
         tag, turned = orientation_of(image), image.format not in NOT_TURNED
         size = image.size
         if isinstance(
@@ -37,7 +42,7 @@ def image_header(path: Path) -> Facts:
             size = image.tag_v2[Base.ImageWidth], image.tag_v2[Base.ImageLength]
         if turned and tag in SIDEWAYS:
             size = size[::-1]
-        return [*size, tag, int(turned)]
+        return [*size, tag, int(turned), int(is_deep)]
 
 
 def tag_problems(images: Sequence[Path], facts: Mapping[Path, Facts], what: str) -> Iterator[Problem]:
@@ -59,6 +64,18 @@ def tag_problems(images: Sequence[Path], facts: Mapping[Path, Facts], what: str)
         said = f"{len(others)} of {len(images)} images have an EXIF tag that OpenCV does not follow in WebP"
         drawn = f"first {others[0].name}: {what} are taken as of the pixels as stored"
         yield Problem("not turned", others[0].parent, f"{said}, {drawn}")
+
+
+def dark_problems(images: Sequence[Path], facts: Mapping[Path, Facts]) -> Iterator[Problem]:
+    """Of 16 bits training takes the upper 8, in which images of 12 bits have next to nothing; a few are decoded."""
+    deep = [path for path in images if path in facts and facts[path][DEEP]]
+    looked = deep[:: len(deep) // LOOKED_AT + 1]
+    loaded = [cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) for path in looked]
+    largest = max((int(pixels.max()) for pixels in loaded if pixels is not None), default=DARK)
+    if largest < DARK:
+        what = f"{len(deep)} of {len(images)} images have 16 bits, first {deep[0].name}"
+        dark = f"their values reach {largest} of 65535 ({len(looked)} looked at), and training takes the upper 8 bits"
+        yield Problem("dark", deep[0].parent, f"{what}: {dark}, at most {largest >> 8} of 255, nearly black")
 
 
 def shared_images(train: Sequence[Path], val: Sequence[Path]) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mst_pretrain.data.files import BLOCK, first_of, in_threads
 from mst_pretrain.runtime.errors import UserError
 
-from .image_rules import remedy_of_tag, size_said, tag_problems
+from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
 from .layouts import CITYSCAPES_CLASSES, Pairs, cityscapes_pairs
 from .missing import need_folder
 from .problems import Problem, stop_at_first
@@ -89,7 +89,7 @@ def _object_is_255(maps: Sequence[Path]) -> bool:
 
     def values(path: Path) -> set[int]:
         try:
-            return set(label_map_facts(path)[2::2])
+            return set(label_map_facts(path)[2::3])
         except (Unusable, OSError):  # the check names it
             return set()
 
@@ -151,6 +151,8 @@ def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> 
     yield from reader.label_maps(f"{split} label maps", present)
     yield from size_problems(images, maps, reader)
     yield from tag_problems(images, reader.facts, "label maps")
+    yield from dark_problems(images, reader.facts)
+    yield from palette_problems(present, reader)
     note = "" if reader.record else sample_note(present)
     for label in present:
         values = map_values(reader, label)
@@ -163,7 +165,23 @@ def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> 
 def map_values(reader: Reader, path: Path) -> dict[int, int]:
     """Values of a map whose contents were read, and the number of pixels of each."""
     facts = reader.facts.get(path, [])
-    return dict(zip(facts[2::2], facts[3::2], strict=True))
+    return dict(zip(facts[2::3], facts[3::3], strict=True))
+
+
+def palette_problems(maps: Sequence[Path], reader: Reader) -> Iterator[Problem]:
+    """A color that stands for one id in one map and for another in the next: programs that choose palettes do so."""
+    first: dict[int, tuple[int, Path]] = {}
+    for path in maps:
+        facts = reader.facts.get(path, [])
+        colors = facts[4::3]
+        for value, color in zip(facts[2::3], colors, strict=True):
+            if color < 0 or colors.count(color) > 1:
+                continue
+            known, other = first.setdefault(color, (value, path))
+            if known != value:
+                one, two = f"id {value} has the color #{color:06x}", f"which is that of id {known} in {other}"
+                yield Problem("palettes", path, f"{one}, {two}; ids are used, not colors")
+                return
 
 
 def label_pixels(maps: Sequence[Path], rule: LabelRule, reader: Reader) -> Counter[int]:

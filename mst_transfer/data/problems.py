@@ -97,10 +97,24 @@ KINDS = {
         "images are in both splits",
         "A score on them says nothing of new images: give val images of its own.",
     ),
+    "palettes": (
+        "palettes of label maps differ",
+        "If the colors are right, write all maps anew with one palette.",
+    ),
+    "dark": (
+        "images are nearly black as they are loaded",
+        "Scale their values to 0..65535, or save them with 8 bits.",
+    ),
     "layout": ("parts cannot be used", ""),
 }
 TRAINABLE = ("box outside",)  # mmdet clips such boxes, or leaves them out: listed, but training goes on
-WARNINGS = ("turned", "not turned", "shared images")  # what may be right: said, and nothing more
+WARNINGS = (
+    "turned",
+    "not turned",
+    "shared images",
+    "palettes",
+    "dark",
+)  # what may be right: said, and nothing more
 
 
 @dataclass(frozen=True)

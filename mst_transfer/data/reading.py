@@ -106,8 +106,8 @@ class Reader:
 
     Attributes:
         facts: What later rules need of each whole file. An image: see :func:`image_header` (empty where sizes were not
-            asked for). A label map: width and height, and each value in it with its number of
-            pixels, one after the other, if its contents were read. A shard: the number of images.
+            asked for). A label map: see :func:`label_map_facts` (of one whose contents were not read, width and
+            height). A shard: the number of images.
         read, unchanged: Files read, and files that the record had.
     """
 
@@ -250,7 +250,8 @@ def label_map_facts(path: Path) -> Facts:
     """Decode a label map of one channel: gray of 8 or 16 bits, a palette's indices, or one bit (0 and 1).
 
     Returns:
-        Width, height, and each value in it followed by the number of its pixels.
+        Width, height, and of each value in it: the value, the number of its pixels, and its color in the file's palette
+        (red, green and blue, 8 bits each, in one number; -1 where there is none).
 
     Raises:
         Unusable: Truncated, not decodable, not one channel of whole numbers, or one pixel high or wide.
@@ -258,10 +259,13 @@ def label_map_facts(path: Path) -> Facts:
     size = _map_ends_and_size(path)
     with _decoding(), Image.open(path) as image:
         pixels = np.asarray(image)
+        palette = np.array(image.getpalette() or [], int).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise Unusable(f"is of mode {image.mode}; one channel of ids is expected", kind="label map mode")
     values, counts = np.unique(pixels, return_counts=True)
-    return [*size, *np.stack([values.astype(int), counts], 1).ravel().tolist()]
+    colors = dict(enumerate(palette.tolist()))
+    found = zip(values.astype(int).tolist(), counts.tolist(), strict=True)
+    return [*size, *(fact for value, count in found for fact in (value, count, colors.get(value, -1)))]
 
 
 def whole_shard(path: Path) -> Facts:

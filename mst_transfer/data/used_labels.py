@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.data.files import first_of, images_below, list_images
-from mst_pretrain.data.suffixes import describe_left_out
+from mst_pretrain.data.files import first_of, images_below
 from mst_pretrain.runtime.errors import UserError
 
 from .datasets import FolderSegmentation
-from .layouts import Pairs, unused_maps
+from .layouts import Pairs, folder_notes
 from .pair_rules import (
     IGNORED,
     OBJECT_255,
@@ -100,19 +99,13 @@ def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:
 
 def _notes(parts: Sequence[Any], split: str, maps: Sequence[Path]) -> list[str]:
     """What 255 means, if not ignored, and the label maps and other files that are not used."""
-    capital = sum(path.suffix != ".png" for path in maps)
-    lines = [f"note: {split}: {capital} label maps with the suffix .PNG: taken for .png"] if capital else []
+    notes = []
     for part in parts:
         if part.metainfo.get("label_map") == OBJECT_255:
-            lines.append(f"note: {split}: {object_note(part.metainfo['classes'])}")
+            notes.append(object_note(part.metainfo["classes"]))
         if isinstance(part, FolderSegmentation):
-            unused = unused_maps(part.data_prefix["img_path"], part.data_prefix["seg_map_path"], maps)
-            lines += [f"note: {split}: {unused}"] if unused else []
-            left_out: Counter[str] = Counter()
-            list_images(part.data_prefix["img_path"], left_out)
-            others = describe_left_out(left_out)
-            lines += [f"note: {split}: {left_out.total()} files left out: {others}"] if others else []
-    return lines
+            notes += folder_notes(part.data_prefix["img_path"], part.data_prefix["seg_map_path"], maps)
+    return [f"note: {split}: {note}" for note in notes]
 
 
 def _images_there(parts: Sequence[Any]) -> int:

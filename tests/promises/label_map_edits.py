@@ -175,14 +175,31 @@ def other_suffix(suffix: str) -> Callable[[Image.Image, Path], None]:
     return write
 
 
-def palette(picture: Image.Image, path: Path, transparency: int | None = None) -> None:
+def twelve_bits(picture: Image.Image, path: Path) -> None:
+    """Replaces an image by a gray one whose values end at 4095, in 16 bits."""
+    path.unlink()
+    Image.fromarray(np.array(picture.convert("L")).astype(np.uint16) * 16).save(path.with_suffix(".png"))
+
+
+def palette(
+    picture: Image.Image, path: Path, transparency: int | None = None, colors: list[int] | None = None
+) -> None:
     """Stores a map with a palette of 256 colors; the indices are the ids."""
     indices = picture.copy()
-    indices.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, *range(247), *range(256), *range(256)])
+    indices.putpalette(colors or [0, 0, 0, 200, 0, 0, 0, 200, 0, *range(247), *range(256), *range(256)])
     if transparency is None:
         indices.save(path)
     else:
         indices.save(path, transparency=transparency)
+
+
+def own_palettes(root: Path, rng: random.Random) -> None:
+    """Gives two maps palettes in which the colors of box and disc are exchanged; the ids stay."""
+    red, green = (200, 0, 0), (0, 200, 0)
+    for path, colors in zip(map_paths(root), ((red, green), (green, red)), strict=False):
+        indices = Image.open(path)
+        indices.putpalette([0, 0, 0, *colors[0], *colors[1], *[90] * 756, 255, 255, 255])
+        indices.save(path)
 
 
 def lying(picture: Image.Image, path: Path) -> None:

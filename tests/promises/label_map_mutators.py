@@ -24,11 +24,13 @@ from tests.promises.label_map_edits import (
     on_maps,
     on_pictures,
     other_suffix,
+    own_palettes,
     palette,
     removed,
     renamed,
     same_stem,
     shown,
+    twelve_bits,
     upside_down,
     view,
     where,
@@ -50,6 +52,18 @@ def _used(classes: int = 3, left_out: int = 0) -> Counts:
 
 STORED = (
     _case("map-palette", "same", on_maps(palette), "labelme and VOC store ids as indices of a palette."),
+    _case(
+        "maps-of-different-palettes",
+        "warned",
+        own_palettes,
+        "Programs choose palettes by what occurs: one color is another id in the next map, and ids are what is used.",
+    ),
+    _case(
+        "map-palette-black",
+        "same",
+        on_maps(lambda m, p: palette(m, p, colors=[0] * 768)),
+        "A palette without colors says nothing, and ids are what is used.",
+    ),
     _case(
         "map-palette-transparent",
         "same",
@@ -299,6 +313,12 @@ PICTURES = (
         "same",
         on_pictures(lambda i, p: i.convert("L").save(p)),
         "Grey images load as three equal channels.",
+    ),
+    _case(
+        "image-12-bit-in-16",
+        "warned",
+        on_pictures(twelve_bits),
+        "Microscopes write 12 bits into 16, of which the upper 8 are loaded: nearly black.",
     ),
     _case(
         "image-cmyk",

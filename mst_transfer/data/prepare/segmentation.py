@@ -125,8 +125,8 @@ def _pair_split(task: Task, split: str, folder: Path, labels: Path) -> Meaning:
     task.findings.splits[split] = {"images": len(pairs[0])}
     _check_pairs(task, split, pairs, rule, names)
     notes = [object_note(names)] if rule.object_is_255 else []
-    unused = layouts.unused_maps(folder, labels, pairs[1])
-    task.findings.notes += [f"{split}: {note}" for note in (*notes, unused) if note]
+    notes += layouts.folder_notes(folder, labels, pairs[1])
+    task.findings.notes += [f"{split}: {note}" for note in notes]
     occurs = any(IGNORED in map_values(task.reader, path) for path in pairs[1])
     return Meaning(labels, occurs, rule.object_is_255)
 

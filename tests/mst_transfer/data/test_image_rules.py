@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from mmcv import imfrombytes
 from PIL import Image
 
-from mst_transfer.data.image_rules import image_header, remedy_of_tag, shared_images, size_said, tag_problems
+from mst_transfer.data.image_rules import (
+    dark_problems,
+    image_header,
+    remedy_of_tag,
+    shared_images,
+    size_said,
+    tag_problems,
+)
 from mst_transfer.data.problems import WARNINGS, Problem, stop_at_first
 
 HEIGHT, WIDTH = 20, 30
@@ -31,7 +40,7 @@ def tagged(path: Path, tag: int) -> Path:
 def test_header_and_opencv_agree(tmp_path: Path, suffix: str, tag: int) -> None:
     """Sizes would be compared with those of other pixels than training loads, or be said to be turned and are not."""
     path = tagged(tmp_path / f"a{suffix}", tag)
-    width, height, found, turned = image_header(path)
+    width, height, found, turned, _ = image_header(path)
     loaded = imfrombytes(path.read_bytes())
     assert loaded.shape[:2] == (height, width)
     assert found == (tag if 2 <= tag <= 8 else 1)
@@ -41,11 +50,11 @@ def test_header_and_opencv_agree(tmp_path: Path, suffix: str, tag: int) -> None:
 @pytest.mark.parametrize(
     ("facts", "said", "remedy"),
     [
-        ([20, 30, 6, 1], "30x20, stored as 20x30 and turned by its EXIF tag", "exiftool -Orientation="),
-        ([20, 30, 8, 0], "30x20, as OpenCV does not follow its EXIF tag", "upright and without the tag"),
-        ([20, 30, 3, 1], "30x20", ""),
-        ([20, 30, 1, 1], "30x20", ""),
-        ([20, 31, 6, 1], "31x20, stored as 20x31 and turned by its EXIF tag", ""),
+        ([20, 30, 6, 1, 0], "30x20, stored as 20x30 and turned by its EXIF tag", "exiftool -Orientation="),
+        ([20, 30, 8, 0, 0], "30x20, as OpenCV does not follow its EXIF tag", "upright and without the tag"),
+        ([20, 30, 3, 1, 0], "30x20", ""),
+        ([20, 30, 1, 1, 0], "30x20", ""),
+        ([20, 31, 6, 1, 0], "31x20, stored as 20x31 and turned by its EXIF tag", ""),
     ],
 )
 def test_exchanged_sides_are_put_down_to_the_tag(facts: list[int], said: str, remedy: str) -> None:
@@ -104,3 +113,29 @@ def test_images_of_one_name_need_not_be_one_image(tmp_path: Path) -> None:
     assert list(shared_images(*paths)) == []
     (problem,) = shared_images(*([*some, some[0].with_name("2.bmp")] for some in paths))
     assert problem.what.startswith("1 of 3 images")
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)], ids=["gray", "color"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("largest", [4095, 8191, 8192, 65535])
+def test_sixteen_bits_that_are_used_in_part_are_said(
+    tmp_path: Path, largest: int, suffix: str, shape: tuple[int, ...]
+) -> None:
+    """A microscope's 12 bits would be loaded as black, and a network trained on nothing."""
+    paths = [tmp_path / f"{index}{suffix}" for index in range(40)]
+    for path in paths[:-1]:
+        cv2.imwrite(str(path), np.linspace(0, largest, math.prod(shape)).astype(np.uint16).reshape(shape))
+    cv2.imwrite(str(paths[-1]), np.full(shape, 3, np.uint8))
+    problems = list(dark_problems(paths, {path: image_header(path) for path in paths}))
+    if largest > 8191:
+        assert problems == []
+    else:
+        (problem,) = problems
+        assert problem.kind in WARNINGS
+        said = f"39 of 40 images have 16 bits, first 0{suffix}: their values reach {largest} of 65535"
+        assert problem.what.startswith(said)
+        assert (
+            f"(13 looked at), and training takes the upper 8 bits, at most {largest >> 8} of 255"
+            in problem.what
+        )
+        assert abs(int(imfrombytes(paths[0].read_bytes()).max()) - largest / 256) <= 1
