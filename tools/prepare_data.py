@@ -57,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     print("\n".join(findings.lines(summary)))
     count = len(findings.stopping())
     verdict = "no problem" if count == 0 else "1 problem" if count == 1 else f"{count:,} problems"
+    warned = len(findings.warnings)
+    verdict += f", {warned} warning{'s' * (warned > 1)}" if warned else ""
     print(f"{args.root}: {verdict}, summary in {summary}")
     return 2 if count else 0
 

@@ -15,7 +15,6 @@ from PIL import ExifTags, Image, ImageChops, ImageOps, PngImagePlugin, PpmImageP
 from ..runtime.errors import UnusableImage
 
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 OPEN_STREAM = re.compile(r" ?<_io\.BytesIO object at \w+>")
 # All that Pillow 10.1 and 13.0 raised on 100,000 truncated and altered files of 20 formats: TypeError for tags of TIFF,
 # OverflowError for palettes, AttributeError where a palette is missing, struct.error for EXIF, RuntimeError for AVIF,
@@ -112,13 +111,12 @@ def to_rgb(encoded: bytes) -> Image.Image:
         return image.convert("RGB")
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) that :func:`to_rgb` gives, and OpenCV in training, from the header alone."""
-    with Image.open(path) as image:
-        sideways = False
-        with contextlib.suppress(Undecodable), reading():  # a broken EXIF block: as it is stored
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
-        return image.size[::-1] if sideways else image.size
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 2 to 8 where it is to be turned or mirrored, else 1."""
+    tag = None
+    with contextlib.suppress(Undecodable), reading():  # a broken EXIF block: as it is stored
+        tag = image.getexif().get(ExifTags.Base.Orientation)
+    return tag if isinstance(tag, int) and 2 <= tag <= 8 else 1
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:

@@ -11,9 +11,11 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
+from mst_pretrain.data.headers import other_kind
 from mst_pretrain.runtime.errors import UserError
 
 from .coco_repair import LISTS, repaired
+from .missing import there_instead
 
 USED = (  # keys of entries that are read
     *("id", "file_name", "height", "width", "name", "image_id", "category_id", "bbox", "area", "iscrowd"),
@@ -66,15 +68,30 @@ def read_with_notes(ann_file: str | Path, lists: Sequence[str] = LISTS) -> tuple
     """:func:`read_coco` for those who print the notes themselves: the content, and a line for each kind of repair."""
     path = Path(ann_file)
     if not path.is_file():
-        raise UserError(f"COCO annotation file {path} does not exist. Check the path and the data root.")
+        instead = there_instead(path)
+        raise UserError(
+            f"COCO annotation file {path} does not exist{instead}. Check the path and the data root."
+        )
     try:
         content, notes = _parse(path)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}). Copy or export it again.") from error
+        raise UserError(f"{path} {_why_unreadable(path, error)}") from error
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
             raise UserError(f"{path} has no entries under '{key}'. Export it as COCO instance annotations.")
     return content, notes
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if not isinstance(error, OSError):
+        with open(path, "rb") as file:
+            kind = other_kind(file.read(512))
+        if kind:
+            return f"is {kind}."
+    if isinstance(error, UnicodeDecodeError):
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        return f"is not {error.encoding.upper()} ({byte}): save it as UTF-8."
+    return f"cannot be read as JSON ({error}). Copy or export it again."
 
 
 def _parse(path: Path) -> Parsed:

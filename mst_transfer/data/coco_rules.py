@@ -26,8 +26,10 @@ from .coco_shapes import (
     reach,
     tiny_box_problems,
 )
-from .problems import Problem, stop_at_first
-from .reading import Reader, need_folder
+from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
+from .missing import need_folder
+from .problems import TRAINABLE, Problem, stop_at_first
+from .reading import Reader
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
@@ -61,8 +63,9 @@ def check_coco(
     content = read_coco(path)
     problems = list(coco_problems(path, content, folder, Reader(), classes, masks))
     stop_at_first(problems)
-    if problems:
-        print(f"warning: {path}: {len(problems)} {problems[0].title}: {problems[0].what}", flush=True)
+    outside = [problem for problem in problems if problem.kind in TRAINABLE]
+    if outside:
+        print(f"warning: {path}: {len(outside)} {outside[0].title}: {outside[0].what}", flush=True)
     other = names_on_disk(folder, [image["file_name"] for image in content["images"]])
     if other:
         first = next(iter(other))
@@ -105,8 +108,8 @@ def coco_problems(
     yield from category_problems(path, content, classes)
     yield from _object_problems(path, content, classes)
     yield from _image_problems(path, content, folder, reader)  # of another size: why masks do not fit
-    yield from _shape_problems(path, content)
-    yield from _box_problems(path, content)
+    problems = list(_shape_problems(path, content))
+    yield from problems or _box_problems(path, content)
 
 
 def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
@@ -123,7 +126,10 @@ def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Proble
 
 def _shape_problems(path: Path, content: Content) -> Iterator[Problem]:
     for rule in (tiny_box_problems, mask_problems, corner_box_problems):
-        yield from (Problem("entries", path, *fault) for fault in rule(content))
+        problems = [Problem("entries", path, *fault) for fault in rule(content)]
+        yield from problems
+        if problems:
+            return
 
 
 def _value_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
@@ -284,7 +290,7 @@ def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
 
 def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) -> Iterator[Problem]:
     """The images must be there, whole, and of the size that the JSON says."""
-    spelled = _file_names(content, folder)
+    spelled = file_names(content, folder)
     files = list(dict.fromkeys(folder / name for name in spelled))
     there = list(in_threads(Path.is_file, files, block=BLOCK))
     for file, found in zip(files, there, strict=True):
@@ -293,13 +299,15 @@ def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) 
     yield from reader.images(f"{folder.name} images", list(compress(files, there)), sizes=True)
     for image, name in zip(content["images"], spelled, strict=True):
         file, wanted = folder / name, [image["width"], image["height"]]
-        size = reader.facts.get(file)
-        if size and size != wanted:
-            said = f"{wanted[1]}x{wanted[0]} (height x width) in {path}"
-            yield Problem("image size", file, f"is {size[1]}x{size[0]}, but {said}")
+        facts = reader.facts.get(file)
+        if facts and facts[:2] != wanted:
+            what = f"is {size_said(facts)}, but {wanted[1]}x{wanted[0]} (height x width) in {path}"
+            yield Problem("image size", file, what, remedy_of_tag(facts, wanted, "boxes and masks"))
+    yield from tag_problems(files, reader.facts, "boxes and masks")
+    yield from dark_problems(files, reader.facts)
 
 
-def _file_names(content: Content, folder: Path) -> list[str]:
+def file_names(content: Content, folder: Path) -> list[str]:
     """The images' names as they are on disk, where that can be told."""
     names = [image["file_name"] for image in content["images"]]
     found = names_on_disk(folder, names)

@@ -169,3 +169,18 @@ def test_no_object_of_the_classes(coco: Path) -> None:
     edited(coco / TRAIN, edit)
     with pytest.raises(UserError, match=r"no object to train on .* 0 are of the classes trained"):
         check_coco(coco, TRAIN, "train2017", ["tram"])
+
+
+def test_boxes_as_two_corners_without_masks(coco: Path) -> None:
+    """Where there is no mask to compare them with, boxes would be clipped at the image's edges, or left out."""
+
+    def edit(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            annotation.update(bbox=[x, y, x + width, y + height], segmentation=[])
+
+    edited(coco / TRAIN, edit)
+    with pytest.raises(
+        UserError, match=r"boxes leave their image, and all boxes fit as \[left, top, right, b"
+    ):
+        check_coco(coco, TRAIN, "train2017")

@@ -264,3 +264,20 @@ def test_pictures_that_are_not_read_count_as_there(
     with pytest.raises(UserError, match=r"images/train.*2 of 5 images used.*\+allow_unused=True"):
         check_labels(dataset, "train", trains=True)
     check_labels(dataset, "train", trains=True, allow_unused=True)
+
+
+def test_both_tools_count_the_files_left_out_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """prepare_data would pass over files of which a training speaks, or those beside the label maps go unsaid."""
+    for split in ("train", "val"):
+        write_pair(tmp_path, split, [gray(pattern(0, 1))])
+    for name in (".DS_Store", "Thumbs.db", "._0.jpg"):
+        for part in ("images", "labels"):
+            (tmp_path / part / "train" / name).write_bytes(b"\0\5\26\7")
+    (tmp_path / "labels/train/.cache").mkdir()
+    note = "train: 6 files left out: 4 (hidden), 2 .db (not images)"
+    check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
+    assert [line for line in capsys.readouterr().out.splitlines() if "note" in line] == [f"note: {note}"]
+    findings, _ = prepare("pair", tmp_path, any_count=True, classes=2)
+    assert findings.notes == [note]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,18 @@ def test_masks_are_needed_where_masks_are_trained_or_scored(root: Path) -> None:
             check_training(cfg)
         edit()
     check_training(cfg)
+
+
+def test_validation_on_the_training_images_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The score of a whole training would be of images that the network has learned by heart."""
+    check_training(detection(root))
+    assert "also in train" not in capsys.readouterr().out
+    folder = root / "data/coco"
+    shutil.rmtree(folder / "val2017")
+    (folder / "val2017").symlink_to(folder / "train2017")
+    shutil.copy(
+        folder / "annotations/instances_train2017.json", folder / "annotations/instances_val2017.json"
+    )
+    check_training(detection(root))
+    said = f"warning: {folder}/val2017: 3 of 3 images of val are also in train, first street_"
+    assert said in capsys.readouterr().out
