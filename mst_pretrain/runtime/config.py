@@ -45,9 +45,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     now = dict(walk(cfg._cfg_dict))
     for key, value in [(key.removeprefix(ADD), value) for key, value in options.items()]:
         for name in [*above(key), *([key] if isinstance(value, dict) else [])]:
-            if (
-                name in now and now[name] is None
-            ):  # which MMEngine would not let a dictionary take the place of
+            if name in now and now[name] is None:  # MMEngine lets no dictionary take its place
                 cfg.merge_from_dict({name: {"_delete_": True}})
                 now[name] = {}
         cfg.merge_from_dict({key: value})

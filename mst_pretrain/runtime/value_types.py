@@ -23,8 +23,8 @@ CHECKED = (
 )
 # Whose annotations say int or list where another number works too: only texts are held to them.
 LOOSE = ("mmengine.", "mmdet.", "mmseg.", "mmcv.")
-# Arguments that are the same in every class, annotated or not.
-SHARED: dict[str, Any] = {"num_classes": int | None, "init_cfg": dict | list[dict] | None}
+# Arguments that are the same in every class, also where they are not annotated.
+SHARED: dict[str, Any] = {"num_classes": int, "init_cfg": dict | list[dict] | None}
 REMEDIES = {
     "init_cfg": "To name a file: --cfg-options +{key}.type=Pretrained +{key}.checkpoint=FILE, or in the config "
     'dict(type="Pretrained", checkpoint="FILE"); to start from random weights: --init random'
@@ -75,7 +75,7 @@ def _typed_values(part: Any, classes: Mapping[str, type], where: str) -> Iterato
         loose = built is None or not built.__module__.startswith(CHECKED)
         yield from (
             (f"{where}{key}", part[key], kind)
-            for key, kind in (kinds | SHARED).items()
+            for key, kind in (SHARED | kinds).items()
             if key in part and (isinstance(part[key], str) or not loose)
         )
         inner = list(part.items())

@@ -139,7 +139,7 @@ def test_number_of_classes(root: Path, heads: int) -> None:
         ({"train_cfg.max_epochs": -1}, "train_cfg.max_epochs is -1; it must be at least 1."),
         ({"train_cfg.val_interval": 0}, "train_cfg.val_interval is 0; it must be at least 1."),
         ({"train_cfg.val_interval": "1"}, "train_cfg.val_interval is '1', which is not a whole number."),
-        ({HEADS[0]: "5"}, f"{HEADS[0]} is '5', which is not a whole number or None."),
+        ({HEADS[0]: "5"}, f"{HEADS[0]} is '5', which is not a whole number."),
         ({"+model.rpn_head.in_channels": "256"}, "model.rpn_head.in_channels is '256', which is not a whole"),
         ({"model.data_preprocessor.pad_size_divisor": "32"}, "pad_size_divisor is '32', which is not a whole"),
         ({"train_dataloader.batch_size": "2"}, "train_dataloader.batch_size is '2', which is not a whole"),
@@ -193,6 +193,14 @@ def test_segmentation_data(root: Path) -> None:
         "model.backbone.init_cfg.checkpoint": f"{root}/weights.pth",
     }
     check_training(load_config(CONFIGS / "cityscapes/upernet_mst.py", options))
+    with pytest.raises(
+        UserError, match=r"model\.decode_head\.num_classes is '19', which is not a whole number"
+    ):
+        check_training(
+            load_config(
+                CONFIGS / "cityscapes/upernet_mst.py", options | {"model.decode_head.num_classes": "19"}
+            )
+        )
     next((root / "data/cityscapes/gtFine/val").rglob("*labelTrainIds.png")).unlink()
     with pytest.raises(UserError, match=r"gtFine/val/\S+labelTrainIds\.png: does not exist"):
         check_training(load_config(CONFIGS / "cityscapes/upernet_mst.py", options))
