@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import compress, zip_longest
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, compress, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,10 @@ def check_coco(
     need_folder(Path(root), "the COCO data root")
     need_folder(folder, "the image folder of this split")
     content = read_coco(path)
-    problems = list(coco_problems(path, content, folder, Reader(), classes, masks))
-    stop_at_first(problems)
-    outside = [problem for problem in problems if problem.kind in TRAINABLE]
+    outside: list[Problem] = []
+    for problems in _stages(path, content, folder, Reader(), classes, masks):
+        stop_at_first(found := list(problems))
+        outside += [problem for problem in found if problem.kind in TRAINABLE]
     if outside:
         print(f"warning: {path}: {len(outside)} {outside[0].title}: {outside[0].what}", flush=True)
     other = names_on_disk(folder, [image["file_name"] for image in content["images"]])
@@ -101,15 +102,22 @@ def coco_problems(
         classes: Names by label, a subset of the categories; None: all of them.
         masks: Every annotation must have one.
     """
-    problems = list(_value_problems(path, content, masks))
-    yield from problems
-    if problems:  # the rules below rely on the fields
-        return
-    yield from category_problems(path, content, classes)
-    yield from _object_problems(path, content, classes)
-    yield from _image_problems(path, content, folder, reader)  # of another size: why masks do not fit
+    for number, stage in enumerate(_stages(path, content, folder, reader, classes, masks)):
+        problems = list(stage)
+        yield from problems
+        if problems and number == 0:  # the later stages rely on the fields
+            return
+
+
+def _stages(
+    path: Path, content: Content, folder: Path, reader: Reader, classes: Sequence[str] | None, masks: bool
+) -> Iterator[Iterable[Problem]]:
+    """The problems of :func:`coco_problems` in the order of what it costs to find them."""
+    yield _value_problems(path, content, masks)
+    yield chain(category_problems(path, content, classes), _object_problems(path, content, classes))
+    yield _image_problems(path, content, folder, reader)  # of another size: why masks do not fit
     problems = list(_shape_problems(path, content))
-    yield from problems or _box_problems(path, content)
+    yield problems or _box_problems(path, content)
 
 
 def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:

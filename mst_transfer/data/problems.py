@@ -64,10 +64,6 @@ KINDS = {
         "label maps are stored in a way that changes their ids",
         "Write the ids anew as PNG with 8 bits; from a JPEG they cannot be restored.",
     ),
-    "label map one pixel thin": (
-        "label maps are one pixel high or wide, which mmseg cannot load",
-        "Remove the map and its image.",
-    ),
     "label map size": (
         "label maps have a different size from their image",
         "Resize the map with nearest neighbor, or replace it.",

@@ -216,8 +216,6 @@ def _map_ends_and_size(path: Path) -> Facts:
             raise Unusable(
                 f"is a {bits}-bit PNG, whose ids 0, 1, 2 are read as {ids}", kind="label map format"
             )
-    if 1 in (width, height):  # mmseg's loader drops that side
-        raise Unusable(f"is {height}x{width} (height x width)", kind="label map one pixel thin")
     return [width, height]
 
 

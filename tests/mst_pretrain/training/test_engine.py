@@ -284,10 +284,12 @@ def test_resume_with_another_config_is_refused(
     latest = Path(first.work_dir, "latest.pth")
     for expected in (message, of_weights):
         cfg = toy_config(**{"train_cfg__max_iters": 2, "model__head": HEAD, **change})
-        cfg.resume, cfg.load_from = True, str(latest)
+        cfg.resume, cfg.load_from, cfg.work_dir = True, str(latest), first.work_dir
+        saved = {path: path.read_bytes() for path in Path(first.work_dir).glob("*.py")}
         with pytest.raises(UserError) as raised:
             train(cfg)
         assert expected in str(raised.value)
+        assert saved and saved == {path: path.read_bytes() for path in Path(first.work_dir).glob("*.py")}
         checkpoint = load_checkpoint(latest)
         checkpoint["meta"].pop("run", None)
         latest.unlink()
