@@ -305,13 +305,15 @@ def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) 
         if not found:
             yield Problem("absent image", file, f"is not there, but {path} names it")
     yield from reader.images(f"{folder.name} images", list(compress(files, there)), sizes=True)
+    misfits = []
     for image, name in zip(content["images"], spelled, strict=True):
         file, wanted = folder / name, [image["width"], image["height"]]
         facts = reader.facts.get(file)
         if facts and facts[:2] != wanted:
             what = f"is {size_said(facts)}, but {wanted[1]}x{wanted[0]} (height x width) in {path}"
-            yield Problem("image size", file, what, remedy_of_tag(facts, wanted, "boxes and masks"))
-    yield from tag_problems(files, reader.facts, "boxes and masks")
+            remedy = remedy_of_tag(facts, wanted, "boxes and masks")
+            misfits.append(Problem("image size", file, what, remedy))
+    yield from misfits or tag_problems(files, reader.facts, "boxes and masks")
     yield from dark_problems(files, reader.facts)
 
 

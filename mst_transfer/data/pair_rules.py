@@ -149,8 +149,7 @@ def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> 
     yield from reader.images(f"{split} images", images, sizes=True)
     present = [path for path in maps if path not in absent]
     yield from reader.label_maps(f"{split} label maps", present)
-    yield from size_problems(images, maps, reader)
-    yield from tag_problems(images, reader.facts, "label maps")
+    yield from list(size_problems(images, maps, reader)) or tag_problems(images, reader.facts, "label maps")
     yield from dark_problems(images, reader.facts)
     yield from palette_problems(present, reader)
     note = "" if reader.record else sample_note(present)
