@@ -193,6 +193,10 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "mask outside": (each(segmentation=[[95, 4, 99, 4, 99, 9]]), "lies outside its image"),
     "mask far outside": (each(segmentation=[[5, 4, 1e9, 4, 9, 9]]), "farther out of its image"),
     "mask beside its box": (each(bbox=[1, 1, 3, 3], segmentation=[[50, 30, 55, 30, 55, 35]]), "does not touch"),
+    "boxes of whole images": (
+        each(bbox=[0, 0, WIDTH, HEIGHT]),
+        r"most boxes are not around their masks as \[x, y, width, height\]: annotation 1 -> bbox \[0, 0, 60",
+    ),
     "boxes as two corners": (
         each(bbox=lambda a: [*a["bbox"][:2], 58, 39], segmentation=lambda a: [up_to(*a["bbox"][:2], 58, 39)]),
         "left, top, right, bottom",

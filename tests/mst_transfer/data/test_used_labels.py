@@ -20,6 +20,7 @@ from mst_transfer.data.pair_rules import OBJECT_255, Meaning, need_one_meaning
 from mst_transfer.data.prepare import prepare
 from mst_transfer.data.used_labels import check_labels
 from mst_transfer.evaluation.settings import classes_of
+from tests.promises.label_map_edits import few_bits
 
 HEIGHT, WIDTH = 24, 32
 NAMES = ("ground", "box", "disc")
@@ -276,8 +277,26 @@ def test_both_tools_count_the_files_left_out_alike(
         for part in ("images", "labels"):
             (tmp_path / part / "train" / name).write_bytes(b"\0\5\26\7")
     (tmp_path / "labels/train/.cache").mkdir()
-    note = "train: 6 files left out: 4 (hidden), 2 .db (not images)"
+    gray(pattern(0, 1)).save(tmp_path / "labels/train/spare.png")
+    spare = f"({tmp_path / 'labels/train/spare.png'}): 1 without an image of that name"
+    notes = [
+        f"train: 1 label maps are not used {spare}",
+        "train: 6 files left out: 4 (hidden), 2 .db (not images)",
+    ]
     check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
-    assert [line for line in capsys.readouterr().out.splitlines() if "note" in line] == [f"note: {note}"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "note" in line] == [f"note: {note}" for note in notes]
     findings, _ = prepare("pair", tmp_path, any_count=True, classes=2)
-    assert findings.notes == [note]
+    assert findings.notes == notes
+
+
+@pytest.mark.parametrize(("bits", "ids"), [(2, "0, 85, 170"), (4, "0, 17, 34")])
+def test_gray_of_few_bits_is_named_and_nothing_else(tmp_path: Path, bits: int, ids: str) -> None:
+    """Ids that nobody wrote would be called unknown, or lie among the classes of a long list by chance."""
+    for split in ("train", "val"):
+        write_pair(tmp_path, split, [gray(pattern(0, 1, 2))])
+        path = tmp_path / f"labels/{split}/0.png"
+        few_bits(bits)(Image.open(path).copy(), path)
+    findings, _ = prepare("pair", tmp_path, any_count=True, classes=200)
+    assert [problem.kind for problem in findings.problems] == ["label map format"] * 2
+    assert findings.problems[0].what == f"is a {bits}-bit PNG, whose ids 0, 1, 2 are read as {ids}"
