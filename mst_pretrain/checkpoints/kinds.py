@@ -111,7 +111,7 @@ def kind_of(path: Path, reason: str) -> str:
 
 
 def text_kind(path: Path) -> str:
-    """What a text file is that was saved under a checkpoint's name, and what to do; empty for what is no text."""
+    """For a text file under a checkpoint's name: what kind of text it is, and what to do. Empty for other files."""
     with open(path, "rb") as stream:
         start = stream.read(600)
     if not all(byte >= 32 or byte in b"\t\r\n" for byte in start):

@@ -169,7 +169,7 @@ WRAPPED = re.compile(
 
 
 def entries(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """What is no dictionary of names itself, at any depth, after the names of its dictionaries; of modules the weights.
+    """The values of nested dictionaries by dotted name; a module counts as the dictionary of its weights.
 
     An optimizer's state, whose keys are numbers, is left out.
     """

@@ -65,7 +65,7 @@ def _read(path: str | Path) -> Config:
         raise UserError(
             f"config {path} cannot be read: {error}. mst configs lists those that are installed."
         ) from error
-    except UnboundLocalError as error:  # MMEngine's, where there is no room for its copy of the config
+    except UnboundLocalError as error:  # MMEngine raises it where its temporary copy does not fit
         raise UserError(
             f"config {path} cannot be read: {error.__context__}. Free some space, or name another folder for temporary "
             "files: TMPDIR=DIR"

@@ -59,13 +59,8 @@ READ = frozenset(
         "allow_unused",
     ]
 )
-PATHS = (
-    "_from",
-    "_root",
-    "_dir",
-    "_file",
-    "checkpoint",
-)  # endings of keys whose value is a text, even if it is 2024
+# Endings of keys whose value is a text, even if it is 2024
+PATHS = ("_from", "_root", "_dir", "_file", "checkpoint")
 SCHEDULED = {"optim_wrapper.optimizer.lr": "base_lr", "optim_wrapper.optimizer.weight_decay": "weight_decay"}
 SWITCH = {"true": True, "false": False, "1": True, "0": False}
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number"}

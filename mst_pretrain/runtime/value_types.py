@@ -29,11 +29,8 @@ REMEDIES = {
     "init_cfg": "To name a file: --cfg-options +{key}.type=Pretrained +{key}.checkpoint=FILE, or in the config "
     'dict(type="Pretrained", checkpoint="FILE"); to start from random weights: --init random'
 }
-BUILT = (
-    "mmengine.",
-    "torch.nn.",
-    "torch.utils.data.",
-)  # where the classes are of what a dictionary stands for
+# Where the classes are of what a dictionary stands for
+BUILT = ("mmengine.", "torch.nn.", "torch.utils.data.")
 
 
 def check_value_types(cfg: Config) -> None:

@@ -28,7 +28,7 @@ from .coco_shapes import (
 )
 from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
 from .missing import need_folder
-from .problems import TRAINABLE, Problem, stop_at_first
+from .problems import Problem, stop_at_first
 from .reading import Reader
 
 FIELDS = {
@@ -61,12 +61,8 @@ def check_coco(
     need_folder(Path(root), "the COCO data root")
     need_folder(folder, "the image folder of this split")
     content = read_coco(path)
-    outside: list[Problem] = []
     for problems in _stages(path, content, folder, Reader(), classes, masks):
-        stop_at_first(found := list(problems))
-        outside += [problem for problem in found if problem.kind in TRAINABLE]
-    if outside:
-        print(f"warning: {path}: {len(outside)} {outside[0].title}: {outside[0].what}", flush=True)
+        stop_at_first(problems)
     other = names_on_disk(folder, [image["file_name"] for image in content["images"]])
     if other:
         first = next(iter(other))
@@ -288,12 +284,15 @@ def _object_problems(path: Path, content: Content, classes: Sequence[str] | None
 def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
     """Boxes must lie within their image."""
     images = {image["id"]: image for image in content["images"]}
-    for annotation in content["annotations"]:
-        image = images[annotation["image_id"]]
-        if reach(annotation, image) > BOX_SLACK:
-            size = f"{image['height']}x{image['width']} (height x width)"
-            box = f"annotation {annotation['id']}: box {annotation['bbox']}"
-            yield Problem("box outside", path, f"{box} in {image['file_name']} of {size}")
+    sized = [(annotation, images[annotation["image_id"]]) for annotation in content["annotations"]]
+    outside = [
+        f"annotation {annotation['id']} -> bbox {annotation['bbox']} in {image['file_name']} of "
+        f"{image['height']}x{image['width']} (height x width)"
+        for annotation, image in sized
+        if reach(annotation, image) > BOX_SLACK
+    ]
+    for what, _ in counted(outside, "boxes reach out of their image by more than a pixel", ""):
+        yield Problem("box outside", path, what)
 
 
 def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) -> Iterator[Problem]:

@@ -11,8 +11,10 @@ from mst_pretrain.data.files import first_of
 from .coco_masks import FAULTS, SAME_SIZE, mask_corners, mask_fault
 from .coco_repair import BOX_SLACK
 
-LEAST_OVERLAP = 0.5  # of boxes and the extents of their masks, in the median: of tight boxes it is near 1
-SHOWN_FORM = 1000  # annotations by which the form of boxes is told
+# Of boxes and the extents of their masks, in the median: of tight boxes it is near 1
+FORM_OVERLAP = 0.5  # of boxes in another form, as which they reach it
+LEAST_OVERLAP = 0.2  # of loose boxes; with less they have nothing to do with their masks
+FORM_SAMPLE = 1000  # annotations by which the form of boxes is told
 COCO_FORM, TRANSPOSED = "[x, y, width, height]", "[y, x, height, width]"
 FORMS: dict[str, Callable[..., list[float]]] = {  # others, to left, top, right and bottom
     "[center x, center y, width, height]": lambda x, y, w, h: [x - w / 2, y - h / 2, x + w / 2, y + h / 2],
@@ -47,12 +49,13 @@ def mask_problems(content: Content) -> Faults:
                 corners = mask_corners(mask, *size)
                 fault = None if _overlap(annotation["bbox"], corners) else "elsewhere"
                 overlaps.append(_iou(_corners_of(*annotation["bbox"]), corners))
-                pairs += [(annotation, corners)] if len(pairs) < SHOWN_FORM else []
+                pairs += [(annotation, corners)] if len(pairs) < FORM_SAMPLE else []
             if fault is not None:
                 found.setdefault(fault, []).append(annotation)
-    if overlaps and median(overlaps) < LEAST_OVERLAP:
+    overlap = median(overlaps) if overlaps else 1.0
+    if overlap < FORM_OVERLAP:
         form = _other_form(pairs)
-        if form or "elsewhere" not in found:
+        if form or (overlap < LEAST_OVERLAP and "elsewhere" not in found):
             found.pop("elsewhere", None)
             yield _form_fault(form, *pairs[0])
     for fault, faulty in found.items():
@@ -67,7 +70,7 @@ def _other_form(pairs: Sequence[tuple[Content, Corners]]) -> str:
         for form, corners_of in FORMS.items()
     }
     best = max(fits, key=lambda form: fits[form])
-    return best if fits[best] >= LEAST_OVERLAP else ""
+    return best if fits[best] >= FORM_OVERLAP else ""
 
 
 def _form_fault(form: str, annotation: Content, corners: Corners) -> tuple[str, str]:

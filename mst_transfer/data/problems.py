@@ -103,14 +103,8 @@ KINDS = {
     ),
     "layout": ("parts cannot be used", ""),
 }
-TRAINABLE = ("box outside",)  # mmdet clips such boxes, or leaves them out: listed, but training goes on
-WARNINGS = (
-    "turned",
-    "not turned",
-    "shared images",
-    "palettes",
-    "dark",
-)  # what may be right: said, and nothing more
+# What may be right, or is put right by mmdet, which clips boxes: said, and nothing more
+WARNINGS = ("box outside", "turned", "not turned", "shared images", "palettes", "dark")
 
 
 @dataclass(frozen=True)
@@ -162,5 +156,5 @@ def _serious(problems: Iterable[Problem]) -> Iterator[Problem]:
     for problem in problems:
         if problem.kind in WARNINGS:
             print(f"warning: {problem}", flush=True)
-        elif problem.kind not in TRAINABLE:
+        else:
             yield problem

@@ -11,6 +11,8 @@ from .coco_file import read_coco
 from .coco_shapes import Content, is_small
 from .problems import Problem, stop_at_first
 
+CROWDS = "crowds ('iscrowd')"
+
 Reasons = Counter[str]  # why entries are left out, with their number
 
 
@@ -100,12 +102,10 @@ def _why_no_object(part: Any, content: Content, used: Any, trains: bool) -> Iter
             yield "of other classes"
         elif trains and annotation["image_id"] not in used:
             yield "in images that are left out"
-        elif (
-            why := why_not_trained(annotation, images[annotation["image_id"]])
-            if trains
-            else _why_not_scored(annotation)
-        ):
+        elif trains and (why := why_not_trained(annotation, images[annotation["image_id"]])):
             yield why
+        elif annotation["iscrowd"]:
+            yield CROWDS
 
 
 def why_not_trained(annotation: Content, image: Content) -> str | None:
@@ -116,11 +116,7 @@ def why_not_trained(annotation: Content, image: Content) -> str | None:
         return "outside their image"
     if annotation["area"] <= 0 or is_small(annotation):
         return "of area 0 or with a side below a pixel"
-    return _why_not_scored(annotation)
-
-
-def _why_not_scored(annotation: Content) -> str | None:
-    return "crowds ('iscrowd')" if annotation["iscrowd"] else None
+    return CROWDS if annotation["iscrowd"] else None
 
 
 def _is_outside(annotation: Content, image: Content) -> bool:

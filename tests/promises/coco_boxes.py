@@ -132,6 +132,13 @@ BOX_MUTATORS = (
         on_objects(convert("bbox", lambda b: [b[0], b[1], b[2] - 3, b[3] - 3])),
         counts=used_counts,
     ),
+    CocoMutator(
+        "box-loose",
+        "different",
+        "Some draw boxes with a margin: they are trained as they are drawn.",
+        on_objects(convert("bbox", lambda b: [b[0] - 0.2 * b[2], b[1] - 0.2 * b[3], 1.6 * b[2], 1.6 * b[3]])),
+        counts=used_counts,
+    ),
     mutator(
         "box-shares",
         "refused",

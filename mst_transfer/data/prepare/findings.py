@@ -11,7 +11,7 @@ from typing import Any
 from mst_pretrain.runtime.errors import UserError
 
 from ..missing import there_instead
-from ..problems import KINDS, TRAINABLE, WARNINGS, Problem
+from ..problems import KINDS, WARNINGS, Problem
 from ..reading import Reader
 
 SHOWN_PER_KIND = 5
@@ -46,10 +46,6 @@ class Findings:
         except UserError as error:
             self.add("layout", path, str(error).removeprefix(str(path)).lstrip(": "))
 
-    def stopping(self) -> list[Problem]:
-        """The problems that stop a training; the others are warnings there, and here."""
-        return [problem for problem in self.problems if problem.kind not in TRAINABLE]
-
     def expect(self, path: Path, found: int, expected: int | None, of: str) -> None:
         """Compare a count with the official one, if there is one."""
         if expected is not None and found != expected:
@@ -64,9 +60,8 @@ class Findings:
             mine = [problem for problem in self.problems if problem.kind == kind]
             if not mine:
                 continue
-            level = "warning" if kind in TRAINABLE else "error"
             shared = mine[0].remedy if len({problem.remedy for problem in mine}) == 1 else "See each."
-            lines.append(f"{level}: {title} ({len(mine)}). {shared}".rstrip())
+            lines.append(f"error: {title} ({len(mine)}). {shared}".rstrip())
             for problem in mine[:SHOWN_PER_KIND]:
                 own = f". {problem.remedy}" if problem.remedy != shared else ""
                 lines.append(f"  {problem.path}: {problem.what}{own}")
