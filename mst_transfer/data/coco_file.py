@@ -24,16 +24,16 @@ USED = (  # keys of entries that are read
 
 Parsed = tuple[Any, list[str]]  # the content as repaired, and what was repaired
 
-# The file parsed last, by path, size and time of modification.
+# The files parsed, by path, size and time of modification.
 _kept: dict[tuple[str, int, int], Parsed] | None = None
 _said: set[tuple[str, int, int]] = set()  # files whose repairs this process has printed
 
 
 @contextmanager
 def parsing_once() -> Iterator[None]:
-    """Within this block the JSON read last is not parsed again unless it changed; at its end it leaves the memory."""
+    """Within this block no JSON is parsed twice unless it changed; at its end the contents leave the memory."""
     global _kept
-    if _kept is not None:  # the outer block keeps it
+    if _kept is not None:  # the outer block keeps them
         yield
         return
     _kept = {}
@@ -41,6 +41,12 @@ def parsing_once() -> Iterator[None]:
         yield
     finally:
         _kept = None
+
+
+def forget_parsed() -> None:
+    """Let the contents go before the block of :func:`parsing_once` ends: they fill gigabytes, and training is long."""
+    global _kept
+    _kept = None
 
 
 def read_coco(ann_file: str | Path, lists: Sequence[str] = LISTS) -> dict[str, Any]:
@@ -104,7 +110,6 @@ def _parse(path: Path) -> Parsed:
     if encoding != "utf-8":
         notes = [f"the file is not plain UTF-8: read as {encoding}", *notes]
     if _kept is not None:
-        _kept.clear()  # one file at a time: COCO's training annotations fill gigabytes
         _kept[key] = content, notes
     return content, notes
 

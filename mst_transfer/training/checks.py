@@ -18,7 +18,6 @@ from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.value_types import check_value_types
 
 from ..comparison.rows import INIT_CFG, problem_of
-from ..data.coco_file import parsing_once
 from ..data.coco_rules import check_coco
 from ..data.image_rules import shared_images
 from ..data.missing import need_folder
@@ -30,7 +29,6 @@ from ..evaluation.settings import check_metrics, classes_of, data_sets_of, datas
 Names = tuple[str, ...] | None
 
 
-@parsing_once()
 def check_training(cfg: Config) -> None:
     """Raise a UserError, before anything is written, where data, pretrained weights or classes are not the config's."""
     _import_data_sets(cfg)
@@ -50,7 +48,6 @@ def check_training(cfg: Config) -> None:
     check_metrics(cfg, "val")
 
 
-@parsing_once()
 def check_test(cfg: Config) -> None:
     """Raise a UserError where the test data, the model's or the checkpoint's classes, or the metrics do not fit."""
     _import_data_sets(cfg)

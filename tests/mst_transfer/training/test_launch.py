@@ -76,28 +76,6 @@ def test_the_test_split_is_checked_before_testing(root: Path) -> None:
     check_test(detection(root))
 
 
-@pytest.mark.parametrize(("start", "parsed"), [(check_training, ["train", "val"]), (check_test, ["val"])])
-def test_a_start_parses_each_json_once(
-    root: Path, start: Any, parsed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every check would parse COCO's annotations anew, or they would fill the memory during the run."""
-    texts: list[str | bytes] = []
-    loads = json.loads
-
-    def counted(text: str | bytes, **options: Any) -> Any:
-        texts.append(text)
-        return loads(text, **options)
-
-    monkeypatch.setattr(json, "loads", counted)
-    cfg = detection(root)
-    texts.clear()
-    start(cfg)
-    folder = root / "data/coco/annotations"
-    files = {split: (folder / f"instances_{split}2017.json").read_bytes() for split in ("train", "val")}
-    assert [split for text in texts for split in files if files[split] == text] == parsed
-    assert coco_file._kept is None
-
-
 def test_a_json_that_changed_is_parsed_again(root: Path) -> None:
     """A file that was corrected would still be refused, or a broken one accepted, as it was before."""
     path = root / "data/coco/annotations/instances_val2017.json"
