@@ -51,6 +51,21 @@ def handle_signals() -> None:
     """
     _install()
     atexit.register(ignore_signals)
+    if not hasattr(os, "register_at_fork"):  # Windows
+        return
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # what a worker gets is not for us
+    threading.Thread(target=_end_at_start, args=(received,), daemon=True).start()
+
+
+def _end_at_start(received: int) -> None:
+    """A handler in Python waits while the main thread does, for the other processes: 30 seconds, then it is killed."""
+    while _Request.phase is _Phase.START:
+        number = os.read(received, 1)[0]
+        if number in STOP_SIGNALS and _Request.phase is _Phase.START:
+            _end_with_nothing(number)
 
 
 def ignore_signals() -> None:
@@ -89,8 +104,7 @@ def _remember(number: int, frame: Any) -> None:
     if _Request.phase is _Phase.DONE:
         return
     if _Request.phase is _Phase.START:
-        os.write(2, f"{name} before the first step: there is nothing to save.\n".encode())
-        os._exit(STOPPED)
+        _end_with_nothing(number)
     if stop_requested():
         if "TORCHELASTIC_RUN_ID" in os.environ and now - _Request.at < SAME_REQUEST:
             return
@@ -98,6 +112,14 @@ def _remember(number: int, frame: Any) -> None:
     _Request.number, _Request.at = number, now
     # not print: the signal may have come in the middle of one
     os.write(2, f"{name}: stopping after this step. A second signal stops at once.\n".encode())
+
+
+def _end_with_nothing(number: int) -> None:
+    if _Request.number == 0:  # else the other thread is about to end the process
+        _Request.number = number
+        name = signal.Signals(number).name
+        os.write(2, f"{name} before the first step: there is nothing to save.\n".encode())
+        os._exit(STOPPED)
 
 
 class PatientDataLoader(DataLoader):

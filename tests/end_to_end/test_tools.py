@@ -117,7 +117,7 @@ def cityscapes(tmp_path: Path) -> Path:
 
 
 def test_missing_folder_in_two_processes(tmp_path: Path) -> None:
-    """Under torchrun each process would print the error, and torchrun a traceback of its own."""
+    """Each process would print the error, torchrun a traceback, or the others be waited for half a minute."""
     folder = tmp_path / "absent"
     arguments = [PRETRAIN, "2", "--work-dir", str(tmp_path / "run"), "--cfg-options", f"data_root={folder}"]
     done = command("bash", "tools/dist_train.sh", *arguments, PORT="29713")

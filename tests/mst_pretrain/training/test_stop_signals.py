@@ -148,6 +148,21 @@ def test_data_workers_outlive_a_signal_to_their_group_but_not_their_parent(toy_c
     assert worker.exitcode == 0
 
 
+def test_a_signal_at_the_start_ends_a_process_whose_main_thread_waits() -> None:
+    """While processes wait for each other, Python's handlers do not run: torchrun would kill them after 30 seconds."""
+    code = (
+        "import os, signal, threading\n"
+        "from torch.distributed import TCPStore\n"
+        "from mst_pretrain.training.signals import handle_signals\n"
+        "handle_signals()\n"
+        "threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "TCPStore('127.0.0.1', 0, 2, True)\n"  # for a second one that never comes
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert ended.returncode == 75, ended.stderr
+    assert ended.stderr.count("SIGTERM before the first step: there is nothing to save.") == 1
+
+
 def test_a_signal_while_python_ends_changes_nothing() -> None:
     """A batch system would see a killed run where one was finished, or stopped with its checkpoint."""
     code = (
