@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from mst_pretrain.evaluation.features import block_features
 from mst_pretrain.method.backbones import build_trunk
 from mst_pretrain.runtime.errors import UserError, run_cli
 from tests.end_to_end.in_process import tool
+from tests.forked import free_port, output_of_two
 
 ROOT = Path(__file__).parents[2]
 NAME = "vit_tiny_patch16_224"
@@ -68,14 +68,11 @@ def last_json(text: str) -> dict[str, Any]:
 
 def two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
     """``tools/dist_eval.sh`` on two CPU processes; the first argument is knn or linear."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     env = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHON": sys.executable,
-        "PORT": port,
+        "PORT": free_port(),
         "CUDA_VISIBLE_DEVICES": "",
     }
     command = ["bash", "tools/dist_eval.sh", arguments[0], "2", *arguments[1:]]
@@ -134,7 +131,7 @@ def test_linear_of_two_processes_is_one_with_the_whole_batch(
     for number in (1, 2):
         out = tmp_path / f"{number}.json"
         if number == 2:
-            result = result_of(two_processes("linear", *arguments, "--out", str(out)))
+            result = last_json(output_of_two("eval_linear", *arguments, "--out", str(out)))
         else:
             tool("eval_linear").main([*arguments, "--out", str(out)])
             result = last_json(capsys.readouterr().out)

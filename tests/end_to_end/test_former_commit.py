@@ -7,10 +7,7 @@ weight after the last. In the checkpoints only the folder in ``last_ckpt`` was r
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
+from tests.forked import Forked
 
-ROOT = Path(__file__).parents[2]
 FORMER = Path(__file__).with_name("former")
 SHAPE = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
@@ -40,18 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begin(folder: Path, tool: str, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / f"tools/{tool}.py"), *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def end(process: subprocess.Popen[str]) -> str:
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output[-3000:]
-    return output
+def end(process: Forked) -> None:
+    code, output = process.result()
+    assert code == 0, output[-3000:]
 
 
 def summary(path: Path) -> dict[str, list[float]]:
@@ -65,8 +53,10 @@ def test_former_runs_are_resumed_tested_and_converted(folder: Path) -> None:
     """A lab that updates the toolkit in the middle of a run would lose the run or its result."""
     expected = json.loads((FORMER / "final.json").read_text())
     runs = {
-        name: begin(
-            folder, "train", f"{name}/{name}.py", "--resume", f"{name}/iter_3.pth", "--work-dir", f"{name}_on"
+        name: Forked(
+            "train",
+            *(f"{name}/{name}.py", "--resume", f"{name}/iter_3.pth", "--work-dir", f"{name}_on"),
+            folder=folder,
         )
         for name in ("pretrain", "segment")
     }
@@ -76,9 +66,11 @@ def test_former_runs_are_resumed_tested_and_converted(folder: Path) -> None:
         assert found.keys() == expected[name].keys()
         for key, values in expected[name].items():
             np.testing.assert_allclose(found[key], values, rtol=1e-6, atol=1e-7, err_msg=key)
-    test = begin(folder, "test", "segment/segment.py", "segment_on/iter_6.pth", "--work-dir", "tested")
+    tested = ["segment/segment.py", "segment_on/iter_6.pth", "--work-dir", "tested"]
+    test = Forked("test", *tested, folder=folder)
     shape = ["--model", "vit_tiny_patch16_224", "--model-args", json.dumps(SHAPE)]
-    convert = begin(folder, "convert_checkpoint", "pretrain/iter_3.pth", "backbone.safetensors", *shape)
+    converted_to = ["pretrain/iter_3.pth", "backbone.safetensors", *shape]
+    convert = Forked("convert_checkpoint", *converted_to, folder=folder)
     end(test)
     end(convert)
     assert 0 < json.loads((folder / "tested/test_metrics.json").read_text())["mIoU"] <= 100

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
+from tests.forked import Forked, free_port, output_of, output_of_two
 
 ROOT = Path(__file__).parents[2]
 SHAPE: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
@@ -171,19 +171,18 @@ def run(*arguments: str, **environment: str) -> str:
 
 
 def train(config: Path, work_dir: Path, *arguments: str) -> str:
-    return run(sys.executable, "tools/train.py", str(config), "--work-dir", str(work_dir), *arguments)
+    return output_of("train", str(config), "--work-dir", str(work_dir), *arguments)
 
 
 def kill_at(config: Path, work_dir: Path, checkpoint: str) -> int:
     """Train without an end, and kill the process and its workers when ``checkpoint`` is there."""
     arguments = ["--work-dir", str(work_dir), "--cfg-options", "train_cfg.max_iters=None"]
-    process = start(sys.executable, "tools/train.py", str(config), *arguments)
+    process = Forked("train", str(config), *arguments)
     deadline = time.monotonic() + 200
-    while not (work_dir / checkpoint).exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (work_dir / checkpoint).exists() and not process.ended and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return process.returncode
+    process.kill()
+    return process.result()[0]
 
 
 def tensors(node: Any, name: str = "") -> dict[str, Tensor]:
@@ -218,12 +217,6 @@ def test_killed_run_resumes_bit_for_bit(config: Path, tmp_path: Path) -> None:
     assert len(moved) > 0.8 * len(names)
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path) -> None:
     """Gradients, the centre or the samples of several processes would differ from one process's."""
     two, one = tmp_path / "two.py", tmp_path / "one.py"
@@ -234,7 +227,7 @@ def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path
     one.write_text(
         common + "train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)\n"
     )
-    run("bash", "tools/dist_train.sh", str(two), "2", "--work-dir", str(tmp_path / "2"), PORT=free_port())
+    output_of_two("train", str(two), "--launcher", "pytorch", "--work-dir", str(tmp_path / "2"))
     train(one, tmp_path / "1")
     first, second = (load_checkpoint(tmp_path / name / "latest.pth") for name in ("1", "2"))
     start_weights = load_checkpoint(tmp_path / "1/initial.pth")["state_dict"]
@@ -258,30 +251,18 @@ def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path
         "custom_hooks = [dict(type='StopAtThree')]\n"
     )
 
-    def launch(name: str, *arguments: str, **environment: str) -> tuple[int, str]:
-        command = (
-            "bash",
-            "tools/dist_train.sh",
-            str(two),
-            "2",
-            "--work-dir",
-            str(tmp_path / name),
-            *arguments,
-        )
-        process = start(*command, PORT=free_port(), PYTHONPATH=f"{ROOT}:{tmp_path}", **environment)
-        output = process.communicate(timeout=300)[0]
-        return process.returncode, output
-
-    code, output = launch("whole")
-    assert code == 0, output[-4000:]
+    path = f"{ROOT}:{tmp_path}"
+    common = ("train", str(two), "--launcher", "pytorch", "--work-dir")
+    output_of_two(*common, str(tmp_path / "whole"), PYTHONPATH=path)
     whole = load_checkpoint(tmp_path / "whole/latest.pth")
     assert load_checkpoint(tmp_path / "whole/alone.pth")["meta"]["iter"] == 2
     for whom in ("itself", "launcher"):
-        code, output = launch(whom, WHOM=whom)
-        assert code == 75 and "Continue from" in output, output[-4000:]
+        command = ("bash", "tools/dist_train.sh", str(two), "2", "--work-dir", str(tmp_path / whom))
+        process = start(*command, PORT=free_port(), PYTHONPATH=path, WHOM=whom)
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 75 and "Continue from" in output, output[-4000:]
         assert 3 <= load_checkpoint(tmp_path / whom / "latest.pth")["meta"]["iter"] <= 5
-    code, output = launch("itself", "--resume")
-    assert code == 0, output[-4000:]
+    output_of_two(*common, str(tmp_path / "itself"), "--resume", PYTHONPATH=path)
     resumed = load_checkpoint(tmp_path / "itself/latest.pth")
     assert resumed["meta"]["iter"] == whole["meta"]["iter"]
     unequal = [
@@ -304,8 +285,8 @@ def test_a_broken_batch_of_one_process_is_skipped_by_all(config: Path, tmp_path:
         "every_step = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=-1)\n"
         "default_hooks = dict(checkpoint=every_step)\n"
     )
-    arguments = ("tools/dist_train.sh", str(two), "2", "--work-dir", str(tmp_path / "2"))
-    output = run("bash", *arguments, PORT=free_port(), PYTHONPATH=f"{ROOT}:{tmp_path}")
+    arguments = ("train", str(two), "--launcher", "pytorch", "--work-dir", str(tmp_path / "2"))
+    output = output_of_two(*arguments, PYTHONPATH=f"{ROOT}:{tmp_path}")
     assert output.count("Step 3 skipped, 1 in a row, 1 in all: the loss is not finite on rank 1.") == 1
     entry = json.loads((tmp_path / "2/skipped_steps.jsonl").read_text())
     assert entry["step"] == 3 and len(entry["images"]) == 2

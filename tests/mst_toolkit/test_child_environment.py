@@ -82,8 +82,7 @@ def test_a_child_finds_the_toolkit_and_then_what_the_user_named(
     assert child["PYTHONPATH"].split(os.pathsep) == [str(ROOT), *map(str, expected)]
 
 
-@pytest.mark.parametrize("command", [["tools/train.py"], ["bash", "tools/dist_train.sh"]])
-def test_a_users_module_is_found_from_another_folder(tmp_path: Path, command: list[str]) -> None:
+def test_a_users_module_is_found_from_another_folder(tmp_path: Path) -> None:
     """A tool would work only in the clone, or a config could not name a hook of the user's own."""
     for folder in ("modules", "photos", "elsewhere"):
         (tmp_path / folder).mkdir()
@@ -105,10 +104,8 @@ def test_a_users_module_is_found_from_another_folder(tmp_path: Path, command: li
         "OMP_NUM_THREADS": "1",
         "PORT": "29761",
     }
-    start = [sys.executable] if command[0] != "bash" else ["bash"]
-    processes = ["1"] if command[0] == "bash" else []
-    done = subprocess.run(
-        [*start, str(ROOT / command[-1]), "config.py", *processes, "--cfg-options", "data_root=../photos"],
+    done = subprocess.run(  # which starts tools/train.py
+        ["bash", str(ROOT / "tools/dist_train.sh"), "config.py", "1", "--cfg-options", "data_root=../photos"],
         cwd=tmp_path / "elsewhere",
         env=environment,
         capture_output=True,
