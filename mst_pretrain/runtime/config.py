@@ -59,6 +59,8 @@ def read_options(path: str | Path, texts: Mapping[str, str], tool: str = "") -> 
 
 def _read(path: str | Path) -> Config:
     path = find_config(path)
+    if path.is_dir():
+        raise UserError(f"config {path} is a folder. Name a file in it that ends in .py.")
     try:
         cfg = Config.fromfile(str(path), import_custom_modules=False)
     except FileNotFoundError as error:

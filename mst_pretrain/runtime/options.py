@@ -75,7 +75,7 @@ UNREAD: dict[str, frozenset[str]] = {
 PATHS = ("_from", "_root", "_dir", "_file", "checkpoint")
 SCHEDULED = {"optim_wrapper.optimizer.lr": "base_lr", "optim_wrapper.optimizer.weight_decay": "weight_decay"}
 SWITCH = {"true": True, "false": False, "1": True, "0": False}
-KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a finite number"}
+KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
 class ConfigOptions(argparse.Action):
@@ -111,8 +111,7 @@ def is_read(key: str, tool: str) -> bool:
 
 
 def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path, tool: str = "") -> None:
-    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, and for one that ``tool`` does not read.
-    """
+    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, and for one that ``tool`` does not read."""
     now = dict(walk(cfg._cfg_dict))
     known = list(now)
     plain = [key.removeprefix(ADD) for key in options]
@@ -141,6 +140,10 @@ def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path,
             )
         if name == ROOT and ROOT in cfg:
             _check_data_root(cfg, options[key], path)
+        elif name.startswith("data_preprocessor") and "data_preprocessor" in (cfg.get("model") or {}):
+            raise UserError(
+                f"{path}: --cfg-options {key}=... would change nothing: the model has its own. Set model.{name}."
+            )
         elif not is_read(name, tool):
             remedy = _remedy_of_tool(cfg, name, tool) if is_read(name, "") else _remedy(cfg, name)
             raise UserError(f"{path}: --cfg-options {key}=... would change nothing. {remedy}")
@@ -261,7 +264,7 @@ def _value(text: str, now: Any) -> Any:
         value = math.nan
     if not math.isfinite(value) and math.isfinite(now):
         raise ValueError(
-            f"'{text}' is not {KINDS[kind]}, which the config has there ({now}). Correct it, or put a {ADD} before the "
+            f"'{text}' is not {'a finite number' if math.isinf(value) else KINDS[kind]}, which the config has there ({now}). Correct it, or put a {ADD} before the "
             "key to set a value of another kind."
         )
     return value
