@@ -92,11 +92,12 @@ def test_value_is_of_the_kind_that_the_config_has(config: Path, key: str, text: 
 @pytest.mark.parametrize(
     ("key", "text", "words"),
     [
-        ("optim_wrapper.optimizer.lr", "1e", r"lr=1e: '1e' is not a finite number, .*\(0\.001\)"),
-        *(("optim_wrapper.optimizer.lr", text, "not a finite number") for text in ("nan", "inf", "-inf", "1e999")),
+        ("optim_wrapper.optimizer.lr", "1e", r"lr=1e: '1e' is not a number, .*\(0\.001\)"),
+        *(("optim_wrapper.optimizer.lr", text, "not a finite number") for text in ("inf", "-inf", "1e999")),
+        ("optim_wrapper.optimizer.lr", "nan", "not a number"),
         ("optim_wrapper.optimizer.betas", "(0.9,inf)", "not a finite number"),
-        ("optim_wrapper.optimizer.lr", "0,1", "not a finite number"),
-        ("optim_wrapper.optimizer.betas", "(0.9,x)", "'x' is not a finite number"),
+        ("optim_wrapper.optimizer.lr", "0,1", "not a number"),
+        ("optim_wrapper.optimizer.betas", "(0.9,x)", "'x' is not a number"),
         ("model.backbone.depth", "6.0", r"'6\.0' is not a whole number"),
         ("model.backbone.depth", "1e1", "not a whole number"),
         ("model.backbone.depth", "", "not a whole number"),

@@ -258,7 +258,9 @@ class Sick(Line):
             return found
         if self.part == "weight":
             self.weight.data.fill_(torch.inf)
-            return {"loss": 0.0 * self.weight.detach().nan_to_num().sum() + (self.weight * 0.0).nan_to_num().sum()}
+            return {
+                "loss": 0.0 * self.weight.detach().nan_to_num().sum() + (self.weight * 0.0).nan_to_num().sum()
+            }
         factor = {"nan": torch.nan, "inf": torch.inf, "-inf": -torch.inf}[self.part]
         return {"loss": found["loss"] * factor if self.part != "inf" else found["loss"] + factor}
 
