@@ -18,7 +18,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "env_cfg.mp_cfg": ("mp_start_method", "opencv_num_threads"),
     "randomness": ("seed", "deterministic", "diff_rank_seed"),
 }
-COCO = {
+COCO: dict[str, tuple[str, ...]] = {
     "filter_cfg": ("filter_empty_gt", "min_size"),
     "data_prefix": ("img", "seg"),
     "metainfo": ("classes", "palette"),
@@ -28,7 +28,7 @@ SEGMENTATION: dict[str, tuple[str, ...]] = {
     "data_prefix": ("img_path", "seg_map_path"),
     "metainfo": ("classes", "palette"),
 }
-OF_DATA_SETS: dict[str, dict[str, tuple[str, ...]]] = {
+OF_DATA_SETS = {
     "CocoDataset": COCO,
     **dict.fromkeys(
         ("FolderSegmentation", "StreetSegmentation", "BaseSegDataset", "CityscapesDataset"), SEGMENTATION
