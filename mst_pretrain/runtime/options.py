@@ -111,7 +111,7 @@ def is_read(key: str, tool: str) -> bool:
 
 
 def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path, tool: str = "") -> None:
-    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, and for one that ``tool`` does not read."""
+    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, and for one that the tool leaves unread."""
     now = dict(walk(cfg._cfg_dict))
     known = list(now)
     plain = [key.removeprefix(ADD) for key in options]
@@ -263,8 +263,9 @@ def _value(text: str, now: Any) -> Any:
     except (KeyError, ValueError):
         value = math.nan
     if not math.isfinite(value) and math.isfinite(now):
+        wanted = "a finite number" if math.isinf(value) else KINDS[kind]
         raise ValueError(
-            f"'{text}' is not {'a finite number' if math.isinf(value) else KINDS[kind]}, which the config has there ({now}). Correct it, or put a {ADD} before the "
+            f"'{text}' is not {wanted}, which the config has there ({now}). Correct it, or put a {ADD} before the "
             "key to set a value of another kind."
         )
     return value
