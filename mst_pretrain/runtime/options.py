@@ -111,7 +111,7 @@ def is_read(key: str, tool: str) -> bool:
 
 
 def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path, tool: str = "") -> None:
-    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, and for one that the tool leaves unread."""
+    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, or that the tool does not read."""
     now = dict(walk(cfg._cfg_dict))
     known = list(now)
     plain = [key.removeprefix(ADD) for key in options]
