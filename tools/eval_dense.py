@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
     kind = "swin" if isinstance(trunk, SwinTransformer) else "vit"
     args.config = args.config or str(PROBES / f"dense_probe_{kind}.py")
-    args.cfg_options = read_options(args.config, args.cfg_options)
+    args.cfg_options = read_options(args.config, args.cfg_options, "tools/eval_dense.py")
     cfg = load_config(args.config, {"data_root": args.root, **args.cfg_options})
     put_backbone(cfg, trunk, origin)
     cfg.randomness = dict(seed=args.seed)

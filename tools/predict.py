@@ -48,7 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             "tools/predict.py works in one process, but several were started, which would all write the same files. "
             "Start it without a launcher."
         )
-    cfg = load_config(args.config, read_options(args.config, args.cfg_options))
+    tta = args.tta or args.tta_scales is not None
+    tool = "tools/predict.py --tta" if tta else "tools/predict.py"
+    cfg = load_config(args.config, read_options(args.config, args.cfg_options, tool))
     from mst_transfer.evaluation.output import fresh_folder
     from mst_transfer.prediction.files import INDEX, PredictionFiles, find_images
     from mst_transfer.prediction.predictor import Predictor
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     predictor = Predictor(cfg, args.checkpoint, args.device, args.tta, args.tta_scales)
     files = PredictionFiles(predictor, args.out, args.annotations, args.score_threshold)
     settings = {"config": args.config, "checkpoint": args.checkpoint}
-    settings |= {"tta": args.tta or args.tta_scales is not None, "tta_scales": args.tta_scales}
+    settings |= {"tta": tta, "tta_scales": args.tta_scales}
     index = files.run(images, settings)
     print(f"{len(index['images'])} of {len(images)} images predicted: {Path(args.out, INDEX)}", flush=True)
     return 1 if index["failed"] else 0

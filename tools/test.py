@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
 
-    args.cfg_options = read_options(args.config, args.cfg_options)
+    tta = args.tta or args.tta_scales is not None
+    tool = "tools/test.py --tta" if tta else "tools/test.py"
+    args.cfg_options = read_options(args.config, args.cfg_options, tool)
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args)
     on_first_rank(lambda: writable_folder(cfg.work_dir, "--work-dir"))
@@ -61,7 +63,6 @@ def main(argv: list[str] | None = None) -> None:
     from mst_transfer.training.checks import check_test
 
     use_our_metrics(cfg, args.coco_library, args.out)
-    tta = args.tta or args.tta_scales is not None
     speed = SpeedHook()
 
     def test(runner: Any) -> None:

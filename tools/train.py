@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
 
-    args.cfg_options = read_options(args.config, args.cfg_options)
+    args.cfg_options = read_options(args.config, args.cfg_options, "tools/train.py")
     cfg = load_config(args.config, args.cfg_options)
     if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
         fine_tune(cfg, args)

@@ -52,13 +52,15 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     return cfg
 
 
-def read_options(path: str | Path, texts: Mapping[str, str]) -> dict[str, Any]:
-    """What the texts of ``--cfg-options`` mean for a config; see :func:`parse_options`."""
-    return parse_options(_read(path), texts)
+def read_options(path: str | Path, texts: Mapping[str, str], tool: str = "") -> dict[str, Any]:
+    """What the texts of ``--cfg-options`` of a tool mean for a config; see :func:`parse_options`."""
+    return parse_options(_read(path), texts, tool)
 
 
 def _read(path: str | Path) -> Config:
     path = find_config(path)
+    if path.is_dir():
+        raise UserError(f"config {path} is a folder. Name a file in it that ends in .py.")
     try:
         cfg = Config.fromfile(str(path), import_custom_modules=False)
     except FileNotFoundError as error:

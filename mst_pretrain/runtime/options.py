@@ -59,6 +59,18 @@ READ = frozenset(
         "allow_unused",
     ]
 )
+# Of these, what a tool does not read. A test takes a training's options, by which its record names the training.
+TTA = frozenset(["tta_model", "tta_pipeline"])
+SET_BY_TOOL = frozenset(["val_dataloader", "val_cfg", "val_evaluator", "load_from", "resume"])
+UNREAD: dict[str, frozenset[str]] = {
+    "": frozenset(),
+    "tools/train.py": frozenset(["test_cfg", "test_evaluator", *TTA]),
+    "tools/eval_dense.py": TTA,
+    "tools/test.py": SET_BY_TOOL | TTA,
+    "tools/test.py --tta": SET_BY_TOOL,
+    "tools/predict.py": SET_BY_TOOL | TTA | {"test_cfg", "test_evaluator"},
+    "tools/predict.py --tta": SET_BY_TOOL | {"test_cfg", "test_evaluator"},
+}
 # Endings of keys whose value is a text, even if it is 2024
 PATHS = ("_from", "_root", "_dir", "_file", "checkpoint")
 SCHEDULED = {"optim_wrapper.optimizer.lr": "base_lr", "optim_wrapper.optimizer.weight_decay": "weight_decay"}
@@ -92,8 +104,14 @@ class ConfigOptions(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
-def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path) -> None:
-    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, and for one that nothing reads."""
+def is_read(key: str, tool: str) -> bool:
+    """Whether one of the tools in :data:`UNREAD` reads a dotted key of a config; the empty name is any tool."""
+    part = key.removeprefix(ADD).partition(".")[0]
+    return part == ROOT or part in READ - UNREAD[tool]
+
+
+def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path, tool: str = "") -> None:
+    """Raise a UserError for a key that the config lacks, unless ``+`` adds it, or that the tool does not read."""
     now = dict(walk(cfg._cfg_dict))
     known = list(now)
     plain = [key.removeprefix(ADD) for key in options]
@@ -122,8 +140,13 @@ def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path)
             )
         if name == ROOT and ROOT in cfg:
             _check_data_root(cfg, options[key], path)
-        elif name.partition(".")[0] not in READ:
-            raise UserError(f"{path}: --cfg-options {key}=... would change nothing. {_remedy(cfg, name)}")
+        elif name.startswith("data_preprocessor") and "data_preprocessor" in (cfg.get("model") or {}):
+            raise UserError(
+                f"{path}: --cfg-options {key}=... would change nothing: the model has its own. Set model.{name}."
+            )
+        elif not is_read(name, tool):
+            remedy = _remedy_of_tool(cfg, name, tool) if is_read(name, "") else _remedy(cfg, name)
+            raise UserError(f"{path}: --cfg-options {key}=... would change nothing. {remedy}")
 
 
 def _check_data_root(cfg: Config, new: Any, path: str | Path) -> None:
@@ -154,6 +177,18 @@ def above(key: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
+def _remedy_of_tool(cfg: Config, name: str, tool: str) -> str:
+    """What to do instead of overriding what another tool reads."""
+    part, dot, rest = name.partition(".")
+    with_tta = f"{tool} --tta"
+    if with_tta in UNREAD and is_read(name, with_tta):
+        return f"{tool} reads {part} with --tta only. Add --tta."
+    other = part.replace("val_", "test_") if part.startswith("val_") else part.replace("test_", "val_")
+    instead = f" Set {other}{dot}{rest}." if other != part and other in cfg and is_read(other, tool) else ""
+    parts = [key for key in cfg if is_read(key, tool) and key.startswith(("train_", "val_", "test_", "tta_"))]
+    return f"{tool} does not read {part}, but {', '.join(parts)}.{instead or ' Leave it out.'}"
+
+
 def _remedy(cfg: Config, name: str) -> str:
     """What to do instead of overriding a variable that the config has used."""
     variable, dot, rest = name.partition(".")
@@ -173,7 +208,7 @@ def _remedy(cfg: Config, name: str) -> str:
     return f"{text}{others}."
 
 
-def parse_options(cfg: Config, texts: Mapping[str, str]) -> dict[str, Any]:
+def parse_options(cfg: Config, texts: Mapping[str, str], tool: str = "") -> dict[str, Any]:
     """The values that the texts of ``--cfg-options`` mean, each of the kind that the config has at its key.
 
     A text or a path stays exactly as typed. ``None`` is None, which ``data_root`` cannot be. Lists and tuples have
@@ -182,10 +217,10 @@ def parse_options(cfg: Config, texts: Mapping[str, str]) -> dict[str, Any]:
     and all else is a text.
 
     Raises:
-        UserError: A key is not in the config or nothing reads it, or a value is of another kind.
+        UserError: A key is not in the config or the tool does not read it, or a value is of another kind.
     """
     path = cfg.filename
-    check_option_keys(cfg, texts, path)
+    check_option_keys(cfg, texts, path, tool)
     now = dict(walk(cfg._cfg_dict))
     hook = (cfg.get("default_hooks") or {}).get("schedule") or {}
     found: dict[str, Any] = {}
@@ -227,9 +262,10 @@ def _value(text: str, now: Any) -> Any:
         value = SWITCH[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         value = math.nan
-    if value != value:
+    if not math.isfinite(value) and math.isfinite(now):
+        wanted = "a finite number" if math.isinf(value) else KINDS[kind]
         raise ValueError(
-            f"'{text}' is not {KINDS[kind]}, which the config has there ({now}). Correct it, or put a {ADD} before the "
+            f"'{text}' is not {wanted}, which the config has there ({now}). Correct it, or put a {ADD} before the "
             "key to set a value of another kind."
         )
     return value

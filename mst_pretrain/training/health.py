@@ -14,11 +14,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..checkpoints.storage import INITIAL, LATEST
 from ..data.files import first_of
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
-from .schedule_and_teacher import broken_weight, unwrap
+from .schedule_and_teacher import broken_weight, last_good, unwrap
 
 SKIPPED = "skipped_steps.jsonl"
 BEFORE_COLLAPSE = "before_collapse_{}.pth"
@@ -117,7 +116,7 @@ class HealthHook(Hook):
                 suspect = f"It is of step {finite}, which may have broken the weights: take an older one. "
             raise UserError(
                 f"{self.skipped_in_a_row} steps in a row, up to step {runner.iter + 1}, were skipped: {what} is not "
-                f"finite. {_last_good(runner)} {suspect}Usual causes: a learning rate too high for this batch (lower "
+                f"finite. {last_good(runner)} {suspect}Usual causes: a learning rate too high for this batch (lower "
                 "default_hooks.schedule.base_lr or lengthen its warmup_epochs), float16 overflow (use bfloat16: "
                 "optim_wrapper.type=MSTOptimWrapper, dtype=bfloat16), or broken images: their names are in "
                 f"{listing}. Then continue with --resume."
@@ -138,7 +137,7 @@ class HealthHook(Hook):
         if self.collapsed_iters == 0:
             self._keep_last(runner)
         self.collapsed_iters += self.collapse_interval
-        last = f"The last checkpoint before it stays: {self.kept}." if self.kept else _last_good(runner)
+        last = f"The last checkpoint before it stays: {self.kept}." if self.kept else last_good(runner)
         found = "; ".join(signs)
         what = f"The run looks collapsed, for {self.collapsed_iters} iterations now: {found}. {last}"
         runner.logger.warning(what)
@@ -231,16 +230,9 @@ class HealthyCheckpointHook(CheckpointHook):
             skipped = f"{self.skipped_in_a_row} skipped steps end the run"
             what = f"{broken} is not finite" if broken else skipped
             raise UserError(
-                f"No checkpoint of step {runner.iter + 1} was written: {what}. {_last_good(runner)} Lower "
+                f"No checkpoint of step {runner.iter + 1} was written: {what}. {last_good(runner)} Lower "
                 "default_hooks.schedule.base_lr, then continue with --resume."
             )
         runner.logger.info(f"Saving checkpoint at {runner.iter + 1} iterations")
         self._save_checkpoint(runner)
         self.waiting = False
-
-
-def _last_good(runner: Runner) -> str:
-    latest = Path(runner.work_dir, LATEST)
-    if latest.exists():
-        return f"The last checkpoint stays: {latest}."
-    return f"No checkpoint was due yet; {Path(runner.work_dir, INITIAL)} has the weights before training."

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from ..checkpoints.storage import LATEST, refuse_folder, use_safe_loading
 from ..runtime.config import check_lengths, check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
+from ..runtime.known_keys import check_known_keys, check_numbers
 from ..runtime.options import ConfigOptions
 from ..runtime.value_types import check_value_types
 from ..runtime.work_dir import explain_full_disk
@@ -203,6 +204,8 @@ def _leave_together() -> None:
 
 def check_pretraining(cfg: Config) -> None:
     """Raise a UserError where a pretraining config has no images or an impossible length, before anything is built."""
+    check_known_keys(cfg)
+    check_numbers(cfg)
     check_lengths(cfg, 0)  # 0 leaves the initial weights as the checkpoint
     dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
     if dataset.get("type") == "UnlabelledImages":

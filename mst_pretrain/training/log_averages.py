@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
+
+from ..runtime.errors import UserError
+from .schedule_and_teacher import broken_weight, last_good
 
 
 @HOOKS.register_module()
@@ -20,12 +24,13 @@ class LogAveragesHook(RuntimeInfoHook):
     is copied and saved whole: after 300,000 steps both cost milliseconds a step and 64 MB a checkpoint. Here the
     outputs of the steps since the last log line are summed where they are, and every history under ``train/`` keeps
     only as many values as the log processor averages over. A step that the optimizer left out, because its gradients
-    were not finite, does not count.
+    were not finite, does not count; an average that is not finite ends the run.
     """
 
     def __init__(self) -> None:
         # by the names of a step's outputs: their sums, and the number of steps
         self.sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
+        self.was_finite = True  # the loss, at the last line
 
     def before_train(self, runner: Runner) -> None:
         """Find the logger whose lines the averages are for; cut the histories of an older checkpoint."""
@@ -63,6 +68,10 @@ class LogAveragesHook(RuntimeInfoHook):
             for name, total in zip((f"train/{name}" for name in names), sums.tolist(), strict=True):
                 before = totals.get(name, (0.0, 0))
                 totals[name] = before[0] + total, before[1] + steps
+        finite = math.isfinite(totals.get("train/loss", (0.0, 0))[0])
+        if not finite:
+            self._judge(runner)
+        self.was_finite = finite
         scalars = runner.message_hub.log_scalars
         for name, (total, steps) in totals.items():
             runner.message_hub.update_scalar(name, total / steps)
@@ -70,6 +79,17 @@ class LogAveragesHook(RuntimeInfoHook):
         for name in [name for name in scalars if name not in totals]:  # the line begins with the losses
             scalars.move_to_end(name)
         self.sums = {}
+
+    def _judge(self, runner: Runner) -> None:
+        """End a run whose loss is not finite; where a loss scale has saved the weights from it, the second time."""
+        broken = broken_weight(runner)
+        if broken or not self.was_finite or not hasattr(runner.optim_wrapper, "loss_scaler"):
+            weights = f", and neither is {broken}" if broken else ""
+            raise UserError(
+                f"The loss is not finite, at step {runner.iter + 1} or since the last line of the log{weights}. "
+                f"{last_good(runner)} Lower optim_wrapper.optimizer.lr or lengthen its warm-up in param_scheduler, "
+                "then continue with --resume, or start again."
+            )
 
     def _cut_histories(self, runner: Runner) -> None:
         processor: Any = runner.log_processor

@@ -23,7 +23,7 @@ from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
 from ..runtime.work_dir import need_space
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
-from .schedule_and_teacher import unwrap
+from .schedule_and_teacher import broken_weight, last_good, unwrap
 from .signals import PatientDataLoader, stop_signals
 
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
@@ -102,8 +102,16 @@ class MSTRunner(Runner):
 
         Only the first process writes, and it needs no other one: a hook may call this there alone. The initial
         weights do not become the latest: an earlier run's result may still be there.
+
+        Raises:
+            UserError: A weight is not finite; what was written before stays.
         """
         meta = kwargs.pop("meta", None) or {}
+        if broken := broken_weight(self):
+            raise UserError(
+                f"No checkpoint {Path(out_dir, filename)} was written: {broken} is not finite. {last_good(self)} Lower "
+                "optim_wrapper.optimizer.lr, then continue with --resume, or start again."
+            )
         self.saved_iter = meta.get("iter", -1)
         if is_main_process():  # the others have nothing to write
             kwargs["meta"] = {**meta, **self.own_meta(), RUN: {**describe(self), **(self.resumed or {})}}

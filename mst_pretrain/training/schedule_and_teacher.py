@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..checkpoints.storage import INITIAL, LATEST
 from ..runtime.errors import UserError
 from .schedules import CosineSchedule, WarmupThenConstant
 
@@ -23,6 +25,15 @@ def broken_weight(runner: Runner) -> str | None:
     """The first weight or buffer of the model that is not finite."""
     state = unwrap(runner).state_dict()
     return next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
+
+
+def last_good(runner: Runner) -> str:
+    """Which checkpoint a run goes back to that has lost its weights."""
+    latest, initial = (Path(runner.work_dir, name) for name in (LATEST, INITIAL))
+    if latest.exists():
+        return f"The last checkpoint stays: {latest}."
+    before = f"; {initial} has the weights before training" if initial.exists() else ""
+    return f"No checkpoint was due yet{before}."
 
 
 @HOOKS.register_module()

@@ -13,6 +13,7 @@ from typing import Any
 from mst_pretrain.checkpoints.storage import LATEST, load_checkpoint
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
+from mst_pretrain.runtime.options import is_read
 from mst_toolkit.resources import child_environment, resources
 
 from .identity import CAP, LAUNCH, config_sha256, deviations, run_beside, telling_options
@@ -21,6 +22,7 @@ from .rows import find, work_dir
 from .table import read_record
 
 ROOT = resources()
+TRAIN, TEST = "tools/train.py", "tools/test.py"
 AGAIN = "Run the same tools/compare.py command again to continue from here."
 
 
@@ -32,7 +34,7 @@ class Job:
         config: Config file.
         row: Initialisation.
         seed: Of the training.
-        options: ``KEY=VALUE`` as given, for both.
+        options: ``KEY=VALUE`` as given; each tool gets those that it reads.
         parsed: The same by key.
         switches: Further arguments of the training.
         gpus: Processes.
@@ -51,9 +53,14 @@ class Job:
         """Everything of it is there."""
         return Path(work_dir(self.config, self.row, self.seed))
 
+    def given(self, tool: str) -> dict[str, Any]:
+        """The options that the tool reads and that make a run another experiment."""
+        read = {key: value for key, value in self.parsed.items() if is_read(key, tool)}
+        return telling_options(read, load_config(self.config))
+
     def tested(self) -> bool:
         """Whether its finished training has a result of a test with the same config, options and data."""
-        given = telling_options(self.parsed, load_config(self.config))
+        given = self.given(TEST)
         for path in self.folder.glob(f"{RESULTS}/*.json"):
             record = read_record(path)
             run = record["run"]
@@ -83,8 +90,7 @@ class Job:
 
     def _same(self, run: dict[str, Any]) -> bool:
         """Whether a run is this job's; its batch follows from the number of processes."""
-        given = telling_options(self.parsed, load_config(self.config))
-        given |= {"amp": True} if "--amp" in self.switches else {}
+        given = self.given(TRAIN) | ({"amp": True} if "--amp" in self.switches else {})
         had = {key: value for key, value in run["options"].items() if key not in LAUNCH}
         scaled = run["options"].get("auto_scale_lr", False) == ("--auto-scale-lr" in self.switches)
         return (
@@ -96,13 +102,14 @@ class Job:
 
     def train_command(self) -> list[str]:
         """Continues where an earlier call was stopped."""
-        arguments = ["--init", self.row, "--resume", *self.switches, "--cfg-options", *self.options]
+        options = [option for option in self.options if is_read(option.partition("=")[0], TRAIN)]
+        arguments = ["--init", self.row, "--resume", *self.switches, "--cfg-options", *options]
         return self._command("train", [self.config], [*arguments, f"randomness.seed={self.seed}"])
 
     def test_command(self) -> list[str]:
         """Of the last checkpoint, into the same folder."""
-        options = ["--cfg-options", *self.options] if self.options else []
-        arguments = ["--work-dir", str(self.folder), *options]
+        options = [option for option in self.options if is_read(option.partition("=")[0], TEST)]
+        arguments = ["--work-dir", str(self.folder), *(["--cfg-options", *options] if options else [])]
         return self._command("test", [self.config, str(self.folder / LATEST)], arguments)
 
     def _command(self, tool: str, what: list[str], arguments: list[str]) -> list[str]:

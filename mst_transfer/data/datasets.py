@@ -28,7 +28,7 @@ class StreetSegmentation(CityscapesDataset):
     """
 
     def __init__(self, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        unknown = set((metainfo or {}).get("classes", ())) - set(self.METAINFO["classes"])
+        unknown = set(self._load_metainfo(metainfo)["classes"]) - set(self.METAINFO["classes"])
         if unknown:
             raise UserError(
                 f"Classes {sorted(unknown)} are not Cityscapes classes. Use names out of: "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from glob import escape
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from mst_pretrain.data.files import IMAGE_SUFFIXES, first_of, images_below, list_images
@@ -120,21 +121,37 @@ def unused_maps(
         used: The label maps of the images that are used.
         left_out: Counts the files in the maps' folder that are not images.
     """
-    known, reasons, left = set(used), Counter[str](), []
+    known, reasons, left, siblings = set(used), Counter[str](), [], siblings_finder()
     for name in images_below(maps_root, left_out):
         path = Path(maps_root, name)
         if path not in known:
             left.append(path)
-            reasons[_why_unused(Path(images_root, name))] += 1
+            image = Path(images_root, name)
+            reasons[_why_unused(image, siblings(image))] += 1
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return f"{len(left)} label maps are not used ({first_of(left)}): {why}" if left else ""
 
 
-def _why_unused(image: Path) -> str:
-    """Why a label map at the place of this image is not used."""
+def siblings_finder() -> Callable[[Path], list[str]]:
+    """A function that gives the files beside a path whose names begin as its own, and a dot; it lists a folder once."""
+
+    @cache
+    def by_stem(folder: Path) -> dict[str, list[str]]:
+        stems: defaultdict[str, list[str]] = defaultdict(list)
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            for place, sign in enumerate(name):
+                if sign == ".":
+                    stems[name[:place]].append(name)
+        return stems
+
+    return lambda path: by_stem(path.parent).get(path.stem, [])
+
+
+def _why_unused(image: Path, siblings: Sequence[str]) -> str:
+    """Why a label map at the place of this image is not used, beside which these files lie."""
     if image.suffix != ".png":
         return f"with the suffix {image.suffix}, but label maps are .png"
-    suffixes = sorted({path.suffix for path in image.parent.glob(f"{escape(image.stem)}.*")})
+    suffixes = sorted({Path(name).suffix for name in siblings})
     if not suffixes:
         return "without an image of that name"
     if any(suffix.lower() in IMAGE_SUFFIXES for suffix in suffixes):

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from glob import escape
 from pathlib import Path
 
 from mst_pretrain.data.files import BLOCK, first_of, in_threads
 from mst_pretrain.runtime.errors import UserError
 
 from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
-from .layouts import CITYSCAPES_CLASSES, Pairs, cityscapes_pairs
+from .layouts import CITYSCAPES_CLASSES, Pairs, cityscapes_pairs, siblings_finder
 from .missing import need_folder
 from .problems import Problem, stop_at_first
 from .reading import Reader, Unusable, label_map_facts, sample, sample_note
 
 IGNORED = 255
+IGNORED_16 = 65535  # mmseg keeps the lower 8 bits of a map, in which this is 255
 EXCHANGED = "Height and width are exchanged: turn the map as its image was turned, or replace it."
 # Where the maps of two classes hold 0 and 255 and nothing else, 255 is the object. A 1 among them would have two
 # meanings: it becomes a label that no class has.
@@ -50,7 +50,7 @@ class LabelRule:
             label = exchanged.get(label, label)
             if label < self.classes or label == IGNORED:
                 known[value] = label
-        return known
+        return known | ({IGNORED_16: known[IGNORED]} if IGNORED in known else {})
 
     @property
     def object_is_255(self) -> bool:
@@ -60,23 +60,25 @@ class LabelRule:
     def __str__(self) -> str:
         if self.object_is_255:
             return "ids are 0 and 255 (the object)"
-        ids = [value for value in self.labels if value != IGNORED]
+        ids = [value for value in self.labels if value < IGNORED]
         return f"ids are {ids[0]}..{ids[-1]} and {IGNORED} (ignored)"
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What 255 is in the label maps of a split.
+    """What 255 and 0 are in the label maps of a split.
 
     Attributes:
         where: The split's folder of label maps, or a checkpoint.
         occurs: There are such pixels.
         is_object: They are the object; else they are ignored.
+        reduces_zero: 0 is ignored, and every other id is lowered by one.
     """
 
     where: str | Path
     occurs: bool
     is_object: bool
+    reduces_zero: bool = False
 
 
 def rule_of_folders(maps: Sequence[Path], classes: int) -> LabelRule:
@@ -89,7 +91,7 @@ def _object_is_255(maps: Sequence[Path]) -> bool:
 
     def values(path: Path) -> set[int]:
         try:
-            return set(label_map_facts(path)[2::3])
+            return {IGNORED if value == IGNORED_16 else value for value in label_map_facts(path)[2::3]}
         except (Unusable, OSError):  # the check names it
             return set()
 
@@ -152,6 +154,10 @@ def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> 
     yield from list(size_problems(images, maps, reader)) or tag_problems(images, reader.facts, "label maps")
     yield from dark_problems(images, reader.facts)
     yield from palette_problems(present, reader)
+    deep = [path for path in present if IGNORED_16 in map_values(reader, path)]
+    if deep:
+        what = f"{len(deep)} of {len(present)} label maps hold {IGNORED_16}, first {deep[0].name}: read as {IGNORED}"
+        yield Problem("65535", deep[0].parent, what)
     note = "" if reader.record else sample_note(present)
     for label in present:
         values = map_values(reader, label)
@@ -213,11 +219,15 @@ def class_problems(
 
 
 def need_one_meaning(first: Meaning, second: Meaning) -> None:
-    """Refuse two splits in one of which 255 is the object, and in the other ignored.
+    """Refuse two splits in one of which 255 is the object, and in the other ignored; or 0 a class, and ignored.
 
     Raises:
         UserError: They are.
     """
+    if first.reduces_zero != second.reduces_zero:
+        one, other = (first, second) if first.reduces_zero else (second, first)
+        what = f"0 is ignored here and 1 is the first class (reduce_zero_label), but 0 is the first in {other.where}"
+        stop_at_first([Problem("two meanings of 0", Path(one.where), what)])
     if first.occurs and second.occurs and first.is_object != second.is_object:
         one, other = (first, second) if first.is_object else (second, first)
         what = f"255 is the object here, where maps hold 0 and 255 only, and is ignored in {other.where}"
@@ -235,10 +245,10 @@ def absent_classes(pixels: Mapping[int, int], names: Sequence[str], trains: bool
 
 def absent_maps(pairs: Pairs) -> Iterator[Problem]:
     """Every image has its label map; a file of its name in another format is named."""
-    there = in_threads(Path.is_file, pairs[1], block=BLOCK)
+    there, siblings = in_threads(Path.is_file, pairs[1], block=BLOCK), siblings_finder()
     for image, label, found in zip(*pairs, there, strict=True):
         if not found:
-            others = [path.name for path in sorted(label.parent.glob(f"{escape(label.stem)}.*"))]
+            others = siblings(label)
             instead = f" (there is {first_of(others)})" if others else ""
             yield Problem("no label map", label, f"does not exist, the label map of {image}{instead}")
 

@@ -81,6 +81,10 @@ KINDS = {
         "255 is the object in one split and ignored in another",
         "Write the object's pixels as 1 in the maps of both, and 255 for pixels to ignore.",
     ),
+    "two meanings of 0": (
+        "0 is a class in one split and ignored in another",
+        "Give the data sets of train, val and test the same reduce_zero_label.",
+    ),
     "turned": (
         "images are turned by a tag",
         "If they were drawn on the pixels as stored, remove the tags: exiftool -Orientation= FOLDER",
@@ -97,6 +101,10 @@ KINDS = {
         "palettes of label maps differ",
         "If the colors are right, write all maps anew with one palette.",
     ),
+    "65535": (
+        "label maps of 16 bits hold 65535",
+        "To be sure of it, write 255.",
+    ),
     "dark": (
         "images are nearly black as they are loaded",
         "Scale their values to 0..65535, or save them with 8 bits.",
@@ -104,7 +112,7 @@ KINDS = {
     "layout": ("parts cannot be used", ""),
 }
 # What may be right, or is put right by mmdet, which clips boxes: said, and nothing more
-WARNINGS = ("box outside", "turned", "not turned", "shared images", "palettes", "dark")
+WARNINGS = ("box outside", "turned", "not turned", "shared images", "palettes", "65535", "dark")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .datasets import FolderSegmentation
 from .layouts import Pairs, folder_notes
 from .pair_rules import (
     IGNORED,
+    IGNORED_16,
     OBJECT_255,
     LabelRule,
     Meaning,
@@ -44,7 +45,7 @@ def check_labels(
         allow_unused: One class alone, or none, or less than half of the images, is not an error.
 
     Returns:
-        What 255 means in it, and the images that it uses.
+        What 255 and 0 mean in it, and the images that it uses.
 
     Raises:
         UserError: :func:`pair_problems` or :func:`class_problems` finds a problem, or less than half of the images
@@ -53,7 +54,8 @@ def check_labels(
     names, reader = dataset.metainfo["classes"], Reader()
     pixels: Counter[int] = Counter()
     used: Pairs = ([], [])
-    for rule, pairs in _pairs_by_rule(dataset, len(names)).items():
+    rules = _pairs_by_rule(dataset, len(names))
+    for rule, pairs in rules.items():
         stop_at_first(pair_problems(pairs, rule, reader, split))
         pixels += label_pixels(pairs[1], rule, reader)
         for mine, some in zip(used, pairs, strict=True):
@@ -73,8 +75,12 @@ def check_labels(
         stop_at_first(class_problems(where, pixels, names, trains))
         if 2 * images < there:
             stop_at_first([Problem("unused", Path(parts[0].data_prefix["img_path"]), f"{split}: {line}")])
-    occurs = any(IGNORED in map_values(reader, path) for path in used[1])
-    return Meaning(where, occurs, dataset.metainfo.get("label_map") == OBJECT_255), used[0]
+    occurs = any({IGNORED, IGNORED_16} & map_values(reader, path).keys() for path in used[1])
+    is_object, reduces = (
+        dataset.metainfo.get("label_map") == OBJECT_255,
+        any(rule.reduce_zero for rule in rules),
+    )
+    return Meaning(where, occurs, is_object, reduces), used[0]
 
 
 def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:

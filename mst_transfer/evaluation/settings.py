@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
 from mst_pretrain.runtime.config import import_custom_modules
@@ -32,12 +33,14 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def classes_of(cfg: Config, loader: str = "test_dataloader") -> tuple[str, ...] | None:
-    """Class names by label of a data set: the config's, else its type's.
+    """Class names by label of a data set: the config's, which may be a file of one a line, else its type's.
 
     Raises:
         UserError: What the config has for a list of names is a text, empty, or has a name twice.
     """
     classes = (data_sets_of(cfg, loader)[0].get("metainfo") or {}).get("classes")
+    if isinstance(classes, str) and Path(classes).is_file():  # as MMEngine's data sets read it
+        classes = list_from_file(classes)
     if classes is not None:
         _check_list(f"{cfg.filename}: {loader}.dataset.metainfo.classes", classes)
     else:

@@ -15,6 +15,7 @@ from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import first_of
 from mst_pretrain.runtime.config import check_lengths, explain, import_custom_modules
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.known_keys import check_known_keys, check_numbers
 from mst_pretrain.runtime.value_types import check_value_types
 
 from ..comparison.rows import INIT_CFG, problem_of
@@ -26,6 +27,7 @@ from ..data.problems import stop_at_first
 from ..data.used_objects import check_objects
 from ..evaluation.settings import check_metrics, classes_of, data_sets_of, dataset_meta, trained_classes
 
+ENDLESS = ("InfiniteSampler", "MultiSourceSampler", "GroupMultiSourceSampler")  # of MMEngine and mmdet
 Names = tuple[str, ...] | None
 
 
@@ -65,8 +67,10 @@ def check_test(cfg: Config) -> None:
     remedy = "Set its metainfo.classes to the checkpoint's, or give a checkpoint of this config."
     _check_names(where, scored, cfg.load_from, trained, remedy)
     if meaning and trained:
-        is_object = dataset_meta(checkpoint).get("label_map") == OBJECT_255
-        need_one_meaning(meaning, Meaning(f"the training of {cfg.load_from}", True, is_object))
+        meta = dataset_meta(checkpoint)
+        is_object = meta.get("label_map") == OBJECT_255
+        reduces = meta.get("reduce_zero_label", meaning.reduces_zero)
+        need_one_meaning(meaning, Meaning(f"the training of {cfg.load_from}", True, is_object, reduces))
     check_metrics(cfg)
 
 
@@ -74,6 +78,8 @@ def _import_data_sets(cfg: Config) -> None:
     """Register what the config names, and our data set in the place of mmdet's CocoDataset for this process."""
     import_custom_modules(cfg)
     check_value_types(cfg)
+    check_known_keys(cfg)
+    check_numbers(cfg)
     if cfg.get("default_scope") == "mmdet":
         from ..data import detection  # noqa: F401
 
@@ -108,10 +114,12 @@ def _check_pretrained(cfg: Config) -> None:
 
 
 def _check_data(cfg: Config, loader: str) -> tuple[Meaning | None, list[Path]]:
-    """Check the data of one loader; what 255 means in its label maps, if it has some, and the images used."""
+    """Check the data of one loader; what ids mean in its label maps, if it has some, and the images used."""
     dataset = cfg.get(loader) and cfg[loader].get("dataset")
     if not dataset:
         return None, []
+    if loader != "train_dataloader":
+        _check_every_image(cfg, loader)
     classes, meaning, images = classes_of(cfg, loader), None, list[Path]()
     split, trains = loader.removesuffix("_dataloader"), loader == "train_dataloader"
     allow_unused = bool(cfg.get("allow_unused"))
@@ -129,6 +137,32 @@ def _check_data(cfg: Config, loader: str) -> tuple[Meaning | None, list[Path]]:
     if classes:
         _check_classes(cfg, loader, len(classes))
     return meaning, images
+
+
+def _check_every_image(cfg: Config, loader: str) -> None:
+    """What is scored is scored once: no sampler without an end, no batch left out.
+
+    Raises:
+        UserError: The loader does not give every image.
+    """
+    own = cfg[loader]
+    sampler, batches = own.get("sampler") or {}, own.get("batch_sampler") or {}
+    kind = sampler.get("type", "")
+    name = getattr(kind, "__name__", str(kind)).rpartition(".")[2]
+    if name in ENDLESS:
+        raise UserError(
+            f"{cfg.filename}: {loader}.sampler is {name}, which never ends. Use dict(type='DefaultSampler', "
+            "shuffle=False)."
+        )
+    for key, value in (
+        ("drop_last", own.get("drop_last")),
+        ("batch_sampler.drop_last", batches.get("drop_last")),
+        ("num_batch_per_epoch", own.get("num_batch_per_epoch")),
+    ):
+        if value:
+            raise UserError(
+                f"{cfg.filename}: {loader}.{key} is {value}, so that images would not be scored. Leave it out."
+            )
 
 
 def _is_coco(part: Any) -> bool:
@@ -151,7 +185,14 @@ def _built(cfg: Config, loader: str) -> Any:
 
 
 def _check_classes(cfg: Config, loader: str, count: int) -> None:
-    """Every head that has a number of classes has the data's."""
+    """Every head that has a number of classes has the data's; a warning where one ignores a class."""
+    for key, value in _values(cfg.model, "ignore_index", "model"):
+        if isinstance(value, int) and 0 <= value < count and loader == "train_dataloader":
+            print(
+                f"warning: {cfg.filename}: {key}={value} is the label of a class ({count} classes), of which nothing "
+                "is learned. Pixels to ignore are 255.",
+                flush=True,
+            )
     for key, value in _values(cfg.model, "num_classes", "model"):
         if value != count:
             raise UserError(

@@ -78,11 +78,15 @@ STORED = (
     ),
     _case(
         "map-16-bit-ignored-65535",
+        "warned",
+        on_maps(lambda m, p: Image.fromarray(np.where(np.array(m) == 255, 65535, np.uint16(m))).save(p)),
+        "All 16 bits are what all 8 bits are in others: mmseg reads 255, and no other id becomes it.",
+    ),
+    _case(
+        "map-16-bit-511",
         "refused",
-        on_maps(
-            lambda m, p: Image.fromarray(np.where(np.array(m) == 255, 65535, 0).astype(np.uint16)).save(p)
-        ),
-        "65535 is not 255: cutting off eight bits would hide any id above 255.",
+        on_maps(lambda m, p: Image.fromarray(np.where(np.array(m) == 255, 511, np.uint16(m))).save(p)),
+        "Cut to eight bits it would be ignored, though it is an id above 255.",
     ),
     _case(
         "map-16-bit-panoptic-ids",

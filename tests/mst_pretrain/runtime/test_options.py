@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ def test_value_is_of_the_kind_that_the_config_has(config: Path, key: str, text: 
     ("key", "text", "words"),
     [
         ("optim_wrapper.optimizer.lr", "1e", r"lr=1e: '1e' is not a number, .*\(0\.001\)"),
+        *(("optim_wrapper.optimizer.lr", text, "not a finite number") for text in ("inf", "-inf", "1e999")),
         ("optim_wrapper.optimizer.lr", "nan", "not a number"),
+        ("optim_wrapper.optimizer.betas", "(0.9,inf)", "not a finite number"),
         ("optim_wrapper.optimizer.lr", "0,1", "not a number"),
         ("optim_wrapper.optimizer.betas", "(0.9,x)", "'x' is not a number"),
         ("model.backbone.depth", "6.0", r"'6\.0' is not a whole number"),
@@ -159,6 +162,51 @@ def test_variable_that_the_config_has_used_is_refused(config: Path, key: str, ho
     """A run would train with the old classes, and its saved config would say the new ones."""
     with pytest.raises(UserError, match=rf"{config.name}: --cfg-options .*would change nothing.*{holder}"):
         read_options(config, {key: "(a,b)"})
+
+
+@pytest.mark.parametrize(
+    ("tool", "key", "words"),
+    [
+        ("tools/test.py", "val_dataloader.dataset.ann_file", "Set test_dataloader.dataset.ann_file"),
+        ("tools/test.py", "val_evaluator.ann_file", "Set test_evaluator.ann_file"),
+        ("tools/test.py", "+val_cfg.fp16", "Set test_cfg.fp16"),
+        ("tools/test.py", "+val_dataloader.dataset.indices", "Set test_dataloader.dataset.indices"),
+        ("tools/test.py", "load_from", "does not read load_from"),
+        ("tools/test.py --tta", "val_evaluator.ann_file", "Set test_evaluator.ann_file"),
+        ("tools/test.py", "+tta_model.type", "Add --tta"),
+        ("tools/predict.py", "+tta_pipeline", "Add --tta"),
+        ("tools/predict.py", "test_evaluator.ann_file", "does not read test_evaluator"),
+        ("tools/train.py", "test_evaluator.ann_file", "Set val_evaluator.ann_file"),
+        ("tools/train.py", "+test_cfg.fp16", "Set val_cfg.fp16"),
+        ("tools/train.py", "+tta_model.type", "does not read tta_model"),
+        ("tools/eval_dense.py", "+tta_model.type", "does not read tta_model"),
+    ],
+)
+def test_key_that_this_tool_does_not_read_is_refused(tool: str, key: str, words: str) -> None:
+    """A test with another val_evaluator.ann_file would score the old annotations, and record the new ones."""
+    config = ROOT / "configs/coco/mask_rcnn_mst.py"
+    with pytest.raises(UserError, match=rf"--cfg-options {re.escape(key)}=... would change nothing.*{words}"):
+        read_options(config, {key: "3"}, tool)
+
+
+@pytest.mark.parametrize(
+    ("tool", "key"),
+    [
+        ("tools/test.py", "test_evaluator.ann_file"),
+        ("tools/test.py", "train_cfg.max_iters"),  # a training's: the test's record names the training by it
+        ("tools/test.py --tta", "+tta_model.type"),
+        ("tools/train.py", "val_evaluator.ann_file"),
+        ("tools/train.py", "test_dataloader.dataset.ann_file"),  # whose data the run's record has
+        ("tools/eval_dense.py", "test_evaluator.ann_file"),
+        ("tools/eval_dense.py", "val_evaluator.ann_file"),
+        ("tools/predict.py", "test_dataloader.dataset.ann_file"),
+        ("tools/predict.py --tta", "+tta_model.type"),
+        ("", "val_evaluator.ann_file"),
+    ],
+)
+def test_key_that_this_tool_reads_is_taken(tool: str, key: str) -> None:
+    """An option that works would be refused."""
+    assert read_options(ROOT / "configs/coco/mask_rcnn_mst.py", {key: "3"}, tool)
 
 
 def test_data_root_that_nothing_is_below_is_refused(tmp_path: Path) -> None:

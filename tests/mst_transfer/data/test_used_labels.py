@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data.datasets import FolderSegmentation
 from mst_transfer.data.layouts import unused_maps
-from mst_transfer.data.pair_rules import OBJECT_255, Meaning, need_one_meaning
+from mst_transfer.data.pair_rules import OBJECT_255, Meaning, absent_maps, need_one_meaning
 from mst_transfer.data.prepare import prepare
 from mst_transfer.data.used_labels import check_labels
 from mst_transfer.evaluation.settings import classes_of
@@ -80,7 +81,7 @@ REFUSED: dict[str, tuple[Image.Image, int, str]] = {
         2,
         r"256 pixels of the unknown id 300 \(all: \[300\]\)",
     ),
-    "65535": (bits16(pattern(0, 65535)), 2, "unknown id 65535"),
+    "65534": (bits16(pattern(0, 1, 65534)), 2, "unknown id 65534 .*; ids are 0..1 and 255"),
     "128 for the object": (gray(pattern(0, 128)), 2, "384 pixels of the unknown id 128"),
     "edges from smoothing": (gray(pattern(0, 127, 254, 255)), 2, "unknown id 127"),
     "ids from 1": (gray(pattern(1, 2, 3)), 3, "unknown id 3"),
@@ -247,6 +248,49 @@ def test_label_maps_without_an_image_are_counted_by_reason(tmp_path: Path) -> No
     (labels / "0.png").rename(labels / "0.tif")
     with pytest.raises(UserError, match=r"0.png: does not exist.*\(there is 0.tif\)"):
         check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of some thousands of files would list their folder as many times, and take minutes."""
+    write_pair(tmp_path, "train", [gray(pattern(0, 1))])
+    images, labels = tmp_path / "images/train", tmp_path / "labels/train"
+    for index in range(40):
+        (labels / f"{index}_color.png").touch()
+        (labels / f"{index}_x.bmp").touch()
+    listed: list[str] = []
+    for name in ("listdir", "scandir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path=".", real=real: (listed.append(str(path)), real(path))[1])
+    assert "81 label maps" in unused_maps(images, labels, [])
+    maps = [labels / f"{index}_x.png" for index in range(40)]
+    problems = list(absent_maps(([images / f"{index}_x.jpg" for index in range(40)], maps)))
+    assert len(problems) == 40 and problems[7].what.endswith("(there is 7_x.bmp)")
+    assert len(listed) <= 4  # two walks of both folders
+
+
+def test_65535_is_255(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Maps of 16 bits whose ignored pixels are all ones would be refused, although training ignores these."""
+    for values, labels, classes in (
+        ((0, 1, 2, 65535), (0, 1, 2, 255), 3),
+        ((0, 1, 65535, 255), (0, 1, 255, 255), 2),
+        ((0, 65535), (0, 1), 2),  # the object
+    ):
+        for split in ("train", "val"):
+            write_pair(tmp_path, split, [bits16(pattern(*values))])
+        dataset = data_set(tmp_path, "train", NAMES[:classes], pipeline=[])
+        loaded = LoadAnnotations()(dataset.get_data_info(0))["gt_seg_map"]
+        assert (loaded == pattern(*labels)).all()
+        meaning, _ = check_labels(dataset, "train", trains=True)
+        said = capsys.readouterr().out
+        assert "warning" in said and "1 of 1 label maps hold 65535, first 0.png: read as 255" in said
+        assert meaning.occurs and ("ignored" in said.rpartition("pixels:")[2]) == (255 in labels)
+        findings, _ = prepare("pair", tmp_path, any_count=True, classes=classes)
+        assert (
+            findings.problems == [] and [warning.kind for warning in findings.warnings][:2] == ["65535"] * 2
+        )
+    with pytest.raises(UserError, match="all labelled pixels are of one class"):
+        write_pair(tmp_path, "train", [bits16(pattern(0, 65535))])
+        check_labels(data_set(tmp_path, "train", NAMES, pipeline=[]), "train", trains=True)
 
 
 def test_pictures_that_are_not_read_count_as_there(

@@ -15,6 +15,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 import mst_transfer.training.loops  # noqa: F401 (registers them)
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.training.log_averages import LogAveragesHook
 from mst_pretrain.training.runner import MSTRunner
 from mst_transfer.training.resume import Place, SeededSamples, StepBatches, numbered
 
@@ -46,9 +48,12 @@ class Samples(torch.utils.data.Dataset):
         return {"x": torch.tensor(float(index))}
 
 
-def runner(tmp_path: Path, max_iters: int | None) -> MSTRunner:
+def runner(
+    tmp_path: Path, max_iters: int | None, model: Line | None = None, hooks: dict[str, Any] | None = None
+) -> MSTRunner:
     return MSTRunner(
-        model=Line(),
+        model=model or Line(),
+        default_hooks=hooks,
         work_dir=str(tmp_path),
         val_dataloader={
             "dataset": Samples(),
@@ -240,3 +245,54 @@ def test_a_hook_reaches_the_data_set() -> None:
     samples = SeededSamples(data)
     samples.pipeline = "weak"
     assert data.pipeline == samples.pipeline == "weak" and not hasattr(samples, "absent")
+
+
+class Sick(Line):
+    """The line whose loss, gradient or weight is not finite from its fourth step on."""
+
+    part = ""
+
+    def forward(self, x: Tensor, mode: str = "tensor") -> Any:
+        found = super().forward(x, mode)
+        if mode == "predict" or len(self.seen) < 4 or not self.part:
+            return found
+        if self.part == "weight":
+            self.weight.data.fill_(torch.inf)
+            return {
+                "loss": 0.0 * self.weight.detach().nan_to_num().sum() + (self.weight * 0.0).nan_to_num().sum()
+            }
+        factor = {"nan": torch.nan, "inf": torch.inf, "-inf": -torch.inf}[self.part]
+        return {"loss": found["loss"] * factor if self.part != "inf" else found["loss"] + factor}
+
+
+@pytest.mark.parametrize("part", ["nan", "inf", "-inf", "weight"])
+@pytest.mark.parametrize("max_iters", [None, 12, 5])
+@pytest.mark.parametrize("interval", [1, 10])
+def test_what_is_not_finite_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, max_iters: int | None, interval: int
+) -> None:
+    """A training whose loss is nan would go on for days, push out its good checkpoints, and be scored."""
+    monkeypatch.setattr(Sick, "part", part)
+    sick = runner(tmp_path, max_iters, Sick(), hooks={"logger": {"type": "LoggerHook", "interval": interval}})
+    (tmp_path / "latest.pth").write_text("good")
+    with pytest.raises(UserError, match=r"not finite.*last checkpoint stays: .*latest\.pth") as raised:
+        sick.train()
+    assert "optim_wrapper.optimizer.lr" in str(raised.value)
+    assert (tmp_path / "latest.pth").read_text() == "good" and sick.model.validated == 0
+    assert sick.iter < 10
+
+
+def test_a_loss_scale_survives_one_loss_that_is_not_finite(tmp_path: Path) -> None:
+    """A float16 training would end at its first overflow; or not at all, with every step left out."""
+    trained = runner(tmp_path, None)
+    trained.call_hook("before_run")
+    hook = next(hook for hook in trained.hooks if isinstance(hook, LogAveragesHook))
+    trained._train_loop = trained.build_train_loop(trained._train_loop)
+    trained.optim_wrapper = trained.build_optim_wrapper(trained.optim_wrapper)
+    trained.optim_wrapper.loss_scaler = object()
+    for loss in (torch.nan, 1.0, torch.nan):
+        hook._add({"loss": torch.tensor(loss)})
+        hook._hand_over(trained)
+    hook._add({"loss": torch.tensor(torch.inf)})
+    with pytest.raises(UserError, match="The loss is not finite"):
+        hook._hand_over(trained)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.dataset import InfiniteSampler
 
 from examples.quickstart import street
 from mst_pretrain.runtime.config import load_config
@@ -282,3 +283,104 @@ def test_validation_on_the_training_images_is_said(root: Path, capsys: pytest.Ca
     check_training(detection(root))
     said = f"warning: {folder}/val2017: 3 of 3 images of val are also in train, first street_"
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"drop_last": True}, "drop_last is True, so that images would not be scored"),
+        (
+            {"batch_sampler": {"type": "AspectRatioBatchSampler", "drop_last": True}},
+            r"batch_sampler\.drop_last",
+        ),
+        ({"num_batch_per_epoch": 1}, "num_batch_per_epoch is 1"),
+        ({"sampler": {"type": "InfiniteSampler"}}, "sampler is InfiniteSampler, which never ends"),
+        ({"sampler": {"type": "mmengine.InfiniteSampler"}}, "sampler is InfiniteSampler, which never ends"),
+        ({"sampler": {"type": InfiniteSampler}}, "sampler is InfiniteSampler, which never ends"),
+        ({"sampler": {"type": "MultiSourceSampler"}}, "sampler is MultiSourceSampler, which never ends"),
+    ],
+)
+def test_a_loader_that_leaves_out_or_never_ends_is_refused(
+    root: Path, options: dict[str, Any], words: str
+) -> None:
+    """A score would be of fewer images than the data has, or a validation go on until somebody looks."""
+    for split, check in (("val", check_training), ("test", check_test)):
+        cfg = detection(root)
+        cfg[f"{split}_dataloader"] = {**cfg[f"{split}_dataloader"], **options}
+        with pytest.raises(UserError, match=f"{split}_dataloader.{words}"):
+            check(cfg)
+    cfg = detection(root)
+    cfg.train_dataloader.drop_last = True  # of a training that is shuffled it costs nothing
+    check_training(cfg)
+
+
+def street_config(root: Path, **options: Any) -> Any:
+    """UperNet on the street scenes."""
+    given = {"data_root": f"{root}/data/cityscapes/", "load_from": f"{root}/weights.pth"}
+    return load_config(
+        CONFIGS / "cityscapes/upernet_mst.py", {**given, "model.backbone.init_cfg": None, **options}
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_0_is_ignored_in_all_splits_or_in_none(root: Path, split: str) -> None:
+    """A network would learn labels that are one lower than those it is scored by."""
+    one = {f"+{split}_dataloader.dataset.reduce_zero_label": True}
+    with pytest.raises(UserError, match=rf"gtFine/{split}: 0 is ignored here.*the same reduce_zero_label"):
+        check_training(street_config(root, **one))
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "refused"),
+    [
+        (True, False, True),
+        (False, True, True),
+        (False, False, False),
+        (None, False, False),
+        (True, True, False),
+    ],
+)
+def test_0_means_in_a_test_what_it_meant_in_training(
+    root: Path, trained: bool | None, tested: bool, refused: bool
+) -> None:
+    """Every class would be scored against its neighbour."""
+    told = {} if trained is None else {"reduce_zero_label": trained}
+    checkpoint(root, {"dataset_meta": {"classes": layouts.CITYSCAPES_CLASSES, **told}})
+    cfg = street_config(root, **{"+test_dataloader.dataset.reduce_zero_label": tested})
+    if refused:
+        with pytest.raises(UserError, match="0 is ignored here"):
+            check_test(cfg)
+    else:
+        check_test(cfg)
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"), [(0, True), (18, True), (19, False), (255, False), (-100, False)]
+)
+def test_a_head_that_ignores_a_class_is_said(
+    root: Path, capsys: pytest.CaptureFixture[str], value: int, warned: bool
+) -> None:
+    """The line of counts would call pixels used that the loss leaves out."""
+    check_training(street_config(root, **{"+model.decode_head.ignore_index": value}))
+    said = f"model.decode_head.ignore_index={value} is the label of a class (19 classes)"
+    assert (said in capsys.readouterr().out) == warned
+
+
+def test_classes_may_stand_in_a_file(root: Path) -> None:
+    """A list of names in a file, which MMEngine reads, would be refused as a text of letters."""
+    names = root / "classes.txt"
+    names.write_text("\n".join(CLASSES) + "\n")
+    options = {f"+{split}_dataloader.dataset.metainfo.classes": str(names) for split in SPLITS}
+    check_training(detection(root, **options))
+    check_test(detection(root, **options))
+    names.write_text("\n".join(CLASSES[::-1]) + "\n")
+    with pytest.raises(UserError, match="'person' there and 'bicycle' in training"):
+        check_test(detection(root, **options))
+    names.unlink()
+    with pytest.raises(UserError, match="not a list, so that each letter would be a class"):
+        check_training(detection(root, **options))
+    streets = root / "street.txt"
+    streets.write_text("road\nsky\n")
+    options = {f"+{split}_dataloader.dataset.metainfo.classes": str(streets) for split in SPLITS}
+    heads = {"model.decode_head.num_classes": 2, "model.auxiliary_head.num_classes": 2}
+    check_training(street_config(root, **options, **heads))
