@@ -75,5 +75,8 @@ def _dictionaries(cfg: Config) -> Iterator[tuple[str, dict[str, Any], Collection
             kind = node.get("type")
             name = getattr(kind, "__name__", str(kind)).rpartition(".")[2]
             for part, known in OF_DATA_SETS.get(name, {}).items():
-                if isinstance(node.get(part), dict):
-                    yield f"{key}.{part}", node[part], known
+                given = node.get(part)
+                if isinstance(given, dict) and part == "metainfo":  # a data set may tell more of itself
+                    known = (*known, *(key for key in given if str(key).lower() not in known))
+                if isinstance(given, dict):
+                    yield f"{key}.{part}", given, known
