@@ -19,6 +19,7 @@ from .architecture import Architecture, Shapes, architecture_of, told_heads
 from .formats import HEADS, NORM_EPS, Reading, below, recognise
 from .kinds import other_network
 from .reading import CheckpointFile, read_file
+from .storage import refuse_broken, refuse_odd
 from .timm_keys import TIMM_SWIN, TIMM_VIT, VIT, Tensors, anchors
 
 # What may stand beside a backbone's weights without entering its features.
@@ -148,12 +149,7 @@ class Backbone:
         self.left |= self.state
         check_values(self.file, kept)
         self.state = {name: value.float() for name, value in kept.items()}
-        broken = [name for name, value in self.state.items() if not bool(torch.isfinite(value).all())]
-        if broken:
-            raise UserError(
-                f"{self.file.path} has values that are not finite in {len(broken)} weights (first: {broken[0]}). "
-                "Nothing was loaded. Use an earlier checkpoint of the run."
-            )
+        refuse_broken(self.file.path, self.state)
 
     def note_resized(self, name: str, new: Tensor) -> None:
         """Replace a weight by a resized one."""
@@ -192,16 +188,12 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
     own, dialect = below(file, reading.prefix), reading.dialect
     if other := other_network(own):
         raise UserError(f"{file.path} holds {other}. Only plain ViTs and Swins are read. Nothing was loaded.")
-    wrong = [
-        f"{name} is a {kind}"
+    weights = {
+        name: kind
         for name, kind in file.odd.items()
         if name.startswith(reading.prefix) and dialect.knows(name[len(reading.prefix) :])
-    ]
-    if wrong:
-        raise UserError(
-            f"{file.path} has {len(wrong)} weights that are not tensors (first: {wrong[0]}). Nothing was loaded. Save "
-            "the model again: torch.save(model.state_dict(), FILE)."
-        )
+    }
+    refuse_odd(file.path, weights)
     check_values(file, {name: value for name, value in own.items() if dialect.knows(name)})
     try:
         state, unknown = dialect.to_timm(own)

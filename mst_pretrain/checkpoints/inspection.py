@@ -149,7 +149,8 @@ def report(found: Mapping[str, Any]) -> str:
     if not found["backbones"]:
         lines.append("no ViT or Swin backbone of a known dialect")
     for entry in found["backbones"]:
-        network = entry["network"] or "the only network"
+        place = f"the one below '{entry['prefix']}'" if entry["prefix"] else "the one without a prefix"
+        network = entry["network"] or (place if len(found["backbones"]) > 1 else "the only network")
         lines += ["", f"backbone, {network}: {entry['format']} ({entry['why']})"]
         if entry["architecture"] is None:
             lines.append(f"  architecture: unknown. {entry['problem']}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import is_main_process
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ from ..data.files import first_of
 from ..runtime.errors import UserError
 from .architecture import shapes_of
 from .backbone import find_backbone
+from .formats import WRAPPER
+from .storage import WRAPPED, refuse_broken, refuse_odd
 from .timm_keys import anchors
 
 POSITIONS = "pos_embed"
@@ -82,15 +85,18 @@ def load_model(
     Raises:
         UserError: The weights are not this model's.
     """
+    own = model.state_dict().keys()
+    state = _unwrapped(checkpoint.get("state_dict", checkpoint), own, path)
+    odd = {key: type(state[key]).__name__ for key in own if not isinstance(state.get(key, Tensor()), Tensor)}
+    refuse_odd(path, odd)
     try:
-        state = checkpoint.get("state_dict", checkpoint)
         report = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # a weight of another shape
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
             f"{path} is not a checkpoint of this config's model: {first} Use the config it was trained with."
         ) from error
-    rest = {name for name in model.state_dict() if not name.startswith("backbone.")}
+    rest = {name for name in own if not name.startswith("backbone.")}
     if strict and rest and rest.isdisjoint(state) and anchors(list(state)):
         raise UserError(
             f"{path} is a backbone alone, without the rest of this config's model. Train with it: --init-from "
@@ -102,6 +108,21 @@ def load_model(
             f"(first: {report.missing_keys[:2]}), {len(report.unexpected_keys)} unknown "
             f"(first: {report.unexpected_keys[:2]}). Use the config it was trained with."
         )
+    refuse_broken(path, model.state_dict())
+
+
+def _unwrapped(state: Mapping[str, Any], own: Set[str], path: str | Path) -> Mapping[str, Any]:
+    """Weights under the model's own names, where a wrapper's stands before every one of them."""
+    bare = {WRAPPED.sub("", str(key)).removeprefix(f"{WRAPPER}."): value for key, value in state.items()}
+    if not own or own & state.keys() or not own <= bare.keys():
+        return state
+    if is_main_process():
+        first = next(iter(state))
+        print(
+            f"note: {path}: the names of all weights begin with a wrapper's ({first}); it is left out",
+            flush=True,
+        )
+    return bare
 
 
 def _heads(module: Any) -> int | None:

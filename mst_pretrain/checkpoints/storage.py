@@ -203,6 +203,26 @@ def flat_tensors(loaded: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]
     return (renamed if len(renamed) == len(tensors) else tensors), set(containers), bare
 
 
+def refuse_broken(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Raise a UserError where weights read from ``path`` have a NaN or an infinite value; it names the first."""
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UserError(
+            f"{path} has values that are not finite in {len(broken)} weights (first: {broken[0]}), as a training that "
+            "diverged writes them. Nothing was loaded. Use an earlier checkpoint of the run."
+        )
+
+
+def refuse_odd(path: str | Path, odd: Mapping[str, str]) -> None:
+    """Raise a UserError where weights read from ``path`` are not tensors: names, and the type of each."""
+    if odd:
+        name, kind = next(iter(odd.items()))
+        raise UserError(
+            f"{path} has {len(odd)} weights that are not tensors (first: {name} is a {kind}). Nothing was loaded. Save "
+            "the model again: torch.save(model.state_dict(), FILE)."
+        )
+
+
 def owned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same values on the CPU, contiguous, none a view of more than itself or of another's memory."""
     seen: set[int] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import TypeVar
 from ..runtime.errors import UserError
 from .decode import Undecodable, to_rgb
 from .headers import header_size, other_kind, size_fault
-from .suffixes import HIDDEN, IMAGE_SUFFIXES, OPENCV_SUFFIXES, describe_left_out, suffix_of
+from .suffixes import HIDDEN, IMAGE_SUFFIXES, OPENCV_SUFFIXES, SPECIAL, describe_left_out, suffix_of
 
 DAMAGED = ("empty file", "truncated", "not decodable")  # faults that another copy of the file may not have
 TAIL_BYTES = 1024
@@ -97,7 +98,12 @@ def _walk(
                 elif _is_folder(entry):
                     folders.append(entry.name)
                 elif entry.name.lower().endswith(suffixes):
-                    images.append(entry.name)
+                    if (
+                        entry.is_symlink() or entry.is_file()
+                    ):  # what a link leads to is looked at with the image
+                        images.append(entry.name)
+                    else:
+                        left_out[SPECIAL] += 1
                 else:
                     left_out[suffix_of(entry.name)] += 1
     except OSError as error:
@@ -196,6 +202,9 @@ def first_of(names: Sequence[object]) -> str:
 def find_fault(path: str | Path) -> str:
     """What is wrong with one image file, or an empty string."""
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe may last forever
+            return "a pipe, a socket or a device, not a regular file: remove it"
         with open(path, "rb") as file:
 
             def read(offset: int, length: int) -> bytes:

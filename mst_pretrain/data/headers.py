@@ -7,19 +7,32 @@ from collections.abc import Callable
 
 from PIL import Image
 
+from .suffixes import IMAGE_SUFFIXES
+
 THINNEST = 2  # pixels: a thinner picture shows nothing, and resizing its short side makes it endlessly long
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _picture(suffix: str, remedy: str) -> str:
+    """What to say of a picture of a format that Pillow reads with an addition: damaged where that is there."""
+    name = suffix[1:].upper()
+    if suffix in IMAGE_SUFFIXES:
+        return f"not decodable: a damaged {name} picture"
+    return f"{'an' if name[0] == 'A' else 'a'} {name} picture: {remedy}"
+
+
 # What is found under the names of images, by its first bytes
 OTHER_KINDS = (
     (rb"\s*<(!doctype html|html|head|\?xml.{0,300}<html)", "a web page: download the file itself"),
     (rb"version https://git-lfs", "a pointer of Git LFS: git lfs pull"),
     (rb"\s*(<\?xml.{0,300})?<svg", "an SVG drawing: convert it to PNG"),
     (rb"%PDF", "a PDF: convert it to PNG"),
-    (rb"....ftyp(" + b"|".join(HEIC_BRANDS) + rb")", "a HEIC picture: pip install 'mst-toolkit[heic]'"),
-    (rb"....ftypavif", "an AVIF picture: pip install 'pillow>=11.3'"),
+    (rb"....ftyp(" + b"|".join(HEIC_BRANDS) + rb")", _picture(".heic", "pip install 'mst-toolkit[heic]'")),
+    (rb"....ftypavif", _picture(".avif", "pip install 'pillow>=11.3'")),
     (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a film: save its frames"),
     (rb"\xff\x0a|....JXL ", "a JPEG XL picture: convert it to PNG"),
     (rb"\x1f\x8b", "compressed with gzip: unpack it"),
+    (rb"\x93NUMPY", "an array of NumPy: save it as PNG"),
     (rb"PK\x03\x04|Rar!|7z\xbc\xaf", "an archive: unpack it"),
 )
 

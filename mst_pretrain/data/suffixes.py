@@ -17,8 +17,9 @@ FORMER = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # all that
 # Formats that Pillow registers but that do not count as pictures: Pillow cannot decode them by itself, they are films,
 # or most files of that suffix hold other data (.pcd point clouds, .fit tracks and tables)
 NOT_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "IPTC", "FLI", "PCD", "FITS")
-# They stand for a suffix: images with a dot before the name, beside class folders, beside a sample's image in a shard
-HIDDEN, OUTSIDE, BESIDE = NO_SUFFIXES = ("hidden", "outside", "beside")
+# They stand for a suffix: images with a dot before the name, beside class folders, beside a sample's image in a shard,
+# pipes, sockets and devices under the names of images
+HIDDEN, OUTSIDE, BESIDE, SPECIAL = NO_SUFFIXES = ("hidden", "outside", "beside", "special")
 PICTURES = {  # why they are not read
     "read with: pip install 'mst-toolkit[heic]'": (".heic", ".heif", ".hif", ".heics", ".heifs"),
     "read by Pillow 11.3 and newer": (".avif", ".avifs"),
@@ -39,6 +40,7 @@ REASONS = {
     "hidden": (HIDDEN,),
     "not in a class folder": (OUTSIDE,),
     "beside the image of their sample": (BESIDE,),
+    "pipes, sockets or devices, not regular files": (SPECIAL,),
     **PICTURES,
     "films: save their frames": (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
     "archives: unpack": (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -11,20 +12,23 @@ from types import FrameType
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.utils import import_modules_from_strings
 
 from mst_toolkit.resources import find_config
 
 from .errors import DEBUG, InvalidValue, UserError
 from .options import ADD, ROOT, above, check_option_keys, is_below, parse_options, walk
-from .value_types import annotations_of, fits, words_of
+from .value_types import annotations_of, check_sections, fits, unregistered, words_of
 
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
 # MMEngine's functions that call a class with a config's values
 BUILDERS = {"from_cfg", "build_from_cfg", "build_dataloader"}
 CONSTRUCTORS = {"__init__", "__post_init__"}
 SEEDS = 2**32  # numpy's
-NOT_REGISTERED = re.compile(r"(\S+) is not in the \S+ registry")
+ENDLESS = ("InfiniteSampler", "MultiSourceSampler", "GroupMultiSourceSampler")  # of MMEngine and mmdet
+NOT_REGISTERED = re.compile(r"(\S+) is not in the .+ registry")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -35,7 +39,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         options: Dotted key to value. ``data_root`` moves every path; a leading ``+`` adds a key.
 
     Raises:
-        UserError: The file is missing or cannot be executed, a key is not in it, or nothing reads it.
+        UserError: The file is missing or cannot be executed, a key is not in it, or nothing reads it; see also
+            :func:`check_sections`.
     """
     cfg = _read(path)
     options = dict(options or {})
@@ -49,6 +54,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
                 cfg.merge_from_dict({name: {"_delete_": True}})
                 now[name] = {}
         cfg.merge_from_dict({key: value})
+    check_sections(cfg)
     return cfg
 
 
@@ -81,6 +87,7 @@ def _read(path: str | Path) -> Config:
         ) from error
     # Its formatting of what is saved takes seconds at every start; fromfile takes the argument and forgets it.
     object.__setattr__(cfg, "_format_python_code", False)
+    check_sections(cfg)
     return cfg
 
 
@@ -142,6 +149,16 @@ def check_lengths(cfg: Config, least: int) -> None:
         length = train_cfg.get(name)
         if isinstance(length, int | float) and not smallest <= length < math.inf:
             raise UserError(f"{cfg.filename}: train_cfg.{name} is {length}; it must be at least {smallest}.")
+    sampler = ((cfg.get("train_dataloader") or {}).get("sampler") or {}).get("type")
+    name = str(sampler).rpartition(".")[2]
+    loop = train_cfg.get("type") or ("EpochBasedTrainLoop" if train_cfg.get("by_epoch", True) else "")
+    loop = loop if inspect.isclass(loop) else LOOPS.get(loop) if loop else None
+    if name in ENDLESS and inspect.isclass(loop) and issubclass(loop, EpochBasedTrainLoop):
+        raise UserError(
+            f"{cfg.filename}: train_cfg.type is {loop.__name__}, and train_dataloader.sampler is {name}, which never "
+            "ends: the first epoch would last forever. Set train_dataloader.sampler.type=DefaultSampler, or a loop of "
+            "iterations (train_cfg=dict(type='IterBasedTrainLoop', max_iters=...))."
+        )
 
 
 def explain(cfg: Config, error: Exception) -> UserError | None:
@@ -212,11 +229,8 @@ def _unregistered(cfg: Config, message: str) -> UserError | None:
     if unknown is None:
         return None
     for key, value in walk(cfg._cfg_dict):
-        if key.endswith("type") and value == unknown[1]:
-            return UserError(
-                f"{cfg.filename}: {key}='{value}' is not a registered type. Correct its spelling, "
-                "or add the module that defines it to custom_imports.imports."
-            )
+        if value == unknown[1]:
+            return UserError(unregistered(cfg, key, value, ()))
     return None
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
+from mmengine.runner import Runner
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from .errors import UserError
-from .options import KINDS
+from .options import KINDS, walk
 
 # Whose annotations are true; MMEngine's schedulers also take floats of whole numbers.
 CHECKED = (
@@ -31,6 +37,112 @@ REMEDIES = {
 }
 # Where the classes are of what a dictionary stands for
 BUILT = ("mmengine.", "torch.nn.", "torch.utils.data.")
+# What MMEngine's runner builds by its type: pattern of the key, and the registry
+SECTIONS = {
+    r"model": mmengine.registry.MODELS,
+    r"visualizer": mmengine.registry.VISUALIZERS,
+    r"\w+_dataloader\.dataset(\.dataset|\.datasets\.\d+)*": mmengine.registry.DATASETS,
+    r"\w+_dataloader\..*pipeline\.\d+|tta_pipeline\.\d+": mmengine.registry.TRANSFORMS,
+    r"\w+_dataloader\.(batch_)?sampler": mmengine.registry.DATA_SAMPLERS,
+    r"\w+_dataloader\.collate_fn": mmengine.registry.FUNCTIONS,
+    r"optim_wrapper\.optimizer": mmengine.registry.OPTIMIZERS,
+    r"param_scheduler\.\d+": mmengine.registry.PARAM_SCHEDULERS,
+    r"(default|custom)_hooks\.\w+": mmengine.registry.HOOKS,
+    r"(val|test)_evaluator\.\d+": mmengine.registry.METRICS,
+}
+# Other values of every config that no constructor's annotation tells
+PLACES: dict[str, Any] = {
+    r"log_level": Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    r"optim_wrapper\.paramwise_cfg": dict | None,
+    r"optim_wrapper\.paramwise_cfg\.custom_keys": dict[str, dict],
+    r"optim_wrapper\.paramwise_cfg\..*_mult": float,
+}
+SECTION_WORDS = ("a dictionary", "a dictionary or None")
+CLIPPING = {"norm": clip_grad_norm_, "value": clip_grad_value_}
+
+
+def check_sections(cfg: Config) -> None:
+    """Raise a UserError for the first section of a config that is not of the kind that MMEngine's runner takes.
+
+    Without it, a text where a dictionary belongs would end in whatever the first reader of it raises. Nothing that the
+    config names need be imported.
+    """
+    kinds = {key: kind for key, kind in _arguments(Runner).items() if key in cfg}
+    for key, kind in kinds.items():
+        _check_value(cfg, key, cfg[key], dict | None if key == "default_hooks" else kind)
+    for key, value, _ in _sections(cfg):
+        if isinstance(value, str | int | float):
+            example = f"dict(type={value!r}, ...)" if isinstance(value, str) else "dict(type=..., ...)"
+            raise UserError(
+                f"{cfg.filename}: {key} is {value!r}, which is not a dictionary. Write {example}."
+            )
+    for key, value in walk(cfg._cfg_dict):
+        for pattern, kind in PLACES.items():
+            if re.fullmatch(pattern, key):
+                _check_value(cfg, key, value, kind)
+
+
+def _sections(cfg: Config) -> Iterator[tuple[str, Any, Registry]]:
+    """Key, value and registry of every value that is built by its type."""
+    for key, value in walk(cfg._cfg_dict):
+        for pattern, registry in SECTIONS.items():
+            if re.fullmatch(pattern, key):
+                yield key, value, registry
+
+
+def _check_names(cfg: Config) -> None:
+    """What is built has a type, every type is in its registry, and gradients are clipped by arguments that exist."""
+    scope = cfg.get("default_scope")
+    with suppress(ImportError):
+        import_module(f"{scope}.registry")
+    for key, value, registry in _sections(cfg):
+        if isinstance(value, Mapping) and "type" not in value:
+            raise UserError(f"{cfg.filename}: {key} has no type, which names what is built there. Give one.")
+        name = value["type"] if isinstance(value, Mapping) else None
+        if isinstance(name, str):
+            own = registry.children.get(scope, registry)
+            if not _is_known(own, name):
+                known = {*own.module_dict, *registry.module_dict}
+                raise UserError(unregistered(cfg, f"{key}.type", name, known))
+    clip = dict((cfg.get("optim_wrapper") or {}).get("clip_grad") or {})
+    function = CLIPPING.get(clip.pop("type", "norm"), clip_grad_norm_)
+    kinds = annotations_of(function)
+    for name, value in clip.items():
+        where = f"optim_wrapper.clip_grad.{name}"
+        if name not in kinds:
+            raise UserError(
+                f"{cfg.filename}: {where} is not an argument of {function.__name__}"
+                f"{close_to(name, kinds)}. Correct it."
+            )
+        _check_value(cfg, where, value, kinds[name])
+
+
+def _is_known(registry: Registry, name: str) -> bool:
+    try:
+        return registry.get(name) is not None
+    except RuntimeError:  # what MMEngine says of a path that leads nowhere
+        return False
+
+
+def unregistered(cfg: Config, key: str, name: str, known: Iterable[str]) -> str:
+    """What to say of a name that no registry has."""
+    return (
+        f"{cfg.filename}: {key}='{name}' is not a registered type{close_to(name, known)}. Correct its spelling, or add "
+        "the module that defines it to custom_imports.imports."
+    )
+
+
+def close_to(name: str, known: Iterable[str]) -> str:
+    """The known names that are spelled much like one that is not known, as the end of a sentence; maybe empty."""
+    by_case = {one.lower(): one for one in known}
+    close = [by_case[one] for one in difflib.get_close_matches(name.lower(), by_case, 3)]
+    return f"; there are {', '.join(close)}" if close else ""
+
+
+def _check_value(cfg: Config, key: str, value: Any, kind: Any) -> None:
+    if not fits(value, kind):
+        remedy = REMEDIES.get(key.rpartition(".")[2], "Correct that value.").format(key=key)
+        raise UserError(f"{cfg.filename}: {key} is {value!r}, which is not {words_of(kind)}. {remedy}")
 
 
 def check_value_types(cfg: Config) -> None:
@@ -41,11 +153,11 @@ def check_value_types(cfg: Config) -> None:
     Other classes of MMEngine, mmdet, mmseg and mmcv are only held to take a text, where the value is one. The modules
     that the config names must be imported before.
     """
+    check_sections(cfg)
     classes = _classes(cfg.get("default_scope"))
     for key, value, kind in _typed_values(cfg._cfg_dict, classes, ""):
-        if not fits(value, kind):
-            remedy = REMEDIES.get(key.rpartition(".")[2], "Correct that value.").format(key=key)
-            raise UserError(f"{cfg.filename}: {key} is {value!r}, which is not {words_of(kind)}. {remedy}")
+        _check_value(cfg, key, value, kind)
+    _check_names(cfg)
 
 
 def _classes(scope: str | None) -> dict[str, type]:
@@ -65,7 +177,7 @@ def _classes(scope: str | None) -> dict[str, type]:
 def _typed_values(part: Any, classes: Mapping[str, type], where: str) -> Iterator[tuple[str, Any, Any]]:
     """Key, value and annotation of the arguments of all classes that a config names."""
     if isinstance(part, Mapping):
-        name = part.get("type") if where else "Runner"  # whose arguments a whole config has
+        name = part.get("type")
         built = name if inspect.isclass(name) else classes.get(str(name).rpartition(".")[2])
         built = DataLoader if where.endswith("_dataloader.") else built
         kinds = _arguments(built) if built is not None else {}
@@ -73,7 +185,7 @@ def _typed_values(part: Any, classes: Mapping[str, type], where: str) -> Iterato
         yield from (
             (f"{where}{key}", part[key], kind)
             for key, kind in (SHARED | kinds).items()
-            if key in part and (isinstance(part[key], str) or not loose)
+            if key in part and (not loose or _is_held(part[key], kind))
         )
         inner = list(part.items())
     elif isinstance(part, list | tuple):
@@ -82,6 +194,13 @@ def _typed_values(part: Any, classes: Mapping[str, type], where: str) -> Iterato
         return
     for key, value in inner:
         yield from _typed_values(value, classes, f"{where}{key}.")
+
+
+def _is_held(value: Any, kind: Any) -> bool:
+    """Whether a class whose annotations are loose is held to one: to take a text, or a number for a dictionary."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    a_number = isinstance(value, int | float) and words_of(kind) in SECTION_WORDS
+    return a_number or any(isinstance(one, str) for one in texts)
 
 
 def _arguments(built: type) -> dict[str, Any]:
@@ -128,7 +247,9 @@ def fits(value: Any, kind: Any) -> bool:
     if origin in (tuple, list, Sequence):
         return isinstance(value, list | tuple) and all(fits(one, inner[0]) for one in value)
     if origin is dict or (inspect.isclass(kind) and issubclass(kind, Mapping)):
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and (
+            dict not in inner or all(isinstance(one, Mapping) for one in value.values())
+        )
     if inspect.isclass(kind) and kind.__module__.startswith(BUILT):
         return isinstance(value, kind)
     return True
@@ -149,5 +270,5 @@ def words_of(kind: Any) -> str:
     if origin in (tuple, list, Sequence):
         return f"a list of {', '.join(words_of(one) for one in inner if one is not Ellipsis)}"
     if origin is dict or (inspect.isclass(kind) and issubclass(kind, Mapping)):
-        return "a dictionary"
-    return {**KINDS, str: "a text", NoneType: "None"}.get(kind, str(kind))
+        return "a dictionary of dictionaries" if dict in inner else "a dictionary"
+    return {**KINDS, str: "a text", NoneType: "None", Any: "anything"}.get(kind, str(kind))

@@ -131,7 +131,8 @@ def _log_short_runs(cfg: Config) -> None:
     limit = cfg.get("train_cfg", {}).get("max_iters")
     if limit is not None and not isinstance(limit, int):
         raise UserError(f"{cfg.filename}: train_cfg.max_iters is '{limit}', not a whole number. Correct it.")
-    if logger and limit and limit < logger.get("interval", 10):
+    interval = logger.get("interval", 10) if logger else None
+    if limit and isinstance(interval, int) and limit < interval:
         logger.interval = 1
 
 
@@ -187,7 +188,7 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         if full is None:
             raise
         raise full from error
-    except (TypeError, KeyError, ValueError, AssertionError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, AssertionError) as error:
         explained = explain(cfg, error)
         if explained is None:
             raise

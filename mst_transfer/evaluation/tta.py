@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mst_pretrain.runtime.errors import UserError
 
 SCALES = {"mmdet": (0.5, 1.0, 1.5), "mmseg": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)}  # [code: mmdet, mmseg]
+FACTORS = (0.1, 10.0)  # least and largest of a view
 MODEL = {"mmdet": dict(type="MSTDetTTAModel"), "mmseg": dict(type="SegTTAModel")}
 LOAD, RESIZE, ANNOTATIONS = "LoadImageFromFile", "Resize", "LoadAnnotations"
 
@@ -33,8 +34,14 @@ def use_tta(cfg: Config, scales: Sequence[float] | None = None) -> dict[str, Any
         The config of the model that merges the views, still without its ``module``.
 
     Raises:
-        UserError: The test pipeline has no ``Resize`` with a size to scale.
+        UserError: A factor is out of :data:`FACTORS`, or the test pipeline has no ``Resize`` with a size to scale.
     """
+    for factor in scales or ():
+        if not FACTORS[0] <= factor <= FACTORS[1]:
+            raise UserError(
+                f"--tta-scales {factor:g}: give factors of the test size from {FACTORS[0]:g} to {FACTORS[1]:g}, e.g. "
+                "--tta-scales 0.5 1 1.5"
+            )
     dataset = cfg.test_dataloader.dataset
     if scales is None and "tta_pipeline" in cfg and "tta_model" in cfg:
         dataset.pipeline = copy.deepcopy(cfg.tta_pipeline)

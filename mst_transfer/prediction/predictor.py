@@ -22,6 +22,7 @@ from mst_pretrain.checkpoints.storage import load_checkpoint, use_safe_loading
 from mst_pretrain.data.files import find_fault, is_damage
 from mst_pretrain.runtime.config import explain, import_custom_modules, load_config
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.value_types import check_value_types
 
 from ..evaluation.label_images import unsigned
 from ..evaluation.settings import classes_of, dataset_meta, dataset_type, trained_classes
@@ -124,6 +125,7 @@ class Predictor:
         use_safe_loading()
         import_custom_modules(self.config)
         importlib.import_module(f"{scope}.utils").register_all_modules(init_default_scope=True)
+        check_value_types(self.config)
         self.detects = scope == "mmdet"
         loaded = load_checkpoint(checkpoint)
         classes = trained_classes(loaded) or classes_of(self.config)
@@ -133,7 +135,7 @@ class Predictor:
             )
         self.classes = classes
         self.palette = _palette(loaded, self.config, self.classes)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         tta_model = use_tta(self.config, tta_scales) if tta or tta_scales is not None else None
         self.pipeline, self.array_pipeline = _pipelines(self.config)
         self.model = self._build(loaded, checkpoint)
@@ -239,6 +241,16 @@ def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
     ]
     # TestTimeAug builds its transforms into the lists that it is given
     return Compose(copy.deepcopy(steps)), Compose(copy.deepcopy(from_array))
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {device} cannot be used here. Give cpu; cuda, cuda:1, ... need a GPU, and "
+            f"{torch.cuda.device_count()} are visible."
+        ) from error
 
 
 def _can_be_decoded(path: str | Path) -> bool:

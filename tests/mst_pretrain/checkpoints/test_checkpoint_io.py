@@ -195,6 +195,44 @@ def test_a_backbone_alone_is_named_where_a_whole_model_belongs(before: str) -> N
     load_model(detector, detector.state_dict(), "a.pth")
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda value: value.fill_(torch.nan),
+            r"not finite in 1 weights \(first: head\.bias\).*earlier checkpoint",
+        ),
+        (lambda value: value.fill_(-torch.inf), r"not finite in 1 weights \(first: head\.bias\)"),
+        (lambda value: value.half().fill_(torch.inf), r"not finite in 1 weights \(first: head\.bias\)"),
+        (lambda value: value.numpy(), r"1 weights that are not tensors \(first: head\.bias is a ndarray\)"),
+        (lambda value: value.tolist(), r"1 weights that are not tensors \(first: head\.bias is a list\)"),
+    ],
+)
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_a_whole_model_of_no_numbers_is_refused(
+    spoil: Callable[[Tensor], Any], said: str, wrapper: str
+) -> None:
+    """A detector whose training diverged would be scored 0.00 or predict nothing, and a new training start from it."""
+    model = nn.ModuleDict({"backbone": nn.BatchNorm1d(2), "head": nn.Linear(2, 2)})
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state["head.bias"] = spoil(state["head.bias"])
+    wrapped = {f"{wrapper}{name}": value for name, value in state.items()}
+    for strict in (True, False):
+        with pytest.raises(UserError, match=rf"^a\.pth has .*{said}"):
+            load_model(model, {"state_dict": wrapped}, "a.pth", strict)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "_fsdp_wrapped_module.", "module._orig_mod."])
+def test_a_wrapper_around_a_whole_model_is_left_out(wrapper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A detector that was saved in its wrapper would be called a backbone alone."""
+    source, target = (nn.ModuleDict({"backbone": vit(seed=seed), "head": nn.Linear(8, 2)}) for seed in (1, 2))
+    load_model(target, {f"{wrapper}{name}": value for name, value in source.state_dict().items()}, "a.pth")
+    assert same_weights(target, source.state_dict())
+    assert (
+        f"note: a.pth: the names of all weights begin with a wrapper's ({wrapper}" in capsys.readouterr().out
+    )
+
+
 def test_weights_that_are_left_are_reported(tmp_path: Path) -> None:
     """A classifier that nobody uses would go unnoticed, or a part of another architecture be left out."""
     target, checkpoint = vit(seed=2), prefixed(vit(seed=1))

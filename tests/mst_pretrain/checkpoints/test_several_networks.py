@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mst_pretrain.checkpoints import convert_checkpoint, read_backbone
+from mst_pretrain.checkpoints.inspection import inspect_checkpoint, report
 from mst_pretrain.checkpoints.loading import load_backbone
 from mst_pretrain.evaluation.trunk import load_trunk
 from mst_pretrain.runtime.errors import UserError
@@ -163,6 +164,16 @@ def test_the_reason_of_a_choice_is_said(tmp_path: Path) -> None:
     assert "the student, below 'module.base_encoder.'" in load_backbone(module(), tmp_path / "a.pth")
     teacher = read_backbone(tmp_path / "a.pth", which="teacher", **VIT)
     assert teacher.reading.prefix == "module.momentum_encoder."
+
+
+def test_only_one_network_is_called_the_only_one(tmp_path: Path) -> None:
+    """A user would not look for the second network of a file, whose first is called the only one."""
+    networks = {"model": network(1), "ema": {"module": network(2)}}
+    torch.save(networks, tmp_path / "two.pth")
+    torch.save({"model": network(1)}, tmp_path / "one.pth")
+    one, two = (report(inspect_checkpoint(tmp_path / f"{name}.pth")) for name in ("one", "two"))
+    assert "backbone, the only network:" in one and "the only network" not in two
+    assert "backbone, the one without a prefix:" in two and "backbone, teacher:" in two
 
 
 def test_heads_that_a_file_says_are_not_overruled(tmp_path: Path) -> None:

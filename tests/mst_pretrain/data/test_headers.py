@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mst_pretrain.data import headers
 from mst_pretrain.data.decode import decode_rgb
-from mst_pretrain.data.files import find_encoded_fault, find_fault
+from mst_pretrain.data.files import find_encoded_fault, find_fault, is_damage
 from mst_pretrain.data.headers import header_size
 from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UnusableImage, UserError
@@ -110,6 +112,7 @@ def test_thin_pictures_are_found_by_the_check(kind: str, size: tuple[int, int]) 
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
         (b"\0\0\0\x20ftypisom\0\0\x02\0isom", "a film: save its frames"),
         (b'<?xml version="1.0"?>\n<svg xmlns="x">', "an SVG drawing: convert it to PNG"),
+        (b"\x93NUMPY\x01\0v\0{'descr': '|u1'", "an array of NumPy: save it as PNG"),
         (b"PK\x03\x04....", "an archive: unpack it"),
         (b"\x1f\x8b\x08....", "compressed with gzip: unpack it"),
         (b"%PDF-1.7 ....", "a PDF: convert it to PNG"),
@@ -129,3 +132,12 @@ def test_files_of_another_kind_are_called_what_they_are(tmp_path: Path, head: by
         UserError, match="Copy the damaged ones again from the source, do what is said of the others"
     ):
         open_source(tmp_path).check()
+
+
+def test_a_damaged_picture_of_a_format_that_is_read_needs_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user would install what is there, over and over, instead of copying the file again."""
+    for suffix in (".heic", ".avif"):
+        monkeypatch.setattr(headers, "IMAGE_SUFFIXES", (".jpg",))
+        assert re.fullmatch(r"an? \w+ picture: pip install x", headers._picture(suffix, "pip install x"))
+        monkeypatch.setattr(headers, "IMAGE_SUFFIXES", (".jpg", suffix))
+        assert is_damage(headers._picture(suffix, "pip install x"))

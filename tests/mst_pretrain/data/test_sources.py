@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,25 @@ def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
         names = [Path(source.name(index)).parent.name for index in range(len(source))]
         assert names == ["cat", "dog"]
     assert source.classes == ["cat", "dog"] and list(source.labels) == [0, 1]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_only_regular_files_are_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], labelled: bool
+) -> None:
+    """A pipe under the name of an image would be read forever."""
+    photo(tmp_path / "a/b.jpg")
+    os.mkfifo(tmp_path / "a/c.jpg")
+    listener = socket.socket(socket.AF_UNIX)
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    listener.bind("a/d.png")
+    listener.close()
+    source = open_source(tmp_path, labelled)
+    assert len(source) == 1 and source.name(0).endswith("b.jpg")
+    assert "left out: 2 (pipes, sockets or devices, not regular files)" in capsys.readouterr().out
+    (tmp_path / "a/e.jpg").symlink_to("c.jpg")
+    with pytest.raises(UserError, match=r"e\.jpg \(a pipe, a socket or a device, not a regular file"):
+        open_source(tmp_path, labelled).check()
 
 
 def test_links_do_not_multiply_images(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,12 @@ def test_what_cannot_be_augmented_is_refused() -> None:
         use_tta(cfg)
     with pytest.raises(UserError, match="two-stage"):
         MSTDetTTAModel(type("OneStage", (torch.nn.Module,), {"test_step": None})())
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 0.001, 1e9, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["coco/mask_rcnn_mst.py", "cityscapes/upernet_mst.py"])
+def test_a_factor_of_no_use_is_refused(name: str, factor: float) -> None:
+    """OpenCV would end a test in a traceback, or an image take all the memory."""
+    with pytest.raises(UserError, match=r"--tta-scales \S+: give factors of the test size from 0\.1 to 10"):
+        use_tta(load_config(CONFIGS / name), [1.0, factor])
+    use_tta(load_config(CONFIGS / name), [0.1, 10])

@@ -72,3 +72,30 @@ def test_a_refused_value_of_the_model_is_told(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"mask_rcnn\.py: out_indices must rise.*Correct that value"):
         Predictor(cfg, tmp_path / "a.pth", device="cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x", "GPU:0"])
+def test_a_device_that_is_not_there_is_told(tmp_path: Path, device: str) -> None:
+    """A slip in --device would end in a traceback of PyTorch."""
+    torch.save({"state_dict": {}}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"^--device {device} cannot be used here\. Give cpu"):
+        Predictor(load_config(CONFIG), tmp_path / "a.pth", device=device)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("test_dataloader.dataset.type", "CocoDatset", "is not a registered type; there are CocoDataset"),
+        ("model.roi_head", "a", "model.roi_head is 'a', which is not a dictionary"),
+        ("test_dataloader.dataset.pipeline", ["Resize"], "pipeline.0 is 'Resize', which is not a dictionary"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_as_in_a_test(
+    tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    """A config that tools/test.py refuses would end a prediction in a traceback."""
+    cfg = load_config(CONFIG)
+    cfg.merge_from_dict({key: value})
+    with pytest.raises(UserError) as error:
+        Predictor(cfg, tmp_path / "a.pth", device="cpu")
+    assert said in str(error.value)

@@ -20,6 +20,7 @@ from mst_transfer.training.checks import check_test, check_training
 CONFIGS = Path(__file__).parents[3] / "configs"
 CLASSES = ["person", "car", "truck", "bus", "bicycle"]  # of the street scenes, in the files' order
 HEADS = ("model.roi_head.bbox_head.num_classes", "model.roi_head.mask_head.num_classes")
+TRAIN = "train_dataloader.dataset"
 SPLITS = ("train", "val", "test")
 
 
@@ -118,6 +119,19 @@ def test_number_of_classes(root: Path, heads: int) -> None:
         ({"train_cfg.max_epochs": -1}, "train_cfg.max_epochs is -1; it must be at least 1."),
         ({"train_cfg.val_interval": 0}, "train_cfg.val_interval is 0; it must be at least 1."),
         ({"train_cfg.val_interval": "1"}, "train_cfg.val_interval is '1', which is not a whole number."),
+        ({f"{TRAIN}.ann_file": ["a.json", "b.json"]}, f"{TRAIN}.ann_file is ['a.json', 'b.json'], which is not a text"),
+        ({f"{TRAIN}.filter_cfg": True}, f"{TRAIN}.filter_cfg is True, which is not a dictionary or None."),
+        ({f"{TRAIN}.pipeline": ["Resize"]}, f"{TRAIN}.pipeline.0 is 'Resize', which is not a dictionary."),
+        ({f"{TRAIN}.type": "CocoDatset"}, f"{TRAIN}.type='CocoDatset' is not a registered type; there are CocoData"),
+        ({"optim_wrapper.optimizer.type": "adamw"}, "optim_wrapper.optimizer.type='adamw' is not a registered type"),
+        (
+            {"train_dataloader.sampler.type": "InfiniteSampler"},
+            "train_cfg.type is CappedEpochLoop, and train_dataloader.sampler is InfiniteSampler, which never ends",
+        ),
+        (
+            {"train_cfg.type": "EpochBasedTrainLoop", "train_dataloader.sampler.type": "mmdet.MultiSourceSampler"},
+            "train_dataloader.sampler is MultiSourceSampler, which never ends",
+        ),
         ({HEADS[0]: "5"}, f"{HEADS[0]} is '5', which is not a whole number."),
         ({"+model.rpn_head.in_channels": "256"}, "model.rpn_head.in_channels is '256', which is not a whole"),
         ({"model.data_preprocessor.pad_size_divisor": "32"}, "pad_size_divisor is '32', which is not a whole"),
