@@ -48,7 +48,7 @@ def check_known_keys(cfg: Config) -> None:
     for key, node, known in _dictionaries(cfg):
         for name in node:
             if name not in known:
-                close = difflib.get_close_matches(str(name).lower(), known, 1, 0.5)
+                close = _close(name, known, 0.5)
                 nearest = f" Did you mean '{close[0]}'?" if close else ""
                 keys = f"Known are {', '.join(known)}." if known else "It takes none: leave it out."
                 raise UserError(f"{cfg.filename}: nothing reads {key}.{name}. {keys}{nearest}")
@@ -77,6 +77,10 @@ def _dictionaries(cfg: Config) -> Iterator[tuple[str, dict[str, Any], Collection
             for part, known in OF_DATA_SETS.get(name, {}).items():
                 given = node.get(part)
                 if isinstance(given, dict) and part == "metainfo":  # a data set may tell more of itself
-                    known = (*known, *(key for key in given if str(key).lower() not in known))
+                    known = (*known, *(key for key in given if not _close(key, known, 0.7)))
                 if isinstance(given, dict):
                     yield f"{key}.{part}", given, known
+
+
+def _close(name: Any, known: Collection[str], likeness: float) -> list[str]:
+    return difflib.get_close_matches(str(name).lower(), known, 1, likeness)

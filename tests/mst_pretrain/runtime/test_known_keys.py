@@ -33,7 +33,6 @@ DATASET = "train_dataloader.dataset"
         (COCO, "test_dataloader.dataset.metainfo.pallete", "Did you mean 'palette'"),
         (STREET, f"{DATASET}.data_prefix.img", "Did you mean 'img_path'"),  # mmdet's
         (STREET, f"{DATASET}.data_prefix.seg_map", "Did you mean 'seg_map_path'"),
-        (STREET, f"{DATASET}.metainfo.names", "Known are classes, palette"),
         (STREET, f"{DATASET}.filter_cfg.min_size", "It takes none"),
         (PRETRAIN, "env_cfg.cudnn_bench", "Did you mean 'cudnn_benchmark'"),
         (COCO, "env_cfg.mp_cfg.start_method", "Did you mean 'mp_start_method'"),
@@ -46,6 +45,11 @@ def test_key_that_nothing_reads_is_refused(config: str, key: str, words: str) ->
     cfg = load_config(CONFIGS / config, {f"+{key}": 64})
     with pytest.raises(UserError, match=rf"nothing reads {key}\. .*{words}"):
         check_known_keys(cfg)
+
+
+def test_a_data_set_may_tell_more_of_itself() -> None:
+    """A config would be refused that names its source or its license."""
+    check_known_keys(load_config(CONFIGS / COCO, {f"+{DATASET}.metainfo.license": "CC BY 4.0"}))
 
 
 def test_parts_of_a_joined_data_set_are_looked_at() -> None:
