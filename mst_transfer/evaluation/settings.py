@@ -76,8 +76,13 @@ def dataset_meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def dataset_type(cfg: Config, loader: str = "test_dataloader") -> Any:
     """The registered class of a data set, or None."""
+    return kind_of(cfg, data_sets_of(cfg, loader)[0])
+
+
+def kind_of(cfg: Config, part: Any) -> Any:
+    """The class that a data set's ``type`` is or names, or None."""
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        return registry.get(data_sets_of(cfg, loader)[0].type)
+        return part.type if isinstance(part.type, type) else registry.get(part.type)
 
 
 def data_sets_of(cfg: Config, loader: str = "test_dataloader") -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.datasets import CityscapesDataset, CocoDataset, DeepFashionDataset
 
 from examples.quickstart import street
 from mst_pretrain.runtime.config import load_config
@@ -282,3 +283,42 @@ def test_validation_on_the_training_images_is_said(root: Path, capsys: pytest.Ca
     check_training(detection(root))
     said = f"warning: {folder}/val2017: 3 of 3 images of val are also in train, first street_"
     assert said in capsys.readouterr().out
+
+
+class OwnDataset(CocoDataset):  # type: ignore[misc]
+    """A data set of a user, which is not registered."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["mmdet.CocoDataset", CocoDataset, "DeepFashionDataset", DeepFashionDataset, CityscapesDataset, OwnDataset],
+    ids=str,
+)
+def test_every_kind_of_coco_data_set_is_checked_and_repaired(
+    root: Path, capsys: pytest.CaptureFixture[str], kind: Any
+) -> None:
+    """A class in the place of a name, or a subclass, would turn off every rule, every repair and the line of counts."""
+    path = root / "data/coco/annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    x, y, width, height = content["annotations"][0]["bbox"]
+    content["annotations"][0]["bbox"] = [x + width, y + height, -width, -height]
+    path.write_text(json.dumps(content))
+    cfg = detection(root)
+    cfg.train_dataloader.dataset.type = kind
+    check_training(cfg)
+    said = capsys.readouterr().out
+    assert "1 boxes with a negative width or height: turned round" in said
+    count = len(content["annotations"])
+    assert f"{count} of {count} objects are used" in said and isinstance(cfg.train_dataloader.dataset.type, str)
+    content["annotations"][0]["segmentation"] = {"size": [1, 1], "counts": [1]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="1 annotations have run lengths of another size"):
+        check_training(cfg)
+
+
+def test_data_that_nothing_checks_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody would learn that no rule was applied."""
+    cfg = detection(root)
+    cfg.train_dataloader.dataset.type = "LVISV1Dataset"
+    check_training(cfg)
+    assert "nothing of the data of LVISV1Dataset was checked or repaired" in capsys.readouterr().out
