@@ -24,7 +24,14 @@ from ..data.missing import need_folder
 from ..data.pair_rules import OBJECT_255, Meaning, need_one_meaning, need_two_classes
 from ..data.problems import stop_at_first
 from ..data.used_objects import check_objects
-from ..evaluation.settings import check_metrics, classes_of, data_sets_of, dataset_meta, kind_of, trained_classes
+from ..evaluation.settings import (
+    check_metrics,
+    classes_of,
+    data_sets_of,
+    dataset_meta,
+    kind_of,
+    trained_classes,
+)
 
 Names = tuple[str, ...] | None
 

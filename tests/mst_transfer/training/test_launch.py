@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from examples.quickstart import street
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data import coco_file, layouts
+from mst_transfer.evaluation import settings
 from mst_transfer.training.checks import check_test, check_training
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -291,7 +293,14 @@ class OwnDataset(CocoDataset):  # type: ignore[misc]
 
 @pytest.mark.parametrize(
     "kind",
-    ["mmdet.CocoDataset", CocoDataset, "DeepFashionDataset", DeepFashionDataset, CityscapesDataset, OwnDataset],
+    [
+        "mmdet.CocoDataset",
+        CocoDataset,
+        "DeepFashionDataset",
+        DeepFashionDataset,
+        CityscapesDataset,
+        OwnDataset,
+    ],
     ids=str,
 )
 def test_every_kind_of_coco_data_set_is_checked_and_repaired(
@@ -309,7 +318,9 @@ def test_every_kind_of_coco_data_set_is_checked_and_repaired(
     said = capsys.readouterr().out
     assert "1 boxes with a negative width or height: turned round" in said
     count = len(content["annotations"])
-    assert f"{count} of {count} objects are used" in said and isinstance(cfg.train_dataloader.dataset.type, str)
+    assert f"{count} of {count} objects are used" in said and isinstance(
+        cfg.train_dataloader.dataset.type, str
+    )
     content["annotations"][0]["segmentation"] = {"size": [1, 1], "counts": [1]}
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="1 annotations have run lengths of another size"):
@@ -322,3 +333,56 @@ def test_data_that_nothing_checks_are_named(root: Path, capsys: pytest.CaptureFi
     cfg.train_dataloader.dataset.type = "LVISV1Dataset"
     check_training(cfg)
     assert "nothing of the data of LVISV1Dataset was checked or repaired" in capsys.readouterr().out
+
+
+def _triangle(x: float, y: float, width: float, height: float) -> list[list[float]]:
+    return [[x, y, x + width, y, x + width, y + height]]
+
+
+OTHER_ANNOTATIONS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "an image less": (
+        lambda c: [
+            c["images"].pop(),
+            c.update(annotations=[a for a in c["annotations"] if a["image_id"] == 1]),
+        ],
+        "images: 1 are",
+    ),
+    "an image more": (
+        lambda c: c["images"].append(dict(c["images"][0], id=99, file_name="b.jpg")),
+        "images: 1 are",
+    ),
+    "other ids of images": (
+        lambda c: (
+            [image.update(id=7 - image["id"]) for image in c["images"]]
+            and c.update(annotations=[dict(a, image_id=7 - a["image_id"]) for a in c["annotations"]])
+        ),
+        "images: 6 are",
+    ),
+    "an object less": (lambda c: c["annotations"].pop(), "objects: 1 are"),
+    "another category": (lambda c: c["annotations"][0].update(category_id=5), "objects: 2 are"),
+    "another box": (lambda c: c["annotations"][0]["bbox"].__setitem__(2, 3), "objects: 2 are"),
+    "other masks": (
+        lambda c: c["annotations"][0].update(segmentation=_triangle(*c["annotations"][0]["bbox"])),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("face", OTHER_ANNOTATIONS)
+def test_what_is_predicted_is_what_is_scored(root: Path, face: str) -> None:
+    """Detections would be scored against objects of another file than the one that the checks and the counts are of."""
+    change, message = OTHER_ANNOTATIONS[face]
+    folder = root / "data/coco/annotations"
+    content = json.loads((folder / "instances_train2017.json").read_text())
+    (folder / "val.json").write_text(json.dumps(content))
+    change(content)
+    (folder / "other.json").write_text(json.dumps(content))
+    cfg = detection(root)
+    cfg.val_dataloader.dataset.ann_file = "annotations/val.json"
+    cfg.val_evaluator.ann_file = str(folder / "other.json")
+    if not message:
+        return settings.check_metrics(cfg, "val")
+    with pytest.raises(
+        UserError, match=rf"other.json of val_evaluator and .*val.json .* have different {message}"
+    ):
+        settings.check_metrics(cfg, "val")
