@@ -14,6 +14,7 @@ from mmdet.registry import DATASETS
 
 from .coco_file import read_coco
 from .coco_names import names_on_disk
+from .coco_repair import IMAGES
 
 
 class RepairedCOCO(COCO):
@@ -28,9 +29,9 @@ class RepairedCOCO(COCO):
 
     def __init__(self, annotation_file: str | Path) -> None:
         super().__init__()
-        content = read_coco(annotation_file, ("images", "categories"))
+        content = read_coco(annotation_file, IMAGES)
         # mmdet writes into the images
-        self.dataset = {"annotations": [], **content, "images": [dict(image) for image in content["images"]]}
+        self.dataset = {**content, "images": [dict(image) for image in content["images"]]}
         with contextlib.redirect_stdout(io.StringIO()):
             self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mst_pretrain.data.files import first_of
+
 from .coco_file import read_coco
+from .coco_repair import IMAGES
 from .coco_shapes import Content, is_small
 from .problems import Problem, stop_at_first
 
@@ -40,9 +43,9 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
     parts = [part for part in parts_of(dataset) if isinstance(part, CocoDetection)]
     images: list[Path] = []
     objects, ignored, there, ids = 0, 0, Counter[str](), set[int]()
-    left_images, left_objects = Reasons(), Reasons()
+    left_images, left_objects, trained = Reasons(), Reasons(), set[int]()
     for part in parts:
-        content = read_coco(part.ann_file)
+        content = read_coco(part.ann_file, IMAGES)
         infos = {info["img_id"]: info for info in map(part.get_data_info, range(len(part)))}
         ids |= infos.keys()
         images += [Path(info["img_path"]) for info in infos.values()]
@@ -51,7 +54,11 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
         reasons = Reasons(_why_no_object(part, content, infos.keys(), trains))
         used = len(content["annotations"]) - reasons.total()
         if trains:  # what mmdet has loaded decides, the reasons explain it
-            loaded = sum(not one["ignore_flag"] for info in infos.values() for one in info["instances"])
+            instances = [
+                one for info in infos.values() for one in info["instances"] if not one["ignore_flag"]
+            ]
+            trained |= {one["bbox_label"] for one in instances}
+            loaded = len(instances)
             reasons["left out by the data set"] += max(0, used - loaded)
             used = loaded
         else:
@@ -66,6 +73,13 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
     if not trains and len(parts) == len(parts_of(dataset)):
         stop_at_first(
             _counted_wrong(Path(parts[0].ann_file), there["images"], len(dataset), len(images), len(ids))
+        )
+    classes = parts[0].metainfo["classes"]
+    absent = [name for label, name in enumerate(classes) if trained and label not in trained]
+    if absent:
+        print(
+            f"warning: {split}: no object of {len(absent)} of {len(classes)} classes: {first_of(absent)}",
+            flush=True,
         )
     if ignored:
         print(

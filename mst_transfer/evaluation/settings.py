@@ -181,8 +181,8 @@ def check_metrics(cfg: Config, split: str = "test") -> None:
 
 
 def _check_coco_metric(cfg: Config, split: str, metric: str, path: Path, masks: bool) -> None:
-    content = load_ground_truth(path, masks)
-    stop_at_first(category_problems(path, content, classes_of(cfg, f"{split}_dataloader")))
+    classes = classes_of(cfg, f"{split}_dataloader")
+    stop_at_first(category_problems(path, load_ground_truth(path, masks, classes), classes))
     _, notes = read_with_notes(path)
     if metric != "MSTCocoMetric" and notes:
         raise UserError(

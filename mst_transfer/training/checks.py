@@ -130,7 +130,8 @@ def _check_data(cfg: Config, loader: str) -> tuple[Meaning | None, list[Path]]:
     parts = _coco_parts(cfg, loader)
     for part in parts:
         folder = (part.get("data_prefix") or {}).get("img") or ""
-        check_coco(part.get("data_root") or "", part.ann_file, folder, classes, _needs_masks(cfg, loader))
+        masks, alone = _needs_masks(cfg, loader), len(parts) == 1
+        check_coco(part.get("data_root") or "", part.ann_file, folder, classes, masks, alone)
     others = {str(part.type): None for part in data_sets_of(cfg, loader) if part not in parts}
     if cfg.default_scope == "mmdet" and others:
         print(
