@@ -14,7 +14,7 @@ from mst_pretrain.data.files import BLOCK, first_of, in_threads
 from .coco_doubts import doubts
 from .coco_file import coco_classes, read_coco
 from .coco_masks import are_numbers
-from .coco_names import names_on_disk
+from .coco_names import named_alike, names_on_disk
 from .coco_repair import BOX_SLACK, IMAGES, LISTS
 from .coco_shapes import (
     Content,
@@ -27,7 +27,7 @@ from .coco_shapes import (
     reach,
     tiny_box_problems,
 )
-from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
+from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems, unread_problems
 from .missing import need_folder
 from .problems import WARNINGS, Problem, stop_at_first
 from .reading import Reader
@@ -235,9 +235,11 @@ def _unusable_sizes(content: Content) -> Faults:
     return counted(odd, what, "Write each image's size in pixels.")
 
 
-def _shared_files(content: Content) -> Faults:
+def _shared_files(content: Content, folder: str | Path = "") -> Faults:
     """One file under two ids would be trained twice, each time with the objects of the other id as background."""
-    counts = Counter(os.path.normpath(str(image["file_name"])) for image in content["images"])
+    counts = Counter(
+        os.path.normpath(os.path.join(folder, str(image["file_name"]))) for image in content["images"]
+    )
     twice = [name for name, count in counts.items() if count > 1]
     what = "files are the image of several ids"
     return counted(twice, what, "Keep one id for each file, and give it all annotations.")
@@ -341,11 +343,20 @@ def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) 
     """The images must be there, whole, and of the size that the JSON says."""
     spelled = file_names(content, folder)
     files = list(dict.fromkeys(folder / name for name in spelled))
-    there = list(in_threads(Path.is_file, files, block=BLOCK))
-    for file, found in zip(files, there, strict=True):
-        if not found:
-            yield Problem("absent image", file, f"is not there, but {path} names it")
-    yield from reader.images(f"{folder.name} images", list(compress(files, there)), sizes=True)
+    there = list(in_threads(os.path.isfile, files, block=BLOCK))
+    absent = set(files).difference(compress(files, there))
+    names = [name for name in spelled if folder / name in absent]
+    alike = named_alike(folder, names) if names else {}
+    for name in dict.fromkeys(names):
+        what, remedy = f"is not there, but {path} names it", ""
+        if name in alike:
+            what += f"; {folder.name} has {alike[name]}"
+            remedy = "Write the names of the files into the JSON, relative to the folder, if they are the same images."
+        yield Problem("absent image", folder / name, what, remedy)
+    yield from (Problem("entries", path, *fault) for fault in _shared_files(content, folder.absolute()))
+    whole = list(compress(files, there))
+    yield from reader.images(f"{folder.name} images", whole, sizes=True)
+    yield from unread_problems([file for file in whole if file in reader.facts])
     misfits = []
     for image, name in zip(content["images"], spelled, strict=True):
         file, wanted = folder / name, [image["width"], image["height"]]
