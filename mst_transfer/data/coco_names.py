@@ -65,9 +65,9 @@ def named_alike(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in names:
         base = unquote(name.partition("?")[0]).replace("\\", "/").rpartition("/")[2]
-        file = files.get(_key(base)) or files.get(_key(Path(base).stem))
-        if base and file:
-            found[name] = file
+        like = [files[key] for key in (_key(base), _key(Path(base).stem)) if key in files]
+        if like:
+            found[name] = like[0]
     return found
 
 

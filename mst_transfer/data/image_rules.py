@@ -46,7 +46,7 @@ def image_header(path: Path) -> Facts:
 
 
 def unread_problems(images: Sequence[Path]) -> Iterator[Problem]:
-    """Formats that Pillow reads and OpenCV, by which mmdet loads images, does not; a JPEG or PNG is what it is called."""
+    """Formats that Pillow reads and OpenCV, by which mmdet loads images, does not; .jpg and .png are not opened."""
     for path in images:
         if path.suffix.lower() not in (".jpg", ".jpeg", ".png") and not cv2.haveImageReader(str(path)):
             with Image.open(path) as image:

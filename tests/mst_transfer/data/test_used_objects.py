@@ -198,3 +198,17 @@ def test_every_image_of_a_test_is_predicted_once(
     if "not predicted" in message:
         assert "in images that are left out" in capsys.readouterr().out
     check_objects(dataset, "train", trains=True, allow_unused=True)
+
+
+def test_classes_without_an_object_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A class would be trained for days on nothing and score 0."""
+    faces = (
+        None,
+        lambda found: found.update(annotations=found["annotations"][:2]),
+        put("ignore", 1, 2, 5, 8, 11),
+    )
+    for change, count in zip(faces, (0, 1, 1), strict=True):
+        check_objects(built(tmp_path, change), "train", trains=True, allow_unused=True)
+        assert capsys.readouterr().out.count("warning: train: no object of 1 of 2 classes: b\n") == count
+    check_objects(built(tmp_path, faces[2], test_mode=True), "val", trains=False)
+    assert "no object of" not in capsys.readouterr().out
