@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     from mst_transfer.evaluation.settings import use_our_metrics
     from mst_transfer.evaluation.speed import SpeedHook, speed_line
     from mst_transfer.evaluation.tta import TTAHook, use_tta
-    from mst_transfer.training.checks import check_test
+    from mst_transfer.training.checks import check_test, import_data_sets
 
     use_our_metrics(cfg, args.coco_library, args.out)
     speed = SpeedHook()
@@ -85,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
             write_metrics(metrics, cfg.work_dir)
 
     with parsing_once():
+        import_data_sets(cfg)  # in every process
         on_first_rank(lambda: check_test(cfg))
         if args.out is not None:
             on_first_rank(lambda: fresh_folder(args.out))

@@ -61,7 +61,7 @@ def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
     from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
     from mst_transfer.data.coco_file import parsing_once
-    from mst_transfer.training.checks import check_training
+    from mst_transfer.training.checks import check_training, import_data_sets
 
     if args.init:
         twice = [key for key in args.cfg_options if key.startswith(INIT_CFG)]
@@ -78,6 +78,7 @@ def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
         runner.train()
 
     with parsing_once():
+        import_data_sets(cfg)  # in every process
         on_first_rank(lambda: check_training(cfg))
         on_first_rank(lambda: claim(cfg.work_dir))
         run(cfg, train)

@@ -85,7 +85,7 @@ def read_with_notes(ann_file: str | Path, lists: Sequence[str] = LISTS) -> tuple
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
             raise UserError(f"{path} has no entries under '{key}'. Export it as COCO instance annotations.")
-    return content, notes
+    return content if "annotations" in content else {**content, "annotations": []}, notes
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 
 def names_on_disk(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
@@ -27,8 +28,8 @@ def names_on_disk(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
     def files(parent: str) -> dict[str, list[str]]:
         if parent not in listed:
             alike: dict[str, list[str]] = {}
-            place = Path(folder, parent)
-            for name in os.listdir(place) if place.is_dir() else ():
+            place = os.path.join(folder, parent)
+            for name in os.listdir(place) if os.path.isdir(place) else ():
                 alike.setdefault(_key(name), []).append(name)
             listed[parent] = alike
         return listed[parent]
@@ -46,6 +47,28 @@ def names_on_disk(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
             found[name] = os.path.join(parent, alike[0])
             there[os.path.normpath(found[name])] += 1
     return {name: file for name, file in found.items() if there[os.path.normpath(file)] == 1}
+
+
+def named_alike(folder: str | Path, names: Sequence[str]) -> dict[str, str]:
+    """A file of the folder that a name which is not there may mean: a guess, for messages.
+
+    Args:
+        folder: Of the images.
+        names: Paths of other machines, addresses, names with another suffix or without one.
+
+    Returns:
+        The file, by the name; nothing for a name that no file is like.
+    """
+    files = {}
+    for file in sorted(os.listdir(folder)):
+        files.update({_key(Path(file).stem): file, _key(file): file})
+    found = {}
+    for name in names:
+        base = unquote(name.partition("?")[0]).replace("\\", "/").rpartition("/")[2]
+        like = [files[key] for key in (_key(base), _key(Path(base).stem)) if key in files]
+        if like:
+            found[name] = like[0]
+    return found
 
 
 def _key(name: str) -> str:

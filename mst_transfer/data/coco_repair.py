@@ -13,6 +13,7 @@ BOX_SLACK = 1.0  # pixels: tools that count the last pixel end one outside
 ROUNDING = 0.1  # pixels: COCO's own boxes are rounded, and are scored as they are
 UNSAFE = "below 0 or beyond 2^53"  # which one evaluator or the other cannot hold
 LISTS = ("images", "annotations", "categories")
+IMAGES = ("images", "categories")  # of a file that may be of images without an object
 
 Entry = dict[str, Any]
 Notes = Counter[str]  # what was done, with the number of entries
@@ -48,7 +49,7 @@ def repaired(content: Any) -> tuple[Any, list[str]]:
         if isinstance(name, str) and name.strip() and name != name.strip() and names[name.strip()] == 1:
             category["name"] = name.strip()
             notes["names of categories with spaces around them: taken without"] += 1
-        if isinstance(name, int | float) and not isinstance(name, bool) and math.isfinite(name):
+        if isinstance(name, int | float) and are_numbers([name]):
             category["name"] = str(name)
             notes["names of categories that are numbers: taken as text"] += 1
     known = {key: _whole_ids(entries) for key, entries in (("image_id", images), ("category_id", categories))}
@@ -115,7 +116,7 @@ def _number(value: Any) -> Any:
             number = kind(value)
         except ValueError:
             continue
-        return number if math.isfinite(number) else value
+        return number if are_numbers([number]) else value
     return value
 
 

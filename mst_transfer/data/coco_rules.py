@@ -11,10 +11,11 @@ from typing import Any
 
 from mst_pretrain.data.files import BLOCK, first_of, in_threads
 
+from .coco_doubts import doubts
 from .coco_file import coco_classes, read_coco
 from .coco_masks import are_numbers
-from .coco_names import names_on_disk
-from .coco_repair import BOX_SLACK
+from .coco_names import named_alike, names_on_disk
+from .coco_repair import BOX_SLACK, IMAGES, LISTS
 from .coco_shapes import (
     Content,
     Faults,
@@ -26,9 +27,9 @@ from .coco_shapes import (
     reach,
     tiny_box_problems,
 )
-from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
+from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems, unread_problems
 from .missing import need_folder
-from .problems import Problem, stop_at_first
+from .problems import WARNINGS, Problem, stop_at_first
 from .reading import Reader
 
 FIELDS = {
@@ -44,6 +45,7 @@ def check_coco(
     img_prefix: str | Path,
     classes: Sequence[str] | None = None,
     masks: bool = False,
+    alone: bool = True,
 ) -> None:
     """Check one COCO split before a training or a test, and print which categories are left out.
 
@@ -53,6 +55,7 @@ def check_coco(
         img_prefix: Image folder, e.g. ``train2017``.
         classes: See :func:`coco_problems`.
         masks: See :func:`coco_problems`.
+        alone: It must have an object; of a file that is joined with others this is asked of all together.
 
     Raises:
         UserError: A folder is missing, or :func:`coco_problems` finds a problem.
@@ -60,8 +63,8 @@ def check_coco(
     path, folder = Path(root, ann_file), Path(root, img_prefix)
     need_folder(Path(root), "the COCO data root")
     need_folder(folder, "the image folder of this split")
-    content = read_coco(path)
-    for problems in _stages(path, content, folder, Reader(), classes, masks):
+    content = read_coco(path, LISTS if alone else IMAGES)
+    for problems in _stages(path, content, folder, Reader(), classes, masks, alone):
         stop_at_first(problems)
     other = names_on_disk(folder, [image["file_name"] for image in content["images"]])
     if other:
@@ -96,7 +99,7 @@ def coco_problems(
         folder: Where the images are.
         reader: Looks at the images.
         classes: Names by label, a subset of the categories; None: all of them.
-        masks: Every annotation must have one.
+        masks: They are used, and every annotation must have one; otherwise those that cannot be used are a warning.
     """
     for number, stage in enumerate(_stages(path, content, folder, reader, classes, masks)):
         problems = list(stage)
@@ -106,45 +109,84 @@ def coco_problems(
 
 
 def _stages(
-    path: Path, content: Content, folder: Path, reader: Reader, classes: Sequence[str] | None, masks: bool
+    path: Path,
+    content: Content,
+    folder: Path,
+    reader: Reader,
+    classes: Sequence[str] | None,
+    masks: bool,
+    alone: bool = True,
 ) -> Iterator[Iterable[Problem]]:
     """The problems of :func:`coco_problems` in the order of what it costs to find them."""
-    yield _value_problems(path, content, masks)
-    yield chain(category_problems(path, content, classes), _object_problems(path, content, classes))
+    yield _value_problems(path, content, masks, classes)
+    yield category_problems(path, content, classes)
+    yield _object_problems(path, content, classes) if alone else ()
     yield _image_problems(path, content, folder, reader)  # of another size: why masks do not fit
-    problems = list(_shape_problems(path, content))
-    yield problems or _box_problems(path, content)
+    content = _trained(content, classes)
+    problems = list(_shape_problems(path, content, masks))
+    yield problems
+    if all(problem.kind in WARNINGS for problem in problems):
+        yield _box_problems(path, content)
+        yield (Problem("doubtful", path, *doubt) for doubt in doubts(content, masks))
 
 
-def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
+def entry_problems(
+    path: Path, content: Content, masks: bool, classes: Sequence[str] | None = None
+) -> Iterator[Problem]:
     """Problems of images, categories and annotations; those of a later group only where the earlier groups are sound.
 
     Args:
         path: The JSON.
         content: Its three lists, as :func:`read_coco` repaired them.
-        masks: Every annotation must have a mask. Masks that are there are always checked.
+        masks: Masks are used, and every annotation must have one.
+        classes: Boxes, areas and masks of other categories are not looked at; None: all are.
     """
-    problems = list(_value_problems(path, content, masks))
-    yield from problems or _shape_problems(path, content)
+    problems = list(_value_problems(path, content, masks, classes))
+    shapes = _shape_problems(path, _trained(content, classes), masks)
+    yield from problems or (problem for problem in shapes if problem.kind not in WARNINGS)
 
 
-def _shape_problems(path: Path, content: Content) -> Iterator[Problem]:
-    for rule in (tiny_box_problems, mask_problems, corner_box_problems):
-        problems = [Problem("entries", path, *fault) for fault in rule(content)]
-        yield from problems
-        if problems:
-            return
+def _trained(content: Content, classes: Sequence[str] | None) -> Content:
+    """The content without annotations of categories that are not trained."""
+    if classes is None:
+        return content
+    others = {category["id"] for category in content["categories"] if category["name"] not in classes}
+    kept = [
+        a
+        for a in content["annotations"]
+        if type(a["category_id"]) is not int or a["category_id"] not in others
+    ]
+    return {**content, "annotations": kept}
 
 
-def _value_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
+def _shape_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
+    found = [Problem("entries", path, *fault) for fault in tiny_box_problems(content)]
+    for what, remedy, of_boxes in () if found else mask_problems(content):
+        serious = masks or of_boxes
+        found.append(
+            Problem("entries" if serious else "masks not used", path, what, remedy if serious else "")
+        )
+    yield from found
+    if all(problem.kind in WARNINGS for problem in found):
+        yield from (Problem("entries", path, *fault) for fault in corner_box_problems(content))
+
+
+def _value_problems(
+    path: Path, content: Content, masks: bool, classes: Sequence[str] | None
+) -> Iterator[Problem]:
     groups: list[list[Callable[[Content], Faults]]] = [
         [_missing_fields],
         [_unusable_ids, _unusable_names],
         [_repeated_names, _unusable_sizes, _shared_files, _unknown_categories, _unknown_images],
     ]
-    groups[2] += [_unusable_boxes, _unusable_areas, _unusable_flags, *([_missing_masks] if masks else [])]
+    of_trained = [_unusable_boxes, _unusable_areas, _unusable_flags, *([_missing_masks] if masks else [])]
+    groups[2] += of_trained
+    trained = None
     for rules in groups:
-        problems = [Problem("entries", path, *fault) for rule in rules for fault in rule(content)]
+        if rules is groups[2]:  # what categories are called is known to be sound
+            trained = _trained(content, classes)
+        faults = (rule(trained if trained and rule in of_trained else content) for rule in rules)
+        problems = [Problem("entries", path, *fault) for fault in chain.from_iterable(faults)]
         yield from problems
         if problems:
             return
@@ -193,9 +235,11 @@ def _unusable_sizes(content: Content) -> Faults:
     return counted(odd, what, "Write each image's size in pixels.")
 
 
-def _shared_files(content: Content) -> Faults:
+def _shared_files(content: Content, folder: str | Path = "") -> Faults:
     """One file under two ids would be trained twice, each time with the objects of the other id as background."""
-    counts = Counter(os.path.normpath(str(image["file_name"])) for image in content["images"])
+    counts = Counter(
+        os.path.normpath(os.path.join(folder, str(image["file_name"]))) for image in content["images"]
+    )
     twice = [name for name, count in counts.items() if count > 1]
     what = "files are the image of several ids"
     return counted(twice, what, "Keep one id for each file, and give it all annotations.")
@@ -299,11 +343,20 @@ def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) 
     """The images must be there, whole, and of the size that the JSON says."""
     spelled = file_names(content, folder)
     files = list(dict.fromkeys(folder / name for name in spelled))
-    there = list(in_threads(Path.is_file, files, block=BLOCK))
-    for file, found in zip(files, there, strict=True):
-        if not found:
-            yield Problem("absent image", file, f"is not there, but {path} names it")
-    yield from reader.images(f"{folder.name} images", list(compress(files, there)), sizes=True)
+    there = list(in_threads(os.path.isfile, files, block=BLOCK))
+    absent = set(files).difference(compress(files, there))
+    names = [name for name in spelled if folder / name in absent]
+    alike = named_alike(folder, names) if names else {}
+    for name in dict.fromkeys(names):
+        what, remedy = f"is not there, but {path} names it", ""
+        if name in alike:
+            what += f"; {folder.name} has {alike[name]}"
+            remedy = "Write the names of the files into the JSON, relative to the folder, if they are the same images."
+        yield Problem("absent image", folder / name, what, remedy)
+    yield from (Problem("entries", path, *fault) for fault in _shared_files(content, folder.absolute()))
+    whole = list(compress(files, there))
+    yield from reader.images(f"{folder.name} images", whole, sizes=True)
+    yield from unread_problems([file for file in whole if file in reader.facts])
     misfits = []
     for image, name in zip(content["images"], spelled, strict=True):
         file, wanted = folder / name, [image["width"], image["height"]]

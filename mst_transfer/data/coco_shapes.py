@@ -31,10 +31,13 @@ Corners = Sequence[float]  # left, top, right, bottom
 Faults = Iterator[tuple[str, str]]  # what is wrong with entries, with number and first examples; the remedy
 
 
-def mask_problems(content: Content) -> Faults:
+def mask_problems(content: Content) -> Iterator[tuple[str, str, bool]]:
     """A mask that is there must be one that mmdet and both evaluators can use, and must overlap its box.
 
     Where most boxes are far from the extents of their masks, they are written in another form.
+
+    Yields:
+        What is wrong, the remedy, and whether it is wrong with the boxes, which are trained without masks too.
     """
     images = {image["id"]: image for image in content["images"]}
     found: dict[str, list[Content]] = {}
@@ -48,7 +51,7 @@ def mask_problems(content: Content) -> Faults:
             if fault is None and not is_small(annotation):
                 corners = mask_corners(mask, *size)
                 fault = None if _overlap(annotation["bbox"], corners) else "elsewhere"
-                overlaps.append(_iou(_corners_of(*annotation["bbox"]), corners))
+                overlaps.append(overlap_of(corners_of(*annotation["bbox"]), corners))
                 pairs += [(annotation, corners)] if len(pairs) < FORM_SAMPLE else []
             if fault is not None:
                 found.setdefault(fault, []).append(annotation)
@@ -57,17 +60,17 @@ def mask_problems(content: Content) -> Faults:
         form = _other_form(pairs)
         if form or (overlap < LEAST_OVERLAP and "elsewhere" not in found):
             found.pop("elsewhere", None)
-            yield _form_fault(form, *pairs[0])
+            yield *_form_fault(form, *pairs[0]), bool(form)
     for fault, faulty in found.items():
         what, remedy = MASK_FAULTS[fault]
-        yield from counted(named(faulty), f"annotations {what}", remedy)
+        yield from ((*said, False) for said in counted(named(faulty), f"annotations {what}", remedy))
 
 
 def _other_form(pairs: Sequence[tuple[Content, Corners]]) -> str:
     """The form in which boxes are those of their masks, or nothing."""
     fits = {
-        form: median(_iou(corners_of(*annotation["bbox"]), corners) for annotation, corners in pairs)
-        for form, corners_of in FORMS.items()
+        form: median(overlap_of(read(*annotation["bbox"]), corners) for annotation, corners in pairs)
+        for form, read in FORMS.items()
     }
     best = max(fits, key=lambda form: fits[form])
     return best if fits[best] >= FORM_OVERLAP else ""
@@ -75,9 +78,7 @@ def _other_form(pairs: Sequence[tuple[Content, Corners]]) -> str:
 
 def _form_fault(form: str, annotation: Content, corners: Corners) -> tuple[str, str]:
     """What is said of boxes in this form, with an example."""
-    left, top, right, bottom = corners
-    mask = [round(value, 1) for value in (left, top, right - left, bottom - top)]
-    example = f"{named([annotation], 'bbox')[0]}, but the mask's is {mask}"
+    example = f"{named([annotation], 'bbox')[0]}, but the mask's is {extent(corners)}"
     written = f"; as {form} they are" if form else ""
     if form == TRANSPOSED and isinstance(annotation["segmentation"], dict):
         written += ", or the run lengths go along the rows"
@@ -130,11 +131,18 @@ def _overlap(box: Sequence[float], corners: Sequence[float]) -> bool:
     return bool(apart <= BOX_SLACK)
 
 
-def _corners_of(x: float, y: float, width: float, height: float) -> Corners:
+def extent(corners: Corners) -> list[float]:
+    """Corners as messages say them: [x, y, width, height]."""
+    left, top, right, bottom = corners
+    return [round(value, 1) for value in (left, top, right - left, bottom - top)]
+
+
+def corners_of(x: float, y: float, width: float, height: float) -> Corners:
+    """Left, top, right and bottom of a box."""
     return x, y, x + width, y + height
 
 
-def _iou(box: Sequence[float], corners: Sequence[float]) -> float:
+def overlap_of(box: Sequence[float], corners: Sequence[float]) -> float:
     """Intersection over union of two boxes of corners, a pixel added to every side."""
     across = min(box[2], corners[2]) - max(box[0], corners[0]) + 1
     down = min(box[3], corners[3]) - max(box[1], corners[1]) + 1

@@ -8,12 +8,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, CocoPanopticDataset, LVISV05Dataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 
 from .coco_file import read_coco
 from .coco_names import names_on_disk
+from .coco_repair import IMAGES
 
 
 class RepairedCOCO(COCO):
@@ -28,9 +29,9 @@ class RepairedCOCO(COCO):
 
     def __init__(self, annotation_file: str | Path) -> None:
         super().__init__()
-        content = read_coco(annotation_file, ("images", "categories"))
+        content = read_coco(annotation_file, IMAGES)
         # mmdet writes into the images
-        self.dataset = {"annotations": [], **content, "images": [dict(image) for image in content["images"]]}
+        self.dataset = {**content, "images": [dict(image) for image in content["images"]]}
         with contextlib.redirect_stdout(io.StringIO()):
             self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
@@ -60,3 +61,21 @@ class CocoDetection(CocoDataset):
             if name in found:
                 image["img_path"] = os.path.join(folder, found[name])
         return images
+
+
+def use_repaired(part: Any) -> None:
+    """Let the config of a data set name a class that reads the repaired content, if it names a CocoDataset.
+
+    Args:
+        part: Its ``type`` is the name of a class or a class; a subclass of mmdet's CocoDataset is registered anew, with
+            the loading of :class:`CocoDetection` around its own.
+    """
+    kind = part.type if isinstance(part.type, type) else DATASETS.get(part.type)
+    if not isinstance(kind, type) or not issubclass(kind, CocoDataset):
+        return
+    if kind is CocoDataset:
+        part.type = "CocoDataset"
+    elif not issubclass(kind, (CocoDetection, CocoPanopticDataset, LVISV05Dataset)):  # two read other files
+        repaired = type(kind.__name__, (CocoDetection, kind), {})
+        DATASETS.register_module(name=kind.__name__, force=True, module=repaired)
+        part.type = kind.__name__

@@ -45,6 +45,17 @@ def image_header(path: Path) -> Facts:
         return [*size, tag, int(turned), int(is_deep)]
 
 
+def unread_problems(images: Sequence[Path]) -> Iterator[Problem]:
+    """Formats that Pillow reads and OpenCV, by which mmdet loads images, does not; .jpg and .png are not opened."""
+    for path in images:
+        if path.suffix.lower() not in (".jpg", ".jpeg", ".png") and not cv2.haveImageReader(str(path)):
+            with Image.open(path) as image:
+                what = f"is {image.format} by its contents, which OpenCV does not read"
+            yield Problem(
+                "unsuitable file", path, what, "Save it as PNG, and write its new name into the JSON."
+            )
+
+
 def tag_problems(images: Sequence[Path], facts: Mapping[Path, Facts], what: str) -> Iterator[Problem]:
     """Whether ``what`` was drawn on the pictures as they are loaded cannot be told where a tag turns them.
 

@@ -50,6 +50,11 @@ KINDS = {
         "boxes reach out of their image by more than a pixel",
         "Correct or remove these annotations.",
     ),
+    "masks not used": (
+        "masks cannot be used",
+        "To train boxes alone nothing needs to be done: masks are not used.",
+    ),
+    "doubtful": ("entries of a JSON may be wrong", ""),
     "no label map": (
         "images have no label map",
         "Unpack the label maps again (PNG, the image's name), or remove these images; for Cityscapes, python "
@@ -112,7 +117,10 @@ KINDS = {
     "layout": ("parts cannot be used", ""),
 }
 # What may be right, or is put right by mmdet, which clips boxes: said, and nothing more
-WARNINGS = ("box outside", "turned", "not turned", "shared images", "palettes", "65535", "dark")
+WARNINGS = (
+    *("box outside", "masks not used", "doubtful"),
+    *("turned", "not turned", "shared images", "palettes", "65535", "dark"),
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mst_pretrain.data.files import first_of
+
 from .coco_file import read_coco
+from .coco_repair import IMAGES
 from .coco_shapes import Content, is_small
 from .problems import Problem, stop_at_first
 
@@ -32,24 +35,30 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
         The images that it uses.
 
     Raises:
-        UserError: Less than half of the images or of the objects is used; or no object at all, which nothing allows.
+        UserError: Less than half of the images or of the objects is used; or no object at all, or an image of a test
+            not once, which nothing allows.
     """
     from .detection import CocoDetection  # imports mmdet
 
     parts = [part for part in parts_of(dataset) if isinstance(part, CocoDetection)]
     images: list[Path] = []
-    objects, ignored, there = 0, 0, Counter[str]()
-    left_images, left_objects = Reasons(), Reasons()
+    objects, ignored, there, ids = 0, 0, Counter[str](), set[int]()
+    left_images, left_objects, trained = Reasons(), Reasons(), set[int]()
     for part in parts:
-        content = read_coco(part.ann_file)
+        content = read_coco(part.ann_file, IMAGES)
         infos = {info["img_id"]: info for info in map(part.get_data_info, range(len(part)))}
+        ids |= infos.keys()
         images += [Path(info["img_path"]) for info in infos.values()]
         there += Counter(images=len(content["images"]), objects=len(content["annotations"]))
         left_images += Reasons(_why_no_image(part, content, infos.keys()))
         reasons = Reasons(_why_no_object(part, content, infos.keys(), trains))
         used = len(content["annotations"]) - reasons.total()
         if trains:  # what mmdet has loaded decides, the reasons explain it
-            loaded = sum(not one["ignore_flag"] for info in infos.values() for one in info["instances"])
+            instances = [
+                one for info in infos.values() for one in info["instances"] if not one["ignore_flag"]
+            ]
+            trained |= {one["bbox_label"] for one in instances}
+            loaded = len(instances)
             reasons["left out by the data set"] += max(0, used - loaded)
             used = loaded
         else:
@@ -61,6 +70,17 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
     shares = f"{len(images)} of {there['images']} images and {objects} of {there['objects']} objects are used"
     line = f"{shares}{_why('images', left_images)}{_why('objects', left_objects)}"
     print(f"{split}: {line}", flush=True)
+    if not trains and len(parts) == len(parts_of(dataset)):
+        stop_at_first(
+            _counted_wrong(Path(parts[0].ann_file), there["images"], len(dataset), len(images), len(ids))
+        )
+    classes = parts[0].metainfo["classes"]
+    absent = [name for label, name in enumerate(classes) if trained and label not in trained]
+    if absent:
+        print(
+            f"warning: {split}: no object of {len(absent)} of {len(classes)} classes: {first_of(absent)}",
+            flush=True,
+        )
     if ignored:
         print(
             f"note: {split}: {ignored} objects marked 'ignore' are scored: evaluators know 'iscrowd' alone",
@@ -72,6 +92,22 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
     if not allow_unused and (2 * len(images) < there["images"] or 2 * objects < there["objects"]):
         stop_at_first([Problem("unused", Path(parts[0].ann_file), line)])
     return images
+
+
+def _counted_wrong(path: Path, there: int, predicted: int, used: int, ids: int) -> Iterator[Problem]:
+    """Of a test every image must be predicted, and once: evaluators count by the ids of images."""
+    if used < there:
+        what = f"{there - used} of {there} images are not predicted and would count as images without a detection"
+        remedy = "Remove 'indices', set test_mode=True, or give data set and evaluator a JSON of these images alone."
+        yield Problem("unused", path, what, remedy)
+    elif predicted > ids:
+        what = (
+            f"{predicted} images are predicted for {ids} ids, so that detections would count more than once"
+        )
+        remedy = (
+            "Predict every image once (no RepeatDataset), and give images of several files different ids."
+        )
+        yield Problem("unused", path, what, remedy)
 
 
 def parts_of(dataset: Any) -> list[Any]:
@@ -100,7 +136,7 @@ def _why_no_object(part: Any, content: Content, used: Any, trains: bool) -> Iter
     for annotation in content["annotations"]:
         if annotation["category_id"] not in wanted:
             yield "of other classes"
-        elif trains and annotation["image_id"] not in used:
+        elif annotation["image_id"] not in used:
             yield "in images that are left out"
         elif trains and (why := why_not_trained(annotation, images[annotation["image_id"]])):
             yield why

@@ -68,8 +68,9 @@ class MSTCocoMetric(BaseMetric):
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score everything; mmdet's names, -1 where there is no object of a size."""
-        content = load_ground_truth(self.ann_file, "segm" in self.iou_types)
-        category_ids = category_ids_of(content, (self.dataset_meta or {}).get("classes"), self.ann_file)
+        classes = (self.dataset_meta or {}).get("classes")
+        content = load_ground_truth(self.ann_file, "segm" in self.iou_types, classes)
+        category_ids = category_ids_of(content, classes, self.ann_file)
         logger: MMLogger = MMLogger.get_current_instance()
         missing = len(content["images"]) - len({image_id for image_id, _ in results})
         if missing:

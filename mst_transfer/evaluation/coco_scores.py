@@ -44,14 +44,18 @@ class CocoScores:
     per_class: dict[str, dict[str, float | None]]
 
 
-def load_ground_truth(ann_file: str | Path, masks: bool = False) -> dict[str, Any]:
+def load_ground_truth(
+    ann_file: str | Path, masks: bool = False, classes: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Read instance annotations that COCO's evaluation can use; with ``masks``, every one must have a mask.
+
+    Annotations of categories other than ``classes`` need not be sound.
 
     Raises:
         UserError: As :func:`read_coco`, or :func:`entry_problems` finds one.
     """
     content = read_coco(ann_file)
-    stop_at_first(entry_problems(Path(ann_file), content, masks))
+    stop_at_first(entry_problems(Path(ann_file), content, masks, classes))
     return content
 
 
@@ -82,14 +86,15 @@ def score_coco(
     coco_class, eval_class, version = load_library(library)
     masks = iou_type == "segm"
     if isinstance(ground_truth, dict):
-        content = _checked(ground_truth, masks)
+        content = _checked(ground_truth, masks, category_ids)
     else:
         content = load_ground_truth(ground_truth, masks)
     _check_results(results, content, iou_type)
     wanted = sorted(category_ids or (category["id"] for category in content["categories"]))
     numbered = _Numbered(content)
+    objects = [_object(a, iou_type) for a in content["annotations"] if a["category_id"] in wanted]
     with contextlib.redirect_stdout(io.StringIO()):  # both libraries print their steps
-        truth = _indexed(coco_class, numbered, [_object(a, iou_type) for a in content["annotations"]])
+        truth = _indexed(coco_class, numbered, objects)
         found = _indexed(coco_class, numbered, [_detection(r, iou_type) for r in results])
         evaluation = eval_class(truth, found, iou_type)
         evaluation.params.catIds = [numbered.categories[i] for i in wanted]
@@ -136,10 +141,11 @@ def load_library(library: str) -> tuple[Any, Any, str]:
     raise ValueError(f"library must be one of {LIBRARIES}, got {library!r}")
 
 
-def _checked(content: dict[str, Any], masks: bool) -> dict[str, Any]:
+def _checked(content: dict[str, Any], masks: bool, category_ids: Sequence[int] | None) -> dict[str, Any]:
     """Annotations that were not read by us: the libraries hang, or count wrong, where they are not sound."""
     content, _ = repaired(content)
-    stop_at_first(entry_problems(Path("the ground truth"), content, masks))
+    classes = [c["name"] for c in content["categories"] if c["id"] in category_ids] if category_ids else None
+    stop_at_first(entry_problems(Path("the ground truth"), content, masks, classes))
     return content
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
+from mst_pretrain.data.files import first_of
 from mst_pretrain.runtime.config import import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 
@@ -79,8 +82,13 @@ def dataset_meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def dataset_type(cfg: Config, loader: str = "test_dataloader") -> Any:
     """The registered class of a data set, or None."""
+    return kind_of(cfg, data_sets_of(cfg, loader)[0])
+
+
+def kind_of(cfg: Config, part: Any) -> Any:
+    """The class that a data set's ``type`` is or names, or None."""
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        return registry.get(data_sets_of(cfg, loader)[0].type)
+        return part.type if isinstance(part.type, type) else registry.get(part.type)
 
 
 def data_sets_of(cfg: Config, loader: str = "test_dataloader") -> list[Any]:
@@ -176,28 +184,50 @@ def check_metrics(cfg: Config, split: str = "test") -> None:
 
 
 def _check_coco_metric(cfg: Config, split: str, metric: str, path: Path, masks: bool) -> None:
-    content = load_ground_truth(path, masks)
-    stop_at_first(category_problems(path, content, classes_of(cfg, f"{split}_dataloader")))
+    classes = classes_of(cfg, f"{split}_dataloader")
+    stop_at_first(category_problems(path, load_ground_truth(path, masks, classes), classes))
     _, notes = read_with_notes(path)
     if metric != "MSTCocoMetric" and notes:
         raise UserError(
             f"{path}: {notes[0]} in memory, but {metric} of {split}_evaluator reads the file as it is. Set its type to "
             "MSTCocoMetric, or correct the file."
         )
-    for dataset in data_sets_of(cfg, f"{split}_dataloader"):
-        predicted = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-        if predicted.is_file() and not predicted.samefile(path):
-            known = _images_of(content)
-            strange = [i for i, image in _images_of(read_coco(predicted)).items() if known.get(i) != image]
-            if strange:
-                raise UserError(
-                    f"{path} of {split}_evaluator and {predicted} of {split}_dataloader are of different images: "
-                    f"{len(strange)} ids, the first {strange[0]}, have another file or size. Give both one ann_file."
-                )
+    parts = data_sets_of(cfg, f"{split}_dataloader")
+    predicted = [Path(part.get("data_root") or "", part.get("ann_file") or "") for part in parts]
+    if all(map(Path.is_file, predicted)) and not all(map(path.samefile, predicted)):
+        _compare(cfg, split, path, predicted)
 
 
-def _images_of(content: dict[str, Any]) -> dict[int, tuple[str, int, int]]:
-    return {image["id"]: (image["file_name"], image["height"], image["width"]) for image in content["images"]}
+def _compare(cfg: Config, split: str, path: Path, predicted: Sequence[Path]) -> None:
+    """What is predicted must be the images, and what the line of counts and the labels are of the objects, scored.
+
+    Raises:
+        UserError: An image or an object is in the evaluator's file or in those of the data set alone.
+    """
+    classes = classes_of(cfg, f"{split}_dataloader")
+    for what, facts in (("images", _images_of), ("objects", _objects_of)):
+        of_metric = Counter(facts(read_coco(path), classes))
+        of_data = Counter(chain.from_iterable(facts(read_coco(file), classes) for file in predicted))
+        strange = [*(of_data - of_metric), *(of_metric - of_data)]
+        if strange:
+            raise UserError(
+                f"{path} of {split}_evaluator and {first_of(predicted)} of {split}_dataloader have different {what}: "
+                f"{len(strange)} are in one of them alone, the first {strange[0]}. Give both one ann_file."
+            )
+
+
+def _images_of(content: dict[str, Any], classes: Any) -> Iterator[tuple[Any, ...]]:
+    for image in content["images"]:
+        yield image["id"], image["file_name"], image["height"], image["width"]
+
+
+def _objects_of(content: dict[str, Any], classes: Sequence[str] | None) -> Iterator[tuple[Any, ...]]:
+    """Image, name of the category, and box of the objects of the classes."""
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    for annotation in content["annotations"]:
+        name = names[annotation["category_id"]]
+        if classes is None or name in classes:
+            yield annotation["image_id"], name, *annotation["bbox"]
 
 
 def _ours(evaluator: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,14 @@ from ..data.missing import need_folder
 from ..data.pair_rules import OBJECT_255, Meaning, need_one_meaning, need_two_classes
 from ..data.problems import stop_at_first
 from ..data.used_objects import check_objects
-from ..evaluation.settings import check_metrics, classes_of, data_sets_of, dataset_meta, trained_classes
+from ..evaluation.settings import (
+    check_metrics,
+    classes_of,
+    data_sets_of,
+    dataset_meta,
+    kind_of,
+    trained_classes,
+)
 
 ENDLESS = ("InfiniteSampler", "MultiSourceSampler", "GroupMultiSourceSampler")  # of MMEngine and mmdet
 Names = tuple[str, ...] | None
@@ -33,7 +40,7 @@ Names = tuple[str, ...] | None
 
 def check_training(cfg: Config) -> None:
     """Raise a UserError, before anything is written, where data, pretrained weights or classes are not the config's."""
-    _import_data_sets(cfg)
+    import_data_sets(cfg)
     check_lengths(cfg, 1)
     if not cfg.get("resume"):  # its weights replace them
         _check_pretrained(cfg)
@@ -52,7 +59,7 @@ def check_training(cfg: Config) -> None:
 
 def check_test(cfg: Config) -> None:
     """Raise a UserError where the test data, the model's or the checkpoint's classes, or the metrics do not fit."""
-    _import_data_sets(cfg)
+    import_data_sets(cfg)
     if not Path(cfg.load_from).exists():
         raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
     (meaning, _), checkpoint = _check_data(cfg, "test_dataloader"), load_checkpoint(cfg.load_from)
@@ -74,14 +81,19 @@ def check_test(cfg: Config) -> None:
     check_metrics(cfg)
 
 
-def _import_data_sets(cfg: Config) -> None:
+def import_data_sets(cfg: Config) -> None:
     """Register what the config names, and our data set in the place of mmdet's CocoDataset for this process."""
     import_custom_modules(cfg)
     check_value_types(cfg)
     check_known_keys(cfg)
     check_numbers(cfg)
     if cfg.get("default_scope") == "mmdet":
-        from ..data import detection  # noqa: F401
+        from ..data.detection import use_repaired
+
+        for loader in (f"{split}_dataloader" for split in ("train", "val", "test")):
+            if cfg.get(loader) and cfg[loader].get("dataset"):
+                for part in data_sets_of(cfg, loader):
+                    use_repaired(part)
 
 
 def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: str) -> None:
@@ -123,10 +135,18 @@ def _check_data(cfg: Config, loader: str) -> tuple[Meaning | None, list[Path]]:
     classes, meaning, images = classes_of(cfg, loader), None, list[Path]()
     split, trains = loader.removesuffix("_dataloader"), loader == "train_dataloader"
     allow_unused = bool(cfg.get("allow_unused"))
-    parts = [part for part in data_sets_of(cfg, loader) if _is_coco(part)]
+    parts = _coco_parts(cfg, loader)
     for part in parts:
         folder = (part.get("data_prefix") or {}).get("img") or ""
-        check_coco(part.get("data_root") or "", part.ann_file, folder, classes, _needs_masks(cfg, loader))
+        masks, alone = _needs_masks(cfg, loader), len(parts) == 1
+        check_coco(part.get("data_root") or "", part.ann_file, folder, classes, masks, alone)
+    others = {str(part.type): None for part in data_sets_of(cfg, loader) if part not in parts}
+    if cfg.default_scope == "mmdet" and others:
+        print(
+            f"warning: {cfg.filename}: {loader}.dataset: nothing of the data of {', '.join(others)} was checked or "
+            "repaired: only CocoDataset is known",
+            flush=True,
+        )
     if parts:
         images = check_objects(_built(cfg, loader), split, trains, allow_unused)
     if cfg.default_scope == "mmseg" and classes:
@@ -165,14 +185,23 @@ def _check_every_image(cfg: Config, loader: str) -> None:
             )
 
 
-def _is_coco(part: Any) -> bool:
-    return str(part.type).rpartition(".")[2] == "CocoDataset"
+def _coco_parts(cfg: Config, loader: str) -> list[Any]:
+    """The configs of those data sets that read COCO files as repaired."""
+    if cfg.default_scope != "mmdet":
+        return []
+    from ..data.detection import CocoDetection  # imports mmdet
+
+    return [part for part in data_sets_of(cfg, loader) if _is_a(kind_of(cfg, part), CocoDetection)]
+
+
+def _is_a(kind: Any, base: type) -> bool:
+    return isinstance(kind, type) and issubclass(kind, base)
 
 
 def _built(cfg: Config, loader: str) -> Any:
     """The data set as the runner will build it."""
     cfg = copy.deepcopy(cfg)
-    for part in filter(_is_coco, data_sets_of(cfg, loader)):
+    for part in _coco_parts(cfg, loader):
         part.serialize_data = False  # for which MMEngine needs an image
     own = data_sets_of(cfg, loader)[0]
     for folder in (own.get("data_prefix") or {}).values():

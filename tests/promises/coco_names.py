@@ -125,5 +125,8 @@ NAME_MUTATORS = (
         "https://photos.example/scene{}.jpg",
         None,
     ),
+    _name_mutator(
+        "file-name-of-300-letters", "refused", "No system has such a file.", "a" * 300 + "{}.jpg", None
+    ),
     _name_mutator("file-name-without-suffix", "refused", "Which file is meant is a guess.", "scene{}", None),
 )

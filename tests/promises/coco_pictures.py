@@ -103,7 +103,29 @@ def _nothing(content: Content, rng: random.Random) -> None:
     """Leaves the annotation file as it is; the pictures change."""
 
 
+def _named_tga(content: Content, rng: random.Random) -> None:
+    content["images"][0]["file_name"] = "scene0001.tga"
+
+
+def _as_tga(root: Path) -> None:
+    with Image.open(_first(root)) as picture:
+        picture.save(_first(root).with_suffix(".tga"))
+
+
 PICTURE_MUTATORS = (
+    CocoMutator(
+        "size-of-400-digits",
+        "refused",
+        "Python's integers have no end, and floats have: a traceback.",
+        on_some("images", put("width", "1" * 400)),
+    ),
+    CocoMutator(
+        "picture-as-tga",
+        "refused",
+        "Pillow reads it, and OpenCV, which loads the images of a training, does not.",
+        _named_tga,
+        files=_as_tga,
+    ),
     CocoMutator(
         "size-swapped",
         "refused",

@@ -34,6 +34,7 @@ UNSEEN_BY_SCORES = {mutator.name for mutator in PICTURE_MUTATORS} | {
     "file-name-with-the-folder",
     "file-name-address",
     "file-name-without-suffix",
+    "file-name-of-300-letters",
     "all-objects-ignored",
     "all-objects-crowd",
 }

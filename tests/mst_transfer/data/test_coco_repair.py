@@ -327,7 +327,7 @@ def test_what_can_mean_two_things(tmp_path: Path, name: str) -> None:
         "file name as number",
     ):  # seen with the images, or no fault of ids
         with pytest.raises(UserError):
-            score_coco(path, [], "bbox")
+            score_coco(path, [], "segm")
 
 
 def zipped(text: str) -> bytes:

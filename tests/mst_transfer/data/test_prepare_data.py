@@ -202,11 +202,11 @@ def test_boxes_and_sizes_of_a_json(data: Path, run: Run) -> None:
 )
 def test_a_box_beyond_each_side(data: Path, run: Run, box: list[float], outside: bool) -> None:
     """Boxes below their image, or above it, would pass: only left and right would be looked at."""
-    root = data / "coco"
+    root, (x, y, width, height) = data / "coco", box
     edit_json(
         root / "annotations/instances_train2017.json",
         lambda content: content["annotations"][0].update(
-            bbox=box, segmentation=[[box[0], box[1], box[0] + 9, box[1], box[0], box[1] + 9]]
+            bbox=box, segmentation=[[x, y, x + width, y, x, y + height]], area=width * height
         ),
     )
     code, said, summary = run("coco", root, "--any-count")

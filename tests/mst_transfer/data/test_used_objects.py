@@ -159,3 +159,56 @@ def test_data_sets_inside_of_others_and_a_choice_of_classes(
     assert "train: 8 of 8 images and 16 of 24 objects are used; objects left out: 8 of other classes" in said
     with pytest.raises(UserError, match="4 of 12 objects are used; objects left out: 8 of other classes"):
         check_objects(built(tmp_path, classes=("b",)), "train", trains=True)
+
+
+TWICE = "8 images are predicted for 4 ids, so that detections would count more than once"
+NOT_ONCE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "indices": (
+        lambda root: built(root, test_mode=True, indices=3),
+        "1 of 4 images are not predicted and would",
+    ),
+    "a list of indices": (
+        lambda root: built(root, test_mode=True, indices=[0, 2]),
+        "2 of 4 images are not predicted",
+    ),
+    "filtered": (
+        lambda root: built(root, put("height", 24, 1, part="images")),
+        "1 of 4 images are not predicted",
+    ),
+    "repeated": (lambda root: RepeatDataset(built(root, test_mode=True), times=2), TWICE),
+    "joined with itself": (lambda root: ConcatDataset([built(root, test_mode=True)] * 2), TWICE),
+    "joined twice": (
+        lambda root: ConcatDataset(
+            [built(root, test_mode=True), built(root, put("file_name", "b.jpg", 1, part="images"))]
+        ),
+        TWICE,
+    ),
+}
+
+
+@pytest.mark.parametrize("face", NOT_ONCE)
+def test_every_image_of_a_test_is_predicted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], face: str
+) -> None:
+    """Images that are left out would count as images without a detection, and of two detections one as false."""
+    make, message = NOT_ONCE[face]
+    dataset = make(tmp_path)
+    with pytest.raises(UserError, match=message):
+        check_objects(dataset, "val", trains=False)
+    if "not predicted" in message:
+        assert "in images that are left out" in capsys.readouterr().out
+    check_objects(dataset, "train", trains=True, allow_unused=True)
+
+
+def test_classes_without_an_object_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A class would be trained for days on nothing and score 0."""
+    faces = (
+        None,
+        lambda found: found.update(annotations=found["annotations"][:2]),
+        put("ignore", 1, 2, 5, 8, 11),
+    )
+    for change, count in zip(faces, (0, 1, 1), strict=True):
+        check_objects(built(tmp_path, change), "train", trains=True, allow_unused=True)
+        assert capsys.readouterr().out.count("warning: train: no object of 1 of 2 classes: b\n") == count
+    check_objects(built(tmp_path, faces[2], test_mode=True), "val", trains=False)
+    assert "no object of" not in capsys.readouterr().out

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmdet.datasets import CityscapesDataset, CocoDataset, DeepFashionDataset
 from mmengine.dataset import InfiniteSampler
 
 from examples.quickstart import street
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data import coco_file, layouts
+from mst_transfer.evaluation import settings
 from mst_transfer.training.checks import check_test, check_training
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -398,3 +401,104 @@ def test_classes_may_stand_in_a_file(root: Path) -> None:
     options = {f"+{split}_dataloader.dataset.metainfo.classes": str(streets) for split in SPLITS}
     heads = {"model.decode_head.num_classes": 2, "model.auxiliary_head.num_classes": 2}
     check_training(street_config(root, **options, **heads))
+
+
+class OwnDataset(CocoDataset):  # type: ignore[misc]
+    """A data set of a user, which is not registered."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "mmdet.CocoDataset",
+        CocoDataset,
+        "DeepFashionDataset",
+        DeepFashionDataset,
+        CityscapesDataset,
+        OwnDataset,
+    ],
+    ids=str,
+)
+def test_every_kind_of_coco_data_set_is_checked_and_repaired(
+    root: Path, capsys: pytest.CaptureFixture[str], kind: Any
+) -> None:
+    """A class in the place of a name, or a subclass, would turn off every rule, every repair and the line of counts."""
+    path = root / "data/coco/annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    x, y, width, height = content["annotations"][0]["bbox"]
+    content["annotations"][0]["bbox"] = [x + width, y + height, -width, -height]
+    path.write_text(json.dumps(content))
+    cfg = detection(root)
+    cfg.train_dataloader.dataset.type = kind
+    check_training(cfg)
+    said = capsys.readouterr().out
+    assert "1 boxes with a negative width or height: turned round" in said
+    count = len(content["annotations"])
+    assert f"{count} of {count} objects are used" in said and isinstance(
+        cfg.train_dataloader.dataset.type, str
+    )
+    content["annotations"][0]["segmentation"] = {"size": [1, 1], "counts": [1]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="1 annotations have run lengths of another size"):
+        check_training(cfg)
+
+
+def test_data_that_nothing_checks_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody would learn that no rule was applied."""
+    cfg = detection(root)
+    cfg.train_dataloader.dataset.type = "LVISV1Dataset"
+    check_training(cfg)
+    assert "nothing of the data of LVISV1Dataset was checked or repaired" in capsys.readouterr().out
+
+
+def _triangle(x: float, y: float, width: float, height: float) -> list[list[float]]:
+    return [[x, y, x + width, y, x + width, y + height]]
+
+
+OTHER_ANNOTATIONS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "an image less": (
+        lambda c: [
+            c["images"].pop(),
+            c.update(annotations=[a for a in c["annotations"] if a["image_id"] == 1]),
+        ],
+        "images: 1 are",
+    ),
+    "an image more": (
+        lambda c: c["images"].append(dict(c["images"][0], id=99, file_name="b.jpg")),
+        "images: 1 are",
+    ),
+    "other ids of images": (
+        lambda c: (
+            [image.update(id=7 - image["id"]) for image in c["images"]]
+            and c.update(annotations=[dict(a, image_id=7 - a["image_id"]) for a in c["annotations"]])
+        ),
+        "images: 6 are",
+    ),
+    "an object less": (lambda c: c["annotations"].pop(), "objects: 1 are"),
+    "another category": (lambda c: c["annotations"][0].update(category_id=5), "objects: 2 are"),
+    "another box": (lambda c: c["annotations"][0]["bbox"].__setitem__(2, 3), "objects: 2 are"),
+    "other masks": (
+        lambda c: c["annotations"][0].update(segmentation=_triangle(*c["annotations"][0]["bbox"])),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("face", OTHER_ANNOTATIONS)
+def test_what_is_predicted_is_what_is_scored(root: Path, face: str) -> None:
+    """Detections would be scored against objects of another file than the one that the checks and the counts are of."""
+    change, message = OTHER_ANNOTATIONS[face]
+    folder = root / "data/coco/annotations"
+    content = json.loads((folder / "instances_train2017.json").read_text())
+    (folder / "val.json").write_text(json.dumps(content))
+    change(content)
+    (folder / "other.json").write_text(json.dumps(content))
+    cfg = detection(root)
+    cfg.val_dataloader.dataset.ann_file = "annotations/val.json"
+    cfg.val_evaluator.ann_file = str(folder / "other.json")
+    if not message:
+        return settings.check_metrics(cfg, "val")
+    with pytest.raises(
+        UserError, match=rf"other.json of val_evaluator and .*val.json .* have different {message}"
+    ):
+        settings.check_metrics(cfg, "val")
