@@ -85,10 +85,21 @@ def output_of(tool: str, *arguments: str, **environment: str) -> str:
 def output_of_two(tool: str, *arguments: str, **environment: str) -> str:
     """The same of two processes, as torchrun would start them; the first one's output comes first."""
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **environment}
-    two = [Forked(tool, *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in ("0", "1")]
-    results = [process.result() for process in two]
-    assert [code for code, _ in results] == [0, 0], "\n".join(output[-4000:] for _, output in results)
-    return "".join(output for _, output in results)
+    return "".join(
+        outputs_of([Forked(tool, *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in ("0", "1")])
+    )
+
+
+def outputs_of(processes: list[Forked]) -> list[str]:
+    """What each of several wrote that must all have ended well."""
+    results = [process.result() for process in processes]
+    assert not any(code for code, _ in results), "\n".join(output[-4000:] for _, output in results)
+    return [output for _, output in results]
+
+
+def two_workers(file: str, folder: Path) -> list[Forked]:
+    """A test's own file as two processes, which are given a folder and their rank."""
+    return [Forked(file, str(folder), rank) for rank in ("0", "1")]
 
 
 def free_port() -> str:

@@ -28,9 +28,9 @@ SEGMENTATION: dict[str, tuple[str, ...]] = {
     "data_prefix": ("img_path", "seg_map_path"),
     "metainfo": ("classes", "palette"),
 }
-OF_DATA_SETS = {
-    "CocoDataset": COCO,
-    **dict.fromkeys(
+OF_DATA_SETS = {  # by scope: both libraries have a CityscapesDataset
+    "mmdet": {"CocoDataset": COCO},
+    "mmseg": dict.fromkeys(
         ("FolderSegmentation", "StreetSegmentation", "BaseSegDataset", "CityscapesDataset"), SEGMENTATION
     ),
 }
@@ -74,7 +74,7 @@ def _dictionaries(cfg: Config) -> Iterator[tuple[str, dict[str, Any], Collection
         elif key.startswith(LOADERS):
             kind = node.get("type")
             name = getattr(kind, "__name__", str(kind)).rpartition(".")[2]
-            for part, known in OF_DATA_SETS.get(name, {}).items():
+            for part, known in OF_DATA_SETS.get(str(cfg.get("default_scope")), {}).get(name, {}).items():
                 given = node.get(part)
                 if isinstance(given, dict) and part == "metainfo":  # a data set may tell more of itself
                     known = (*known, *(key for key in given if not _close(key, known, 0.7)))

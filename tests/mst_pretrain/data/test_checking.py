@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.launch import check_pretraining
 from mst_pretrain.training.loop import PretrainLoop
 from mst_pretrain.training.runner import build_runner
+from tests.forked import outputs_of, two_workers
 
 MakeConfig = Callable[..., Config]
 FIND = files.find_encoded_fault
@@ -222,17 +222,7 @@ def test_the_first_of_two_processes_looks_and_the_other_waits(tmp_path: Path, br
     if broken:
         truncate(paths[5])
         paths[5].rename(paths[5].with_name(os.fsdecode(b"5\xe9.jpg")))  # a name that is not UTF-8
-    root = Path(__file__).parents[3]
-    env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MST_CACHE": str(tmp_path / "c")}
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], cwd=root, env=env)
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()  # one may wait for the other
+    outputs_of(two_workers(__file__, tmp_path))
     first, second = (
         (tmp_path / f"{rank}.txt").read_text(errors="surrogateescape").split("\n", 1) for rank in range(2)
     )

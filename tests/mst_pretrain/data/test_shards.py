@@ -24,6 +24,7 @@ from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.shards import ShardSource
 from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UserError
+from tests.forked import Forked, outputs_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -295,14 +296,9 @@ def test_one_process_fetches_and_the_others_wait(three: Path) -> None:
     code = (
         "import sys; from mst_pretrain.data.sources import open_source; print(len(open_source(sys.argv[1])))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, spec], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    assert [process.communicate(timeout=300)[0] for process in started] == ["4\n", "4\n"]
+    worker = three / "worker.py"
+    worker.write_text(code)
+    assert outputs_of([Forked(str(worker), spec) for _ in range(2)]) == ["4\n", "4\n"]
     assert log.read_text() == "x\n" * 2
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from mst_pretrain.data.decode import decode_rgb
 from mst_pretrain.data.sampler import ResumableSampler
 from mst_pretrain.data.sources import open_source
-from tests.forked import Forked
+from tests.forked import Forked, outputs_of
 
 PHOTOS, BATCH, BITS, CELL = 1249, 64, 16, 8
 SHARDS = (1, 37, 100, 213, 248, 250, 400)  # uneven, one of them a single photo
@@ -156,10 +156,7 @@ def test_two_real_processes_share_the_photos(specs: dict[str, str], tmp_path: Pa
     worker = tmp_path / "worker.py"
     worker.write_text(RANK)
     given = (str(Path(__file__).parent), specs["7 shards"], str(tmp_path / "rendezvous"))
-    started = [Forked(str(worker), *given, rank, str(tmp_path / f"{rank}.json")) for rank in ("0", "1")]
-    for process in started:
-        code, output = process.result()
-        assert code == 0, output
+    outputs_of([Forked(str(worker), *given, rank, str(tmp_path / f"{rank}.json")) for rank in ("0", "1")])
     streams = [
         [tuple(pair) for pair in json.loads((tmp_path / f"{rank}.json").read_text())] for rank in range(2)
     ]

@@ -5,8 +5,6 @@ This file is its own worker: ``python test_two_processes.py FOLDER RANK`` trains
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +19,7 @@ from torch.distributed.nn.functional import all_reduce
 from mst_pretrain.method.mst import MST
 from mst_pretrain.training.optim import MSTOptimWrapperConstructor
 from mst_pretrain.training.schedule_and_teacher import ScheduleHook, TeacherHook
+from tests.forked import outputs_of, two_workers
 
 STEPS, MICRO_BATCHES, IMAGES = 3, 2, 4  # images of a micro-batch over all processes
 SCHEDULE: dict[str, Any] = dict(base_lr=1.0, warmup_epochs=0, momentum=(0.8, 1.0), freeze_last_layer_epochs=0)
@@ -119,20 +118,11 @@ def test_two_synchronised_processes_are_one_with_twice_the_batch(tmp_path: Path)
     torch's SyncBatchNorm refuses the CPU (and does not normalise each process by itself); its place is taken by the
     same formula, so all but its kernels is tested. In the one process it is itself.
     """
-    root = Path(__file__).parents[3]
-    env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], cwd=root, env=env)
-        for rank in range(2)
-    ]
-    try:
-        model = model_of("syncbn")
-        start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        one = train(model, model, slice(None))
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()  # one may wait for the other
+    processes = two_workers(__file__, tmp_path)
+    model = model_of("syncbn")
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    one = train(model, model, slice(None))
+    outputs_of(processes)
     for rank in range(2):
         result = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         assert not result["refusal"] or "GPU" in result["refusal"]

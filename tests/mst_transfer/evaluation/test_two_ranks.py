@@ -15,8 +15,6 @@ This file is its own worker: ``python test_two_ranks.py FOLDER RANK``.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from torch import Tensor, distributed, nn
 
 import mst_transfer  # noqa: F401, registers
 from mst_pretrain.runtime.config import import_custom_modules, load_config
+from tests.forked import outputs_of, two_workers
 
 ROOT = Path(__file__).parents[3]
 SIDE, STEPS = 64, 2
@@ -151,20 +150,12 @@ def test_two_ranks_are_one_with_both_images(tmp_path: Path, monkeypatch: pytest.
     """A run on more GPUs would train another detector: rates, gradients or the mean over the ranks would be wrong."""
     from mmdet.models.task_modules.samplers import RandomSampler
 
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], cwd=ROOT, env=env)
-        for rank in range(2)
-    ]
+    processes = two_workers(__file__, tmp_path)
     monkeypatch.setattr(RandomSampler, "random_choice", first_candidates)
-    try:
-        model, optimizer_cfg = parts()
-        start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        one = train(model, model, optimizer_cfg, slice(None))
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()  # one may wait for the other
+    model, optimizer_cfg = parts()
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    one = train(model, model, optimizer_cfg, slice(None))
+    outputs_of(processes)
     ranks = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
     # the setting of the equation: every image gives 4 positive and 12 negative regions
     assert one["counts"] == [(4, 12)] * 2 * STEPS and all(r["counts"] == [(4, 12)] * STEPS for r in ranks)

@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler
 import mst_transfer.training.loops  # noqa: F401  registers the loops
 from mst_pretrain.training.runner import MSTRunner, build_runner
 from mst_transfer.training.resume import Place, StepBatches
-from tests.forked import Forked
+from tests.forked import outputs_of, two_workers
 
 IMAGES, BATCH, STOP, END = 10, 4, 4, 9  # an epoch has steps of 4, 4 and 2 images
 CASES = {
@@ -126,10 +126,7 @@ def test_a_fine_tuning_goes_on_in_two_processes(tmp_path: Path) -> None:
     """On the GPUs that are free today, a run would see other images, repeat some, or end elsewhere."""
     pytest.importorskip("mmdet")
     whole: dict[str, Any] = {case: trained(config(tmp_path / "one", case, BATCH)).model for case in CASES}
-    processes = [Forked(__file__, str(tmp_path), rank) for rank in ("0", "1")]
-    for process in processes:
-        code, output = process.result()
-        assert code == 0, output[-4000:]
+    outputs_of(two_workers(__file__, tmp_path))
     one, other = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     for case, model in whole.items():
         assert len(model.seen) == END and [len(step) for step in model.seen[:2]] == [4, 4]
