@@ -82,12 +82,10 @@ def output_of(tool: str, *arguments: str, **environment: str) -> str:
     return output
 
 
-def output_of_two(tool: str, *arguments: str, **environment: str) -> str:
-    """The same of two processes, as torchrun would start them; the first one's output comes first."""
+def two(tool: str, *arguments: str, **environment: str) -> list[Forked]:
+    """The same tool as two processes, as torchrun would start them."""
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **environment}
-    return "".join(
-        outputs_of([Forked(tool, *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in ("0", "1")])
-    )
+    return [Forked(tool, *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in ("0", "1")]
 
 
 def outputs_of(processes: list[Forked]) -> list[str]:

@@ -14,7 +14,9 @@ from PIL import Image
 
 from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.errors import run_cli
+from mst_transfer.comparison import runs
 from tests.end_to_end.in_process import tool
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quickstart/upernet.py")
@@ -37,12 +39,19 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def call(command: list[str]) -> None:
+    """A tool that the comparison starts, as a process that imports nothing."""
+    code, output = Forked(*command[1:], folder=Path.cwd()).result()
+    assert code == 0, output[-3000:]
+
+
 @pytest.fixture(scope="module")
 def first(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which ``compare.py --run`` has trained and tested a row, and what it printed."""
     folder, printed = tmp_path_factory.mktemp("first"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(folder)
+        patch.setattr(runs, "_call", call)
         tool("compare").main(["--run", *ROW, *options(scenes)])
     return folder, printed.getvalue()
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
-from tests.forked import Forked, free_port, output_of, output_of_two
+from tests.forked import Forked, free_port, output_of, outputs_of, two
 
 ROOT = Path(__file__).parents[2]
 SHAPE: dict[str, Any] = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2)
@@ -219,15 +219,15 @@ def test_killed_run_resumes_bit_for_bit(config: Path, tmp_path: Path) -> None:
 
 def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path) -> None:
     """Gradients, the centre or the samples of several processes would differ from one process's."""
-    two, one = tmp_path / "two.py", tmp_path / "one.py"
+    both, one = tmp_path / "both.py", tmp_path / "one.py"
     common = f"_base_ = {str(config)!r}\n{SAME_ON_ANY_NUMBER_OF_PROCESSES}"
-    two.write_text(
+    both.write_text(
         common + "train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n"
     )
     one.write_text(
         common + "train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)\n"
     )
-    output_of_two("train", str(two), "--launcher", "pytorch", "--work-dir", str(tmp_path / "2"))
+    outputs_of(two("train", str(both), "--launcher", "pytorch", "--work-dir", str(tmp_path / "2")))
     train(one, tmp_path / "1")
     first, second = (load_checkpoint(tmp_path / name / "latest.pth") for name in ("1", "2"))
     start_weights = load_checkpoint(tmp_path / "1/initial.pth")["state_dict"]
@@ -242,8 +242,8 @@ def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path
 def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path: Path) -> None:
     """One process would stop and the other wait for ever, at a signal or at a checkpoint that one writes alone."""
     (tmp_path / "stop_the_second_rank.py").write_text(STOP_THE_SECOND_RANK)
-    two = tmp_path / "two.py"
-    two.write_text(
+    both = tmp_path / "both.py"
+    both.write_text(
         f"_base_ = {str(config)!r}\n"
         "custom_imports = dict(imports=['mst_pretrain', 'stop_the_second_rank'])\n"
         "train_dataloader = dict(batch_size=2, num_workers=1)\n"
@@ -252,17 +252,21 @@ def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path
     )
 
     path = f"{ROOT}:{tmp_path}"
-    common = ("train", str(two), "--launcher", "pytorch", "--work-dir")
-    output_of_two(*common, str(tmp_path / "whole"), PYTHONPATH=path)
+    common = ("train", str(both), "--launcher", "pytorch", "--work-dir")
+    outputs_of(two(*common, str(tmp_path / "whole"), PYTHONPATH=path))
     whole = load_checkpoint(tmp_path / "whole/latest.pth")
     assert load_checkpoint(tmp_path / "whole/alone.pth")["meta"]["iter"] == 2
+
+    stopped = two(*common, str(tmp_path / "itself"), PYTHONPATH=path, WHOM="itself")
+    results = [process.result() for process in stopped]
+    assert [code for code, _ in results] == [75, 75] and "Continue from" in results[0][1] + results[1][1]
+    command = ("bash", "tools/dist_train.sh", str(both), "2", "--work-dir", str(tmp_path / "launcher"))
+    process = start(*command, PORT=free_port(), PYTHONPATH=path, WHOM="launcher")
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 75 and "Continue from" in output, output[-4000:]
     for whom in ("itself", "launcher"):
-        command = ("bash", "tools/dist_train.sh", str(two), "2", "--work-dir", str(tmp_path / whom))
-        process = start(*command, PORT=free_port(), PYTHONPATH=path, WHOM=whom)
-        output = process.communicate(timeout=300)[0]
-        assert process.returncode == 75 and "Continue from" in output, output[-4000:]
         assert 3 <= load_checkpoint(tmp_path / whom / "latest.pth")["meta"]["iter"] <= 5
-    output_of_two(*common, str(tmp_path / "itself"), "--resume", PYTHONPATH=path)
+    outputs_of(two(*common, str(tmp_path / "itself"), "--resume", PYTHONPATH=path))
     resumed = load_checkpoint(tmp_path / "itself/latest.pth")
     assert resumed["meta"]["iter"] == whole["meta"]["iter"]
     unequal = [
@@ -276,8 +280,8 @@ def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path
 def test_a_broken_batch_of_one_process_is_skipped_by_all(config: Path, tmp_path: Path) -> None:
     """One process would step and the other not: their weights part for ever, or the job hangs."""
     (tmp_path / "break_the_second_rank.py").write_text(BREAK_THE_SECOND_RANK)
-    two = tmp_path / "two.py"
-    two.write_text(
+    both = tmp_path / "both.py"
+    both.write_text(
         f"_base_ = {str(config)!r}\n"
         "custom_imports = dict(imports=['mst_pretrain', 'break_the_second_rank'])\n"
         "train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n"
@@ -285,8 +289,8 @@ def test_a_broken_batch_of_one_process_is_skipped_by_all(config: Path, tmp_path:
         "every_step = dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=-1)\n"
         "default_hooks = dict(checkpoint=every_step)\n"
     )
-    arguments = ("train", str(two), "--launcher", "pytorch", "--work-dir", str(tmp_path / "2"))
-    output = output_of_two(*arguments, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    arguments = ("train", str(both), "--launcher", "pytorch", "--work-dir", str(tmp_path / "2"))
+    output = "".join(outputs_of(two(*arguments, PYTHONPATH=f"{ROOT}:{tmp_path}")))
     assert output.count("Step 3 skipped, 1 in a row, 1 in all: the loss is not finite on rank 1.") == 1
     entry = json.loads((tmp_path / "2/skipped_steps.jsonl").read_text())
     assert entry["step"] == 3 and len(entry["images"]) == 2

@@ -19,6 +19,7 @@ from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
 from tests.end_to_end.in_process import tool
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 PRETRAIN = "configs/quickstart/pretrain.py"
@@ -153,14 +154,14 @@ def test_truncated_jpeg_of_coco(coco: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_coco_json_with_absent_images(coco: Path) -> None:
-    """A JSON of another data set would fail at a random step; run as a process."""
+    """A JSON of another data set would fail at a random step; as a process."""
     (coco / "train2017/0.jpg").unlink()
     options = [f"data_root={coco}", "model.backbone.init_cfg=None"]
     arguments = [DETECT, "--work-dir", str(coco / "run"), "--cfg-options", *options]
-    done = command(sys.executable, "tools/train.py", *arguments)
-    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
-    assert done.stderr.count("error: ") == 1
-    assert str(coco / "annotations/instances_train2017.json") in done.stderr and "0.jpg" in done.stderr
+    code, output = Forked("train", *arguments).result()
+    assert code == 2 and "Traceback" not in output and output.count("error: ") == 1
+    message = output[output.index("error: ") :]
+    assert str(coco / "annotations/instances_train2017.json") in message and "0.jpg" in message
 
 
 def test_label_map_with_unknown_id(cityscapes: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 import mst_transfer
 from mst_pretrain.checkpoints.storage import save_safetensors
 from mst_pretrain.runtime.errors import UserError
+from tests.forked import Forked
 
 SWIN: dict[str, Any] = dict(embed_dims=24, depths=(1, 1, 1, 1), num_heads=(1, 2, 3, 4))
 VIT: dict[str, Any] = dict(img_size=32, embed_dims=24, num_layers=2, num_heads=2, out_indices=(1,))
@@ -161,10 +162,10 @@ def test_every_way_in_asks_for_the_safe_reader(name: str, tmp_path: Path) -> Non
         "from mst_pretrain.runtime.errors import UserError\nload = CheckpointLoader.load_checkpoint\n"
     )
     files = [str(tmp_path / file) for file in ("w.pth", "detector.py", "drop_in.py")]
-    done = subprocess.run(
-        [sys.executable, "-c", code + ENTRIES[name], *files], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1 and "UserError: " in done.stderr and "was not opened" in done.stderr
+    entry = tmp_path / "entry.py"
+    entry.write_text(code + ENTRIES[name])
+    ended, output = Forked(str(entry), *files).result()
+    assert ended == 1 and "UserError: " in output and "was not opened" in output
     assert not (tmp_path / "trace").exists()
 
 
