@@ -68,7 +68,7 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
 
     Args:
         images: [B, 3, H, W] float32 in [0, 1]; changed in place.
-        parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.draw_parameters``.
+        parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.color_parameters``.
 
     Returns:
         [B, 3, H, W] float32 in [0, 1].
