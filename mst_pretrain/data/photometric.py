@@ -50,11 +50,10 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
         """
         views = {}
         for kind in ("global", "local"):
-            crops, parameters = (
-                data[f"{kind}_crops"].transpose(0, 1),
-                data[f"{kind}_parameters"].transpose(0, 1),
-            )
-            pixels = self.cast_data(crops.flatten(0, 1)).float() / 255
+            crops = self.cast_data(data[f"{kind}_crops"]).transpose(0, 1)
+            parameters = data[f"{kind}_parameters"].transpose(0, 1)
+            # View after view in the one pass that makes them floating-point numbers
+            pixels = crops.to(torch.float32, memory_format=torch.contiguous_format).flatten(0, 1).div_(255)
             if training and len(pixels):
                 # MMEngine calls this inside the step's autocast region
                 with torch.autocast(pixels.device.type, enabled=False):
