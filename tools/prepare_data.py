@@ -55,8 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; run the same command again, it goes on from here", flush=True)
         raise
     print("\n".join(findings.lines(summary)))
-    count = len(findings.stopping())
+    count = len(findings.problems)
     verdict = "no problem" if count == 0 else "1 problem" if count == 1 else f"{count:,} problems"
+    warned = len(findings.warnings)
+    verdict += f", {warned} warning{'s' * (warned > 1)}" if warned else ""
     print(f"{args.root}: {verdict}, summary in {summary}")
     return 2 if count else 0
 

@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg.load_from, cfg.resume = args.checkpoint, False
 
     from mst_transfer.comparison.record import ResultRecord
+    from mst_transfer.data.coco_file import parsing_once
     from mst_transfer.evaluation.output import fresh_folder
     from mst_transfer.evaluation.report import write_metrics, write_report
     from mst_transfer.evaluation.settings import use_our_metrics
@@ -60,11 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     from mst_transfer.training.checks import check_test
 
     use_our_metrics(cfg, args.coco_library, args.out)
-    on_first_rank(lambda: check_test(cfg))
-    if args.out is not None:
-        on_first_rank(lambda: fresh_folder(args.out))
     tta = args.tta or args.tta_scales is not None
-    tta_model = use_tta(cfg, args.tta_scales) if tta else None
     speed = SpeedHook()
 
     def test(runner: Any) -> None:
@@ -86,7 +83,12 @@ def main(argv: list[str] | None = None) -> None:
             print(f"written: {', '.join(map(str, [*files, *([args.out] if args.out else [])]))}", flush=True)
             write_metrics(metrics, cfg.work_dir)
 
-    run(cfg, test)
+    with parsing_once():
+        on_first_rank(lambda: check_test(cfg))
+        if args.out is not None:
+            on_first_rank(lambda: fresh_folder(args.out))
+        tta_model = use_tta(cfg, args.tta_scales) if tta else None
+        run(cfg, test)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from operator import methodcaller
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -48,23 +46,21 @@ def main(argv: list[str] | None = None) -> None:
     args.cfg_options = read_options(args.config, args.cfg_options)
     cfg = load_config(args.config, args.cfg_options)
     if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
-        train = fine_tuning(cfg, args)
-    else:
-        if args.init:
-            raise UserError(
-                f"--init: {args.config} is not a fine-tuning config. Pretraining has --init-from."
-            )
-        prepare(cfg, args)
-        on_first_rank(lambda: check_pretraining(cfg))
-        on_first_rank(lambda: claim(cfg.work_dir))
-        train = methodcaller("train")
-    run(cfg, train)
+        fine_tune(cfg, args)
+        return
+    if args.init:
+        raise UserError(f"--init: {args.config} is not a fine-tuning config. Pretraining has --init-from.")
+    prepare(cfg, args)
+    on_first_rank(lambda: check_pretraining(cfg))
+    on_first_rank(lambda: claim(cfg.work_dir))
+    run(cfg, methodcaller("train"))
 
 
-def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any]:
-    """Put the row into the config and check everything; what is to be done with the config's runner."""
+def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
+    """Put the row into the config, check everything, train."""
     from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
+    from mst_transfer.data.coco_file import parsing_once
     from mst_transfer.training.checks import check_training
 
     if args.init:
@@ -76,14 +72,15 @@ def fine_tuning(cfg: Config, args: argparse.Namespace) -> Callable[[Runner], Any
         use_row(cfg, args.init)
     prepare(cfg, args)
     options = {**args.cfg_options, **({"amp": True} if args.amp else {})}
-    on_first_rank(lambda: check_training(cfg))
-    on_first_rank(lambda: claim(cfg.work_dir))
 
     def train(runner: Runner) -> None:
         runner.register_hook(RunRecord(args.config, options))
         runner.train()
 
-    return train
+    with parsing_once():
+        on_first_rank(lambda: check_training(cfg))
+        on_first_rank(lambda: claim(cfg.work_dir))
+        run(cfg, train)
 
 
 if __name__ == "__main__":

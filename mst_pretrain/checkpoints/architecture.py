@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..method.proven import refuse_unproven
 from ..runtime.errors import UserError
+from .kinds import other_vit
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 # (width, depth): every timm ViT of these has 64 channels per head.
@@ -134,7 +135,13 @@ def architecture_of(
         if not timm.is_model(model):
             raise UserError(f"timm has no model '{model}'. See timm.list_models('*{model[:4]}*').")
         return Architecture(model, given)
-    found = told or _of_meta(meta) or _vit_by_shape(weights, heads) or _swin_by_shape(weights)
+    found = told or _of_meta(meta)
+    if found is None and (other := other_vit({name: tuple(value.shape) for name, value in weights.items()})):
+        raise UserError(
+            f"{path} holds a ViT with {other}, which is not read as a plain one and not converted. Configs and "
+            "evaluations read some of these under timm's name of the model, e.g. vit_small_patch14_reg4_dinov2."
+        )
+    found = found or _vit_by_shape(weights, heads) or _swin_by_shape(weights)
     if found is None:
         raise UserError(
             f"{path} does not say which model it is, and its shapes leave it open (a ViT's number of heads is in no "

@@ -221,7 +221,15 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
 
 
 def check_values(file: CheckpointFile, weights: Tensors) -> None:
-    """Refuse weights without values, as ZeRO-3 leaves them, and values that are no plain floating-point numbers."""
+    """Refuse weights without values, as ZeRO-3 leaves them, and weights that are not dense floating-point tensors.
+
+    Args:
+        file: Where they are from, for the message.
+        weights: By name.
+
+    Raises:
+        UserError: Some are on the meta device, empty, quantized, of integers, or sparse.
+    """
     shapes = [name for name, value in weights.items() if value.is_meta]
     if shapes:
         raise UserError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 CUT = "is truncated ({}): copy it again, or use the previous checkpoint of the run."
@@ -58,6 +59,16 @@ NETWORKS: tuple[tuple[str, str], ...] = (
     (r"layer1\.0\.(conv|bn)1\.", "a ResNet"),
     (r"stages\.\d+\.(blocks\.)?\d+\.(conv_dw|dwconv|depthwise_conv)", "a ConvNeXt"),
 )
+# Names of a ViT's weights that a plain one does not have, and what they are
+PARTS: tuple[tuple[str, str], ...] = (
+    (r"(^|\.)reg(ister)?_tokens?$", "register tokens"),
+    (r"\.(ls\d\.gamma|gamma_\d|layer_scale\d\.lambda1)$", "LayerScale"),
+    (r"\.mlp\.(w12|w[123]|fc1_g|fc1_x|weights_(in|out))\.", "SwiGLU"),
+    (r"(^|\.)(rope|rotary)\w*(\.|$)|freqs_cis$", "rotary positions"),
+    (r"\.attn\.[qk]_norm\.", "norms of query and key"),
+    (r"\.attn\.rel_pos_[hw]$", "relative positions"),
+    (r"(^|\.)(norm_pre|ln_pre)\.", "a norm before its blocks"),
+)
 
 
 def kind_of(path: Path, reason: str) -> str:
@@ -100,7 +111,7 @@ def kind_of(path: Path, reason: str) -> str:
 
 
 def text_kind(path: Path) -> str:
-    """What a text file is that was saved under a checkpoint's name, and what to do; empty for what is no text."""
+    """For a text file under a checkpoint's name: what kind of text it is, and what to do. Empty for other files."""
     with open(path, "rb") as stream:
         start = stream.read(600)
     if not all(byte >= 32 or byte in b"\t\r\n" for byte in start):
@@ -156,6 +167,15 @@ def other_network(names: Iterable[str]) -> str:
     """The network or content that names of weights tell, where it is not a plain ViT or Swin; else empty."""
     names = list(names)
     return next((said for marks, said in NETWORKS if any(re.search(marks, name) for name in names)), "")
+
+
+def other_vit(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """What a ViT has that a plain one has not, by the names and shapes of its weights; empty for a plain one."""
+    found = [said for mark, said in PARTS if any(re.search(mark, name) for name in shapes)]
+    positions = shapes.get("pos_embed", ())
+    if len(positions) == 3 and "cls_token" in shapes and math.isqrt(positions[1]) ** 2 == positions[1]:
+        found.append("no position of its [CLS] token")
+    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
 
 def _zip(path: Path, reason: str) -> str:

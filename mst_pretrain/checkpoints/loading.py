@@ -14,6 +14,7 @@ from ..data.files import first_of
 from ..runtime.errors import UserError
 from .architecture import shapes_of
 from .backbone import find_backbone
+from .timm_keys import anchors
 
 POSITIONS = "pos_embed"
 
@@ -82,12 +83,19 @@ def load_model(
         UserError: The weights are not this model's.
     """
     try:
-        report = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+        state = checkpoint.get("state_dict", checkpoint)
+        report = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # a weight of another shape
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
             f"{path} is not a checkpoint of this config's model: {first} Use the config it was trained with."
         ) from error
+    rest = {name for name in model.state_dict() if not name.startswith("backbone.")}
+    if strict and rest and rest.isdisjoint(state) and anchors(list(state)):
+        raise UserError(
+            f"{path} is a backbone alone, without the rest of this config's model. Train with it: --init-from "
+            "(pretraining) or --init or model.backbone.init_cfg (fine-tuning); then give what that training wrote."
+        )
     if strict and (report.missing_keys or report.unexpected_keys):
         raise UserError(
             f"{path} is not a checkpoint of this config's model: {len(report.missing_keys)} weights missing "

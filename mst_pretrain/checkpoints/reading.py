@@ -32,7 +32,7 @@ class CheckpointFile:
         config: ``config.json`` of a Hugging Face folder.
         others: Top-level entries without tensors.
         apart: Top-level entries beside the dictionary whose name was left out; none of its network.
-        odd: Types of entries that are no tensors, by name.
+        odd: The type of every entry that is not a tensor, by name.
     """
 
     path: Path

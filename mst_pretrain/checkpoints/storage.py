@@ -79,9 +79,11 @@ def load_checkpoint(
         UserError: The file is missing, empty, truncated, of another kind, or holds objects other than weights.
     """
     path = Path(path)
+    refuse_folder(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "checkpoint not found"
-        raise UserError(f"{what}: {path}. Give the path of an existing .pth or .safetensors file.")
+        raise UserError(
+            f"checkpoint not found: {path}. Give the path of an existing .pth or .safetensors file."
+        )
     with open(path, "rb") as stream:
         start = stream.read(16)
     if not start:
@@ -117,6 +119,14 @@ def load_checkpoint(
             "belongs to: torch.save(model.state_dict(), FILE)."
         )
     return loaded
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise a UserError where a path of a checkpoint is that of a folder; it names a run's newest checkpoint."""
+    if path.is_dir():
+        newest = path / LATEST
+        what = str(newest) if newest.is_file() else "the path of a .pth or .safetensors file"
+        raise UserError(f"{path} is a folder, not a checkpoint. Give {what}.")
 
 
 def use_safe_loading() -> None:
@@ -159,7 +169,7 @@ WRAPPED = re.compile(
 
 
 def entries(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """What is no dictionary of names itself, at any depth, after the names of its dictionaries; of modules the weights.
+    """The values of nested dictionaries by dotted name; a module counts as the dictionary of its weights.
 
     An optimizer's state, whose keys are numbers, is left out.
     """

@@ -16,7 +16,6 @@ from ..runtime.errors import UnusableImage
 
 Reduction = Callable[[int, int], int]
 TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 OPEN_STREAM = re.compile(r" ?<_io\.BytesIO object at \w+>")
 # All that Pillow 10.1 and 13.0 raised on 100,000 truncated and altered files of 20 formats: TypeError for tags of TIFF,
 # OverflowError for palettes, AttributeError where a palette is missing, struct.error for EXIF, RuntimeError for AVIF,
@@ -96,11 +95,10 @@ def to_rgb(encoded: bytes, reduction: Reduction | None = None) -> Image.Image:
     with reading():
         image = Image.open(io.BytesIO(encoded))
     with image:
-        if reduction is not None:
-            factor = reduction(*_upright(image))
+        factor = reduction(*_upright(image)) if reduction is not None else 1
+        with reading():
             if factor > 1 and image.format == "JPEG":
                 image.draft(None, (image.width // factor, image.height // factor))
-        with reading():
             image.load()
             transparent = image.has_transparency_data
         with (
@@ -120,18 +118,18 @@ def to_rgb(encoded: bytes, reduction: Reduction | None = None) -> Image.Image:
         return image.convert("RGB")
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) that :func:`to_rgb` gives, and OpenCV in training, from the header alone."""
-    with Image.open(path) as image:
-        return _upright(image)
-
-
 def _upright(image: Image.Image) -> tuple[int, int]:
-    sideways = False
-    with contextlib.suppress(Undecodable), reading():  # a broken EXIF block: as it is stored
-        sideways = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+    """(width, height) once it is turned."""
     width, height = image.size
-    return (height, width) if sideways else (width, height)
+    return (height, width) if orientation_of(image) >= 5 else (width, height)  # 5 to 8 lie on their side
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 2 to 8 where it is to be turned or mirrored, else 1."""
+    tag = None
+    with contextlib.suppress(Undecodable), reading():  # a broken EXIF block: as it is stored
+        tag = image.getexif().get(ExifTags.Base.Orientation)
+    return tag if isinstance(tag, int) and 2 <= tag <= 8 else 1
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:

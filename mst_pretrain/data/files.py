@@ -93,7 +93,7 @@ def _walk(
         with os.scandir(here) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
-                    left_out[HIDDEN] += entry.name.lower().endswith(suffixes)
+                    left_out[HIDDEN] += not _is_folder(entry)
                 elif _is_folder(entry):
                     folders.append(entry.name)
                 elif entry.name.lower().endswith(suffixes):

@@ -11,7 +11,7 @@ THINNEST = 2  # pixels: a thinner picture shows nothing, and resizing its short 
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 # What is found under the names of images, by its first bytes
 OTHER_KINDS = (
-    (rb"\s*<(!doctype html|html|head|\?xml.{0,300}<html)", "a web page: download the image itself"),
+    (rb"\s*<(!doctype html|html|head|\?xml.{0,300}<html)", "a web page: download the file itself"),
     (rb"version https://git-lfs", "a pointer of Git LFS: git lfs pull"),
     (rb"\s*(<\?xml.{0,300})?<svg", "an SVG drawing: convert it to PNG"),
     (rb"%PDF", "a PDF: convert it to PNG"),
@@ -19,7 +19,8 @@ OTHER_KINDS = (
     (rb"....ftypavif", "an AVIF picture: pip install 'pillow>=11.3'"),
     (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a film: save its frames"),
     (rb"\xff\x0a|....JXL ", "a JPEG XL picture: convert it to PNG"),
-    (rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf", "an archive: unpack it"),
+    (rb"\x1f\x8b", "compressed with gzip: unpack it"),
+    (rb"PK\x03\x04|Rar!|7z\xbc\xaf", "an archive: unpack it"),
 )
 
 Read = Callable[[int, int], bytes]

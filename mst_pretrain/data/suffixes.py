@@ -14,8 +14,8 @@ if find_spec("pillow_heif") is not None:  # the extra [heic]
     pillow_heif.register_heif_opener()
 
 FORMER = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # all that were read up to version 0.1
-# Formats that Pillow registers and that are not taken for pictures: it has no decoder of its own for them, they are
-# films, or files of that suffix mostly hold other data (.pcd clouds of points, .fit tracks and tables)
+# Formats that Pillow registers but that do not count as pictures: Pillow cannot decode them by itself, they are films,
+# or most files of that suffix hold other data (.pcd point clouds, .fit tracks and tables)
 NOT_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "IPTC", "FLI", "PCD", "FITS")
 # They stand for a suffix: images with a dot before the name, beside class folders, beside a sample's image in a shard
 HIDDEN, OUTSIDE, BESIDE = NO_SUFFIXES = ("hidden", "outside", "beside")

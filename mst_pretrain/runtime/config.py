@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from mmengine.utils import import_modules_from_strings
 from mst_toolkit.resources import find_config
 
 from .errors import DEBUG, InvalidValue, UserError
-from .options import ADD, ROOT, check_option_keys, is_below, parse_options, walk
+from .options import ADD, ROOT, above, check_option_keys, is_below, parse_options, walk
 from .value_types import annotations_of, fits, words_of
 
 BAD_ARGUMENT = re.compile(r"(?:(\w+)\.)?(\w+)\(\) got an unexpected keyword argument '(\w+)'")
@@ -41,7 +42,13 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     check_option_keys(cfg, options, cfg.filename)
     if ROOT in options:
         rebase_data_root(cfg, str(options.pop(ROOT)))
-    cfg.merge_from_dict({key.removeprefix(ADD): value for key, value in options.items()})
+    now = dict(walk(cfg._cfg_dict))
+    for key, value in [(key.removeprefix(ADD), value) for key, value in options.items()]:
+        for name in [*above(key), *([key] if isinstance(value, dict) else [])]:
+            if name in now and now[name] is None:  # MMEngine lets no dictionary take its place
+                cfg.merge_from_dict({name: {"_delete_": True}})
+                now[name] = {}
+        cfg.merge_from_dict({key: value})
     return cfg
 
 
@@ -58,7 +65,7 @@ def _read(path: str | Path) -> Config:
         raise UserError(
             f"config {path} cannot be read: {error}. mst configs lists those that are installed."
         ) from error
-    except UnboundLocalError as error:  # MMEngine's, where there is no room for its copy of the config
+    except UnboundLocalError as error:  # MMEngine raises it where its temporary copy does not fit
         raise UserError(
             f"config {path} cannot be read: {error.__context__}. Free some space, or name another folder for temporary "
             "files: TMPDIR=DIR"
@@ -117,8 +124,22 @@ def check_seed(cfg: Config) -> None:
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < SEEDS):
         raise UserError(
-            f"{cfg.filename}: randomness.seed is {seed}. Give a whole number from 0 to {SEEDS - 1}."
+            f"{cfg.filename}: randomness.seed is {seed!r}. Give a whole number from 0 to {SEEDS - 1}."
         )
+
+
+def check_lengths(cfg: Config, least: int) -> None:
+    """Raise a UserError where a training would do nothing, or never end or validate.
+
+    Args:
+        cfg: A training's.
+        least: Iterations or epochs that it may have.
+    """
+    train_cfg = cfg.get("train_cfg") or {}
+    for name, smallest in (("max_iters", least), ("max_epochs", least), ("val_interval", 1)):
+        length = train_cfg.get(name)
+        if isinstance(length, int | float) and not smallest <= length < math.inf:
+            raise UserError(f"{cfg.filename}: train_cfg.{name} is {length}; it must be at least {smallest}.")
 
 
 def explain(cfg: Config, error: Exception) -> UserError | None:
@@ -127,6 +148,8 @@ def explain(cfg: Config, error: Exception) -> UserError | None:
     Returns:
         None for every error that was not raised about an argument of the config; its traceback is needed.
     """
+    if error.__suppress_context__ and type(error.__context__) is type(error):  # MMEngine's call of a hook
+        error = error.__context__
     message = str(error.args[0]) if error.args else ""
     calls = extract_tb(error.__traceback__)
     if isinstance(error, KeyError):

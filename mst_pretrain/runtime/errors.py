@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -29,6 +30,13 @@ class InvalidValue(ValueError):
     """An argument with a value that its class or function can never take, such as a config may hold."""
 
 
+def unexpanded(message: str) -> str:
+    """What to add to a message about a missing path that the shell would have written out, had it no quotes."""
+    if re.search(r"does not exist|not found", message) and re.search(r"(^|[\s'\"=(])~|\$\w|\$\{", message):
+        return " ~ and $VARIABLES are not expanded by the program: write them out, or leave the quotes away."
+    return ""
+
+
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and exit.
 
@@ -44,7 +52,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     except UserError as error:
         if os.environ.get(DEBUG) == "1":
             traceback.print_exception(error, file=sys.stderr)
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {error}{unexpanded(str(error))}", file=sys.stderr, flush=True)
         code = 2
     except Stopped as stopped:
         print(stopped, file=sys.stderr, flush=True)

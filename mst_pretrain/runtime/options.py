@@ -59,13 +59,8 @@ READ = frozenset(
         "allow_unused",
     ]
 )
-PATHS = (
-    "_from",
-    "_root",
-    "_dir",
-    "_file",
-    "checkpoint",
-)  # endings of keys whose value is a text, even if it is 2024
+# Endings of keys whose value is a text, even if it is 2024
+PATHS = ("_from", "_root", "_dir", "_file", "checkpoint")
 SCHEDULED = {"optim_wrapper.optimizer.lr": "base_lr", "optim_wrapper.optimizer.weight_decay": "weight_decay"}
 SWITCH = {"true": True, "false": False, "1": True, "0": False}
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number"}
@@ -99,7 +94,8 @@ class ConfigOptions(argparse.Action):
 
 def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path) -> None:
     """Raise a UserError for a key that the config lacks, unless ``+`` adds it, and for one that nothing reads."""
-    known = [known for known, _ in walk(cfg._cfg_dict)]
+    now = dict(walk(cfg._cfg_dict))
+    known = list(now)
     plain = [key.removeprefix(ADD) for key in options]
     for key, name in zip(options, plain, strict=True):
         if not key.startswith(ADD) and name not in known:
@@ -110,12 +106,19 @@ def check_option_keys(cfg: Config, options: Mapping[str, Any], path: str | Path)
             raise UserError(
                 f"{path} has no key '{key}' (--cfg-options).{nearest} To add a new key write {ADD}{key}=..."
             )
-        above = next(
+        outer = next(
             (other for other in plain if name.startswith(f"{other}.") or plain.count(name) > 1), None
         )
-        if above is not None:
+        if outer is not None:
             raise UserError(
-                f"--cfg-options sets both {above} and {name}, one inside the other. Give one of them."
+                f"--cfg-options sets both {outer} and {name}, one inside the other. Give one of them."
+            )
+        single = next(
+            (part for part in above(name) if not isinstance(now.get(part), dict | list | tuple | None)), None
+        )
+        if single is not None:
+            raise UserError(
+                f"{path}: --cfg-options {key}=...: {single} is {_short(now[single])} there, which has no keys."
             )
         if name == ROOT and ROOT in cfg:
             _check_data_root(cfg, options[key], path)
@@ -143,6 +146,12 @@ def is_below(value: Any, root: Any) -> bool:
     """Whether a value of a config is its data root or a path that starts with it."""
     root = root.rstrip("/") if isinstance(root, str) else ""
     return bool(root) and isinstance(value, str) and (value == root or value.startswith(f"{root}/"))
+
+
+def above(key: str) -> list[str]:
+    """The keys that a dotted key stands below, outermost first."""
+    parts = key.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _remedy(cfg: Config, name: str) -> str:

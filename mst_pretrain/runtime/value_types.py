@@ -11,47 +11,70 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from .errors import UserError
 from .options import KINDS
 
 # Whose annotations are true; MMEngine's schedulers also take floats of whole numbers.
-CHECKED = ("mst_pretrain.", "mst_transfer.", "mmengine.hooks.", "mmengine.runner.", "torch.optim.")
+CHECKED = (
+    *("mst_pretrain.", "mst_transfer.", "mmengine.hooks.", "mmengine.runner."),
+    *("torch.optim.", "torch.utils.data."),
+)
+# Whose annotations say int or list where another number works too: only texts are held to them.
+LOOSE = ("mmengine.", "mmdet.", "mmseg.", "mmcv.")
+# Arguments that are the same in every class, also where they are not annotated.
+SHARED: dict[str, Any] = {"num_classes": int, "init_cfg": dict | list[dict] | None}
+REMEDIES = {
+    "init_cfg": "To name a file: --cfg-options +{key}.type=Pretrained +{key}.checkpoint=FILE, or in the config "
+    'dict(type="Pretrained", checkpoint="FILE"); to start from random weights: --init random'
+}
+# Where the classes are of what a dictionary stands for
+BUILT = ("mmengine.", "torch.nn.", "torch.utils.data.")
 
 
 def check_value_types(cfg: Config) -> None:
     """Raise a UserError for the first value that a class does not take: ours, an optimizer, MMEngine's loops and hooks.
 
     Without it, a text or a fraction where a number of steps belongs would fail in the middle of a run, or be used.
-    Only plain types are looked at: numbers, truth values, texts, None, choices, and lists of these. The modules that
-    the config names must be imported before.
+    Only plain types are looked at: numbers, truth values, texts, None, choices, and lists and dictionaries of these.
+    Other classes of MMEngine, mmdet, mmseg and mmcv are only held to take a text, where the value is one. The modules
+    that the config names must be imported before.
     """
-    classes: dict[str, type] = {}
-    for registry in vars(mmengine.registry).values():
-        if isinstance(registry, Registry):
-            _collect(registry, classes)
+    classes = _classes(cfg.get("default_scope"))
     for key, value, kind in _typed_values(cfg._cfg_dict, classes, ""):
         if not fits(value, kind):
-            raise UserError(
-                f"{cfg.filename}: {key} is {value!r}, which is not {words_of(kind)}. Correct that value."
-            )
+            remedy = REMEDIES.get(key.rpartition(".")[2], "Correct that value.").format(key=key)
+            raise UserError(f"{cfg.filename}: {key} is {value!r}, which is not {words_of(kind)}. {remedy}")
 
 
-def _collect(registry: Registry, classes: dict[str, type]) -> None:
-    for name, built in registry.module_dict.items():
-        if inspect.isclass(built) and built.__module__.startswith(CHECKED):
-            classes.setdefault(name, built)
-    for child in registry.children.values():
-        _collect(child, classes)
+def _classes(scope: str | None) -> dict[str, type]:
+    """The classes that a config can name: of its scope's library, else of MMEngine, else of another library."""
+    roots = [part for part in vars(mmengine.registry).values() if isinstance(part, Registry)]
+    registries = [*roots, *(child for root in roots for child in root.children.values())]
+    classes: dict[str, type] = {}
+    for registry in sorted(registries, key=lambda one: (one.scope != scope, one not in roots)):
+        if registry.scope == scope:
+            registry.import_from_location()  # else done when the first class is built
+        for name, built in registry.module_dict.items():
+            if inspect.isclass(built) and built.__module__.startswith(CHECKED + LOOSE):
+                classes.setdefault(name, built)
+    return classes
 
 
 def _typed_values(part: Any, classes: Mapping[str, type], where: str) -> Iterator[tuple[str, Any, Any]]:
     """Key, value and annotation of the arguments of all classes that a config names."""
     if isinstance(part, Mapping):
-        name = part.get("type")
+        name = part.get("type") if where else "Runner"  # whose arguments a whole config has
         built = name if inspect.isclass(name) else classes.get(str(name).rpartition(".")[2])
+        built = DataLoader if where.endswith("_dataloader.") else built
         kinds = _arguments(built) if built is not None else {}
-        yield from ((f"{where}{key}", part[key], kind) for key, kind in kinds.items() if key in part)
+        loose = built is None or not built.__module__.startswith(CHECKED)
+        yield from (
+            (f"{where}{key}", part[key], kind)
+            for key, kind in (SHARED | kinds).items()
+            if key in part and (isinstance(part[key], str) or not loose)
+        )
         inner = list(part.items())
     elif isinstance(part, list | tuple):
         inner = list(enumerate(part))
@@ -98,10 +121,16 @@ def fits(value: Any, kind: Any) -> bool:
         return any(fits(value, one) for one in inner)
     if origin is Literal:
         return value in inner
+    if origin in (tuple, list, Sequence) and not inner:  # of anything
+        return isinstance(value, list | tuple)
     if origin is tuple and Ellipsis not in inner:
         return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, inner))
     if origin in (tuple, list, Sequence):
         return isinstance(value, list | tuple) and all(fits(one, inner[0]) for one in value)
+    if origin is dict or (inspect.isclass(kind) and issubclass(kind, Mapping)):
+        return isinstance(value, Mapping)
+    if inspect.isclass(kind) and kind.__module__.startswith(BUILT):
+        return isinstance(value, kind)
     return True
 
 
@@ -109,9 +138,16 @@ def words_of(kind: Any) -> str:
     """A kind as a message names it."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return " or ".join(words_of(one) for one in inner if one is not Tensor)
+        words = (
+            words_of(one)
+            for one in inner
+            if not getattr(one, "__module__", "").startswith(BUILT) and one is not Tensor
+        )
+        return " or ".join(dict.fromkeys(words))
     if origin is Literal:
         return f"one of {', '.join(map(repr, inner))}"
     if origin in (tuple, list, Sequence):
         return f"a list of {', '.join(words_of(one) for one in inner if one is not Ellipsis)}"
+    if origin is dict or (inspect.isclass(kind) and issubclass(kind, Mapping)):
+        return "a dictionary"
     return {**KINDS, str: "a text", NoneType: "None"}.get(kind, str(kind))

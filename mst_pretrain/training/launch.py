@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from ..checkpoints.storage import LATEST, use_safe_loading
-from ..runtime.config import check_seed, explain, import_custom_modules
+from ..checkpoints.storage import LATEST, refuse_folder, use_safe_loading
+from ..runtime.config import check_lengths, check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.options import ConfigOptions
 from ..runtime.value_types import check_value_types
@@ -106,6 +106,7 @@ def _resume(cfg: Config, source: str) -> None:
     elif source == "auto":
         print(f"--resume: no {path} yet, starting from the beginning", flush=True)
     else:
+        refuse_folder(path)
         raise UserError(f"--resume {path} does not exist. Give a checkpoint of this config's run.")
 
 
@@ -201,7 +202,8 @@ def _leave_together() -> None:
 
 
 def check_pretraining(cfg: Config) -> None:
-    """Raise a UserError where a pretraining config has no images, before anything is built."""
+    """Raise a UserError where a pretraining config has no images or an impossible length, before anything is built."""
+    check_lengths(cfg, 0)  # 0 leaves the initial weights as the checkpoint
     dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
     if dataset.get("type") == "UnlabelledImages":
         from ..data.sources import check_source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -80,9 +79,6 @@ class PretrainLoop(BaseLoop):
             )
         if max_epochs is None and max_iters is None:
             raise UserError("train_cfg has neither max_epochs nor max_iters. Set one of them.")
-        for name, length in (("max_epochs", max_epochs), ("max_iters", max_iters)):
-            if length is not None and not 0 <= length < math.inf:
-                raise UserError(f"train_cfg.{name} is {length}. Give 0 or more.")
         spans = [int(max_epochs * self.iters_per_epoch)] if max_epochs is not None else []
         limits = [max_iters] if max_iters is not None else []
         self.schedule_iters = (spans + limits)[0]

@@ -70,7 +70,7 @@ def launcher_of(given: str) -> str:
 
 
 def _check_gpus(local_rank: int) -> None:
-    """Every process of a machine has a GPU of its own."""
+    """Refuse more processes than GPUs on a machine: each process needs its own GPU."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else local_rank + 1
     if local_rank >= gpus:
         raise UserError(

@@ -14,9 +14,10 @@ from ..runtime.config import rebase_data_root
 from ..runtime.errors import UserError
 
 RUN = "run"  # the entry of a checkpoint's meta
-COMPARED = (  # the parts of a config that a training step depends on; a runner reads no others for it
+COMPARED = (  # the parts of a config that a training step depends on; a launcher sets model_wrapper_cfg
     *("model", "data_preprocessor", "train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"),
     *("default_hooks", "custom_hooks", "auto_scale_lr", "randomness", "default_scope", "compile"),
+    "sync_bn",
 )
 UNSEEN = (  # keys inside these parts that change where a run reads, waits, stops or reports, not what it computes
     *("*.num_workers", "*.persistent_workers", "*.pin_memory", "*.prefetch_factor", "*.data_root"),
@@ -137,7 +138,7 @@ def _compared(config: dict[str, Any]) -> dict[str, Any]:
         moved = Config(config)
         rebase_data_root(moved, "data")
         config = moved._cfg_dict.to_dict()
-    found = {name: config[name] for name in COMPARED if name in config}
+    found = {name: config[name] for name in COMPARED if config.get(name) is not None}
     if stops_early(found.get("train_cfg")):
         found["train_cfg"] = {key: value for key, value in found["train_cfg"].items() if key != "max_iters"}
     return found

@@ -68,6 +68,14 @@ class MSTRunner(Runner):
                 handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         return logger
 
+    def dump_config(self) -> None:
+        """Not yet, where MMEngine asks for it: a run that is refused must not replace what another one has written."""
+
+    def load_or_resume(self) -> None:
+        """MMEngine's; the config is saved once it is known to fit what is there."""
+        super().load_or_resume()
+        super().dump_config()
+
     def train(self) -> torch.nn.Module:
         """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed; refused where no checkpoint fits."""
         need_space(

@@ -23,6 +23,7 @@ from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.resume import refuse
 from mst_pretrain.training.runner import step_batch
 
+from ..data.coco_file import forget_parsed
 from .identity import (
     RUN,
     config_sha256,
@@ -49,13 +50,13 @@ class RunRecord(Hook):
         self.config, self.options = str(config), options
 
     def before_train(self, runner: Runner) -> None:
-        """Write it, in the first process."""
-        if not is_main_process():
-            return
-        path, record = Path(runner.work_dir, RUN), self.record(runner)
-        if runner.resumed is not None:
-            record = self.continued(runner._load_from or str(path), runner.resumed, record)
-        write_json(record, path)
+        """Write it, in the first process; behind it nothing of the start reads annotations."""
+        if is_main_process():
+            path, record = Path(runner.work_dir, RUN), self.record(runner)
+            if runner.resumed is not None:
+                record = self.continued(runner._load_from or str(path), runner.resumed, record)
+            write_json(record, path)
+        forget_parsed()
 
     def continued(self, checkpoint: str, resumed: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         """The record of the first run; where only the checkpoint was kept, that of the present one is the same.

@@ -11,9 +11,11 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
+from mst_pretrain.data.headers import other_kind
 from mst_pretrain.runtime.errors import UserError
 
 from .coco_repair import LISTS, repaired
+from .missing import there_instead
 
 USED = (  # keys of entries that are read
     *("id", "file_name", "height", "width", "name", "image_id", "category_id", "bbox", "area", "iscrowd"),
@@ -22,16 +24,16 @@ USED = (  # keys of entries that are read
 
 Parsed = tuple[Any, list[str]]  # the content as repaired, and what was repaired
 
-# The file parsed last, by path, size and time of modification.
+# The files parsed, by path, size and time of modification.
 _kept: dict[tuple[str, int, int], Parsed] | None = None
 _said: set[tuple[str, int, int]] = set()  # files whose repairs this process has printed
 
 
 @contextmanager
 def parsing_once() -> Iterator[None]:
-    """Within this block the JSON read last is not parsed again unless it changed; at its end it leaves the memory."""
+    """Within this block no JSON is parsed twice unless it changed; at its end the contents leave the memory."""
     global _kept
-    if _kept is not None:  # the outer block keeps it
+    if _kept is not None:  # the outer block keeps them
         yield
         return
     _kept = {}
@@ -39,6 +41,12 @@ def parsing_once() -> Iterator[None]:
         yield
     finally:
         _kept = None
+
+
+def forget_parsed() -> None:
+    """Let the contents go before the block of :func:`parsing_once` ends: they fill gigabytes, and training is long."""
+    global _kept
+    _kept = None
 
 
 def read_coco(ann_file: str | Path, lists: Sequence[str] = LISTS) -> dict[str, Any]:
@@ -66,15 +74,30 @@ def read_with_notes(ann_file: str | Path, lists: Sequence[str] = LISTS) -> tuple
     """:func:`read_coco` for those who print the notes themselves: the content, and a line for each kind of repair."""
     path = Path(ann_file)
     if not path.is_file():
-        raise UserError(f"COCO annotation file {path} does not exist. Check the path and the data root.")
+        instead = there_instead(path)
+        raise UserError(
+            f"COCO annotation file {path} does not exist{instead}. Check the path and the data root."
+        )
     try:
         content, notes = _parse(path)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}). Copy or export it again.") from error
+        raise UserError(f"{path} {_why_unreadable(path, error)}") from error
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
             raise UserError(f"{path} has no entries under '{key}'. Export it as COCO instance annotations.")
     return content, notes
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if not isinstance(error, OSError):
+        with open(path, "rb") as file:
+            kind = other_kind(file.read(512))
+        if kind:
+            return f"is {kind}."
+    if isinstance(error, UnicodeDecodeError):
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        return f"is not {error.encoding.upper()} ({byte}): save it as UTF-8."
+    return f"cannot be read as JSON ({error}). Copy or export it again."
 
 
 def _parse(path: Path) -> Parsed:
@@ -87,7 +110,6 @@ def _parse(path: Path) -> Parsed:
     if encoding != "utf-8":
         notes = [f"the file is not plain UTF-8: read as {encoding}", *notes]
     if _kept is not None:
-        _kept.clear()  # one file at a time: COCO's training annotations fill gigabytes
         _kept[key] = content, notes
     return content, notes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import compress, zip_longest
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, compress, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from .coco_shapes import (
     reach,
     tiny_box_problems,
 )
+from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
+from .missing import need_folder
 from .problems import Problem, stop_at_first
-from .reading import Reader, need_folder
+from .reading import Reader
 
 FIELDS = {
     "images": ("id", "file_name", "height", "width"),
@@ -59,10 +61,8 @@ def check_coco(
     need_folder(Path(root), "the COCO data root")
     need_folder(folder, "the image folder of this split")
     content = read_coco(path)
-    problems = list(coco_problems(path, content, folder, Reader(), classes, masks))
-    stop_at_first(problems)
-    if problems:
-        print(f"warning: {path}: {len(problems)} {problems[0].title}: {problems[0].what}", flush=True)
+    for problems in _stages(path, content, folder, Reader(), classes, masks):
+        stop_at_first(problems)
     other = names_on_disk(folder, [image["file_name"] for image in content["images"]])
     if other:
         first = next(iter(other))
@@ -98,15 +98,22 @@ def coco_problems(
         classes: Names by label, a subset of the categories; None: all of them.
         masks: Every annotation must have one.
     """
-    problems = list(_value_problems(path, content, masks))
-    yield from problems
-    if problems:  # the rules below rely on the fields
-        return
-    yield from category_problems(path, content, classes)
-    yield from _object_problems(path, content, classes)
-    yield from _image_problems(path, content, folder, reader)  # of another size: why masks do not fit
-    yield from _shape_problems(path, content)
-    yield from _box_problems(path, content)
+    for number, stage in enumerate(_stages(path, content, folder, reader, classes, masks)):
+        problems = list(stage)
+        yield from problems
+        if problems and number == 0:  # the later stages rely on the fields
+            return
+
+
+def _stages(
+    path: Path, content: Content, folder: Path, reader: Reader, classes: Sequence[str] | None, masks: bool
+) -> Iterator[Iterable[Problem]]:
+    """The problems of :func:`coco_problems` in the order of what it costs to find them."""
+    yield _value_problems(path, content, masks)
+    yield chain(category_problems(path, content, classes), _object_problems(path, content, classes))
+    yield _image_problems(path, content, folder, reader)  # of another size: why masks do not fit
+    problems = list(_shape_problems(path, content))
+    yield problems or _box_problems(path, content)
 
 
 def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
@@ -123,7 +130,10 @@ def entry_problems(path: Path, content: Content, masks: bool) -> Iterator[Proble
 
 def _shape_problems(path: Path, content: Content) -> Iterator[Problem]:
     for rule in (tiny_box_problems, mask_problems, corner_box_problems):
-        yield from (Problem("entries", path, *fault) for fault in rule(content))
+        problems = [Problem("entries", path, *fault) for fault in rule(content)]
+        yield from problems
+        if problems:
+            return
 
 
 def _value_problems(path: Path, content: Content, masks: bool) -> Iterator[Problem]:
@@ -274,32 +284,39 @@ def _object_problems(path: Path, content: Content, classes: Sequence[str] | None
 def _box_problems(path: Path, content: Content) -> Iterator[Problem]:
     """Boxes must lie within their image."""
     images = {image["id"]: image for image in content["images"]}
-    for annotation in content["annotations"]:
-        image = images[annotation["image_id"]]
-        if reach(annotation, image) > BOX_SLACK:
-            size = f"{image['height']}x{image['width']} (height x width)"
-            box = f"annotation {annotation['id']}: box {annotation['bbox']}"
-            yield Problem("box outside", path, f"{box} in {image['file_name']} of {size}")
+    sized = [(annotation, images[annotation["image_id"]]) for annotation in content["annotations"]]
+    outside = [
+        f"annotation {annotation['id']} -> bbox {annotation['bbox']} in {image['file_name']} of "
+        f"{image['height']}x{image['width']} (height x width)"
+        for annotation, image in sized
+        if reach(annotation, image) > BOX_SLACK
+    ]
+    for what, _ in counted(outside, "boxes reach out of their image by more than a pixel", ""):
+        yield Problem("box outside", path, what)
 
 
 def _image_problems(path: Path, content: Content, folder: Path, reader: Reader) -> Iterator[Problem]:
     """The images must be there, whole, and of the size that the JSON says."""
-    spelled = _file_names(content, folder)
+    spelled = file_names(content, folder)
     files = list(dict.fromkeys(folder / name for name in spelled))
     there = list(in_threads(Path.is_file, files, block=BLOCK))
     for file, found in zip(files, there, strict=True):
         if not found:
             yield Problem("absent image", file, f"is not there, but {path} names it")
     yield from reader.images(f"{folder.name} images", list(compress(files, there)), sizes=True)
+    misfits = []
     for image, name in zip(content["images"], spelled, strict=True):
         file, wanted = folder / name, [image["width"], image["height"]]
-        size = reader.facts.get(file)
-        if size and size != wanted:
-            said = f"{wanted[1]}x{wanted[0]} (height x width) in {path}"
-            yield Problem("image size", file, f"is {size[1]}x{size[0]}, but {said}")
+        facts = reader.facts.get(file)
+        if facts and facts[:2] != wanted:
+            what = f"is {size_said(facts)}, but {wanted[1]}x{wanted[0]} (height x width) in {path}"
+            remedy = remedy_of_tag(facts, wanted, "boxes and masks")
+            misfits.append(Problem("image size", file, what, remedy))
+    yield from misfits or tag_problems(files, reader.facts, "boxes and masks")
+    yield from dark_problems(files, reader.facts)
 
 
-def _file_names(content: Content, folder: Path) -> list[str]:
+def file_names(content: Content, folder: Path) -> list[str]:
     """The images' names as they are on disk, where that can be told."""
     names = [image["file_name"] for image in content["images"]]
     found = names_on_disk(folder, names)

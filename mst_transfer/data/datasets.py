@@ -11,8 +11,8 @@ from mmseg.registry import DATASETS
 from mst_pretrain.runtime.errors import UserError
 
 from .layouts import cityscapes_images, folder_pairs
+from .missing import need_folder
 from .pair_rules import rule_of_folders
-from .reading import need_folder
 
 
 @DATASETS.register_module()

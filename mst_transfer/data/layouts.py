@@ -8,9 +8,10 @@ from glob import escape
 from pathlib import Path
 
 from mst_pretrain.data.files import IMAGE_SUFFIXES, first_of, images_below, list_images
+from mst_pretrain.data.suffixes import describe_left_out
 from mst_pretrain.runtime.errors import UserError
 
-from .reading import need_folder
+from .missing import need_folder
 
 CITYSCAPES_CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
@@ -90,16 +91,37 @@ def _maps_of(names: Sequence[Path], root: Path) -> list[Path]:
     return [root / (name if name in there else capital.get(name, name)) for name in wanted]
 
 
-def unused_maps(images_root: str | Path, maps_root: str | Path, used: Sequence[Path]) -> str:
-    """What is said of the label maps that no image uses: how many, why, and the first of them; or nothing.
+def folder_notes(images_root: str | Path, maps_root: str | Path, used: Sequence[Path]) -> list[str]:
+    """What is said of files in two folders that are taken for others, or not used.
 
     Args:
         images_root: Folder of the images.
         maps_root: Folder of the label maps.
         used: The label maps of the images that are used.
     """
+    left_out: Counter[str] = Counter()
+    capital = sum(path.suffix != ".png" and path.is_relative_to(maps_root) for path in used)
+    notes = [f"{capital} label maps with the suffix .PNG: taken for .png"] if capital else []
+    unused = unused_maps(images_root, maps_root, used, left_out)
+    notes += [unused] if unused else []
+    list_images(images_root, left_out)
+    others = describe_left_out(left_out)
+    return notes + ([f"{left_out.total()} files left out: {others}"] if others else [])
+
+
+def unused_maps(
+    images_root: str | Path, maps_root: str | Path, used: Sequence[Path], left_out: Counter[str] | None = None
+) -> str:
+    """What is said of the label maps that no image uses: how many, why, and the first of them; or nothing.
+
+    Args:
+        images_root: Folder of the images.
+        maps_root: Folder of the label maps.
+        used: The label maps of the images that are used.
+        left_out: Counts the files in the maps' folder that are not images.
+    """
     known, reasons, left = set(used), Counter[str](), []
-    for name in images_below(maps_root):
+    for name in images_below(maps_root, left_out):
         path = Path(maps_root, name)
         if path not in known:
             left.append(path)

@@ -13,11 +13,14 @@ from pathlib import Path
 from mst_pretrain.data.files import BLOCK, first_of, in_threads
 from mst_pretrain.runtime.errors import UserError
 
+from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems
 from .layouts import CITYSCAPES_CLASSES, Pairs, cityscapes_pairs
+from .missing import need_folder
 from .problems import Problem, stop_at_first
-from .reading import Reader, Unusable, label_map_values, need_folder, sample, sample_note
+from .reading import Reader, Unusable, label_map_facts, sample, sample_note
 
 IGNORED = 255
+EXCHANGED = "Height and width are exchanged: turn the map as its image was turned, or replace it."
 # Where the maps of two classes hold 0 and 255 and nothing else, 255 is the object. A 1 among them would have two
 # meanings: it becomes a label that no class has.
 OBJECT_255 = {1: 254, IGNORED: 1}
@@ -86,7 +89,7 @@ def _object_is_255(maps: Sequence[Path]) -> bool:
 
     def values(path: Path) -> set[int]:
         try:
-            return set(label_map_values(path)[2::2])
+            return set(label_map_facts(path)[2::3])
         except (Unusable, OSError):  # the check names it
             return set()
 
@@ -146,7 +149,9 @@ def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> 
     yield from reader.images(f"{split} images", images, sizes=True)
     present = [path for path in maps if path not in absent]
     yield from reader.label_maps(f"{split} label maps", present)
-    yield from size_problems(images, maps, reader)
+    yield from list(size_problems(images, maps, reader)) or tag_problems(images, reader.facts, "label maps")
+    yield from dark_problems(images, reader.facts)
+    yield from palette_problems(present, reader)
     note = "" if reader.record else sample_note(present)
     for label in present:
         values = map_values(reader, label)
@@ -159,7 +164,23 @@ def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> 
 def map_values(reader: Reader, path: Path) -> dict[int, int]:
     """Values of a map whose contents were read, and the number of pixels of each."""
     facts = reader.facts.get(path, [])
-    return dict(zip(facts[2::2], facts[3::2], strict=True))
+    return dict(zip(facts[2::3], facts[3::3], strict=True))
+
+
+def palette_problems(maps: Sequence[Path], reader: Reader) -> Iterator[Problem]:
+    """A color that stands for one id in one map and for another in the next: programs that choose palettes do so."""
+    first: dict[int, tuple[int, Path]] = {}
+    for path in maps:
+        facts = reader.facts.get(path, [])
+        colors = facts[4::3]
+        for value, color in zip(facts[2::3], colors, strict=True):
+            if color < 0 or colors.count(color) > 1:
+                continue
+            known, other = first.setdefault(color, (value, path))
+            if known != value:
+                one, two = f"id {value} has the color #{color:06x}", f"which is that of id {known} in {other}"
+                yield Problem("palettes", path, f"{one}, {two}; ids are used, not colors")
+                return
 
 
 def label_pixels(maps: Sequence[Path], rule: LabelRule, reader: Reader) -> Counter[int]:
@@ -225,10 +246,11 @@ def absent_maps(pairs: Pairs) -> Iterator[Problem]:
 def size_problems(images: Sequence[Path], maps: Sequence[Path], reader: Reader) -> Iterator[Problem]:
     """Maps have the size of their image, where both were read."""
     for image, label in zip(images, maps, strict=True):
-        wanted, found = reader.facts.get(image), reader.facts.get(label, [])[:2]
-        if wanted and found and wanted != found:
-            size = f"is {found[1]}x{found[0]} (height x width), its image {image} is {wanted[1]}x{wanted[0]}"
-            yield Problem("label map size", label, size)
+        facts, found = reader.facts.get(image), reader.facts.get(label, [])[:2]
+        if facts and found and facts[:2] != found:
+            size = f"is {found[1]}x{found[0]} (height x width), its image {image} is {size_said(facts)}"
+            turn = EXCHANGED if facts[:2] == found[::-1] else ""
+            yield Problem("label map size", label, size, remedy_of_tag(facts, found, "label maps") or turn)
 
 
 def cityscapes_label_maps(root: str | Path, split: str) -> list[Path]:

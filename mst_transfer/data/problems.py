@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -60,9 +60,9 @@ KINDS = {
         "label maps do not have one channel of ids",
         "Save maps of class ids with one channel (Cityscapes: labelTrainIds), not the color maps.",
     ),
-    "label map one pixel thin": (
-        "label maps are one pixel high or wide, which mmseg cannot load",
-        "Remove the map and its image.",
+    "label map format": (
+        "label maps are stored in a way that changes their ids",
+        "Write the ids anew as PNG with 8 bits; from a JPEG they cannot be restored.",
     ),
     "label map size": (
         "label maps have a different size from their image",
@@ -81,9 +81,30 @@ KINDS = {
         "255 is the object in one split and ignored in another",
         "Write the object's pixels as 1 in the maps of both, and 255 for pixels to ignore.",
     ),
+    "turned": (
+        "images are turned by a tag",
+        "If they were drawn on the pixels as stored, remove the tags: exiftool -Orientation= FOLDER",
+    ),
+    "not turned": (
+        "images have a tag that turns them elsewhere",
+        "If they were drawn on the upright pictures, write the images anew, upright and without the tag.",
+    ),
+    "shared images": (
+        "images are in both splits",
+        "A score on them says nothing of new images: give val images of its own.",
+    ),
+    "palettes": (
+        "palettes of label maps differ",
+        "If the colors are right, write all maps anew with one palette.",
+    ),
+    "dark": (
+        "images are nearly black as they are loaded",
+        "Scale their values to 0..65535, or save them with 8 bits.",
+    ),
     "layout": ("parts cannot be used", ""),
 }
-TRAINABLE = ("box outside",)  # mmdet clips such boxes, or leaves them out: listed, but training goes on
+# What may be right, or is put right by mmdet, which clips boxes: said, and nothing more
+WARNINGS = ("box outside", "turned", "not turned", "shared images", "palettes", "dark")
 
 
 @dataclass(frozen=True)
@@ -112,16 +133,28 @@ class Problem:
         """What to do: a sentence, or an empty string where ``what`` says it."""
         return self.own_remedy or KINDS[self.kind][1]
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}. {self.remedy}"
+
 
 def stop_at_first(problems: Iterable[Problem]) -> None:
     """Refuse data with a problem that training cannot live with; problems behind it are not looked for.
 
+    Warnings before it are printed.
+
     Raises:
         UserError: The first problem, with its remedy, and how many follow of the same kind.
     """
-    serious = (problem for problem in problems if problem.kind not in TRAINABLE)
-    for _, group in groupby(serious, lambda problem: problem.kind):
+    for _, group in groupby(_serious(problems), lambda problem: problem.kind):
         first, *rest = group
         others = [problem.path for problem in rest if problem.path != first.path]
         more = f" (and {len(others)} more: {first_of(others)})" if others else ""
         raise UserError(f"{first.path}: {first.what}{more}. {first.remedy}")
+
+
+def _serious(problems: Iterable[Problem]) -> Iterator[Problem]:
+    for problem in problems:
+        if problem.kind in WARNINGS:
+            print(f"warning: {problem}", flush=True)
+        else:
+            yield problem

@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mst_pretrain.data.decode import Undecodable, reading, to_rgb, upright_size
+from mst_pretrain.data.decode import Undecodable, reading, to_rgb
 from mst_pretrain.data.files import BLOCK, find_encoded_fault, find_fault, in_threads, is_damage
 from mst_pretrain.data.tar_index import index_tar
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.progress import Progress
 
+from .image_rules import Facts, image_header
 from .problems import Problem
 
 MAX_READ_MAPS = 2000  # beyond this many, a training reads the contents of a seeded sample of label maps
 
-Facts = list[int]
+LOSSY = ("JPEG", "MPO")
 State = tuple[int, int]  # size in bytes, time of modification in nanoseconds
 
 
@@ -104,9 +105,9 @@ class Reader:
         workers: Threads; None: see :func:`in_threads`.
 
     Attributes:
-        facts: What later rules need of each whole file. An image: width and height, upright as training sees it (none
-            where they were not asked for). A label map: width and height, and each value in it with its number of
-            pixels, one after the other, if its contents were read. A shard: the number of images.
+        facts: What later rules need of each whole file. An image: see :func:`image_header` (empty where sizes were not
+            asked for). A label map: see :func:`label_map_facts` (of one whose contents were not read, width and
+            height). A shard: the number of images.
         read, unchanged: Files read, and files that the record had.
     """
 
@@ -124,16 +125,16 @@ class Reader:
             sizes: They are needed among the facts; with a record they are always there.
         """
         quick = _image_ends_and_size if sizes else _image_ends
-        yield from self.look_at(what, paths, whole_image if self.record else quick)
+        yield from self.look_at(what, paths, image_facts if self.record else quick)
 
     def label_maps(self, what: str, paths: Sequence[Path]) -> Iterator[Problem]:
         """Look at every label map, and yield those that cannot be used."""
         chosen = set() if self.record else set(sample(paths))
 
         def quick(path: Path) -> Facts:
-            return label_map_values(path) if path in chosen else _map_ends_and_size(path)
+            return label_map_facts(path) if path in chosen else _map_ends_and_size(path)
 
-        yield from self.look_at(what, paths, label_map_values if self.record else quick)
+        yield from self.look_at(what, paths, label_map_facts if self.record else quick)
 
     def look_at(self, what: str, paths: Sequence[Path], look: Callable[[Path], Facts]) -> Iterator[Problem]:
         """Look at every file that is not in the record, keep its facts, and yield those that cannot be used.
@@ -182,16 +183,6 @@ def sample_note(maps: Sequence[Path]) -> str:
     return f" (contents checked on a sample of {MAX_READ_MAPS} of {len(maps)} maps)" if many else ""
 
 
-def need_folder(path: Path, what: str) -> None:
-    """Refuse to go on without a folder.
-
-    Raises:
-        UserError: It does not exist.
-    """
-    if not path.is_dir():
-        raise UserError(f"Folder {path} ({what}) does not exist. Check the data root or put the data there.")
-
-
 def _image_ends(path: Path) -> Facts:
     _refuse(find_fault(path))
     return []
@@ -206,7 +197,7 @@ def _refuse(fault: str) -> None:
 def _image_ends_and_size(path: Path) -> Facts:
     _image_ends(path)
     with _decoding():
-        return list(upright_size(path))
+        return image_header(path)
 
 
 def _map_ends_and_size(path: Path) -> Facts:
@@ -214,8 +205,17 @@ def _map_ends_and_size(path: Path) -> Facts:
     _image_ends(path)
     with _decoding(), Image.open(path) as image:
         width, height = image.size
-    if 1 in (width, height):  # mmseg's loader drops that side
-        raise Unusable(f"is {height}x{width} (height x width)", kind="label map one pixel thin")
+        stored, tiles = image.format, str(image.tile)
+    if stored in LOSSY:
+        raise Unusable(
+            "is a JPEG whatever its name, which changes ids at every border", kind="label map format"
+        )
+    for bits in (2, 4):
+        if f"'L;{bits}'" in tiles:  # gray of a PNG; Pillow, by which mmseg reads maps, makes it fill 8 bits
+            ids = ", ".join(str(index * 255 // (2**bits - 1)) for index in range(3))
+            raise Unusable(
+                f"is a {bits}-bit PNG, whose ids 0, 1, 2 are read as {ids}", kind="label map format"
+            )
     return [width, height]
 
 
@@ -229,25 +229,27 @@ def _decoding() -> Iterator[None]:
         _refuse(error.own_fault or f"not decodable: {error}")
 
 
-def whole_image(path: Path) -> Facts:
+# The names of this and of label_map_facts stand in records: they change with what the facts are.
+def image_facts(path: Path) -> Facts:
     """Decode every pixel. What a decoder does not notice (some damage inside a JPEG) stays unnoticed.
 
     Returns:
-        Width and height, upright as training sees it.
+        See :func:`image_header`.
 
     Raises:
         Unusable: Truncated or not decodable.
     """
     _decode(path.read_bytes())
     with _decoding():
-        return list(upright_size(path))
+        return image_header(path)
 
 
-def label_map_values(path: Path) -> Facts:
+def label_map_facts(path: Path) -> Facts:
     """Decode a label map of one channel: gray of 8 or 16 bits, a palette's indices, or one bit (0 and 1).
 
     Returns:
-        Width, height, and each value in it followed by the number of its pixels.
+        Width, height, and of each value in it: the value, the number of its pixels, and its color in the file's palette
+        (red, green and blue, 8 bits each, in one number; -1 where there is none).
 
     Raises:
         Unusable: Truncated, not decodable, not one channel of whole numbers, or one pixel high or wide.
@@ -255,10 +257,13 @@ def label_map_values(path: Path) -> Facts:
     size = _map_ends_and_size(path)
     with _decoding(), Image.open(path) as image:
         pixels = np.asarray(image)
+        palette = np.array(image.getpalette() or [], int).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise Unusable(f"is of mode {image.mode}; one channel of ids is expected", kind="label map mode")
     values, counts = np.unique(pixels, return_counts=True)
-    return [*size, *np.stack([values.astype(int), counts], 1).ravel().tolist()]
+    colors = dict(enumerate(palette.tolist()))
+    found = zip(values.astype(int).tolist(), counts.tolist(), strict=True)
+    return [*size, *(fact for value, count in found for fact in (value, count, colors.get(value, -1)))]
 
 
 def whole_shard(path: Path) -> Facts:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mst_pretrain.data.files import first_of, list_images
-from mst_pretrain.data.suffixes import describe_left_out, pictures
+from mst_pretrain.data.suffixes import pictures
 from mst_pretrain.runtime.errors import UserError
 
 from .datasets import FolderSegmentation
-from .layouts import Pairs, unused_maps
+from .layouts import Pairs, folder_notes
 from .pair_rules import (
     IGNORED,
     OBJECT_255,
@@ -32,7 +32,9 @@ from .used_objects import parts_of
 SHOWN_CLASSES = 20
 
 
-def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = False) -> Meaning:
+def check_labels(
+    dataset: Any, split: str, trains: bool, allow_unused: bool = False
+) -> tuple[Meaning, list[Path]]:
     """Check every image and label map that a built data set reads, and print one line of what is used.
 
     Args:
@@ -42,7 +44,7 @@ def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = Fa
         allow_unused: One class alone, or none, or less than half of the images, is not an error.
 
     Returns:
-        What 255 means in it.
+        What 255 means in it, and the images that it uses.
 
     Raises:
         UserError: :func:`pair_problems` or :func:`class_problems` finds a problem, or less than half of the images
@@ -72,7 +74,7 @@ def check_labels(dataset: Any, split: str, trains: bool, allow_unused: bool = Fa
         if 2 * images < there:
             stop_at_first([Problem("unused", Path(parts[0].data_prefix["img_path"]), f"{split}: {line}")])
     occurs = any(IGNORED in map_values(reader, path) for path in used[1])
-    return Meaning(where, occurs, dataset.metainfo.get("label_map") == OBJECT_255)
+    return Meaning(where, occurs, dataset.metainfo.get("label_map") == OBJECT_255), used[0]
 
 
 def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:
@@ -98,19 +100,13 @@ def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:
 
 def _notes(parts: Sequence[Any], split: str, maps: Sequence[Path]) -> list[str]:
     """What 255 means, if not ignored, and the label maps and other files that are not used."""
-    capital = sum(path.suffix != ".png" for path in maps)
-    lines = [f"note: {split}: {capital} label maps with the suffix .PNG: taken for .png"] if capital else []
+    notes = []
     for part in parts:
         if part.metainfo.get("label_map") == OBJECT_255:
-            lines.append(f"note: {split}: {object_note(part.metainfo['classes'])}")
+            notes.append(object_note(part.metainfo["classes"]))
         if isinstance(part, FolderSegmentation):
-            unused = unused_maps(part.data_prefix["img_path"], part.data_prefix["seg_map_path"], maps)
-            lines += [f"note: {split}: {unused}"] if unused else []
-            left_out: Counter[str] = Counter()
-            list_images(part.data_prefix["img_path"], left_out)
-            others = describe_left_out(left_out)
-            lines += [f"note: {split}: {left_out.total()} files left out: {others}"] if others else []
-    return lines
+            notes += folder_notes(part.data_prefix["img_path"], part.data_prefix["seg_map_path"], maps)
+    return [f"note: {split}: {note}" for note in notes]
 
 
 def _images_there(parts: Sequence[Any]) -> int:

@@ -11,10 +11,12 @@ from .coco_file import read_coco
 from .coco_shapes import Content, is_small
 from .problems import Problem, stop_at_first
 
+CROWDS = "crowds ('iscrowd')"
+
 Reasons = Counter[str]  # why entries are left out, with their number
 
 
-def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = False) -> None:
+def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = False) -> list[Path]:
     """Print one line of what a built data set uses of its files, and refuse one that uses less than half.
 
     A training uses what mmdet has loaded and does not ignore. A test scores every object of the classes that is not a
@@ -26,18 +28,22 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
         trains: It is trained on.
         allow_unused: To use less than half is not an error.
 
+    Returns:
+        The images that it uses.
+
     Raises:
         UserError: Less than half of the images or of the objects is used; or no object at all, which nothing allows.
     """
     from .detection import CocoDetection  # imports mmdet
 
     parts = [part for part in parts_of(dataset) if isinstance(part, CocoDetection)]
-    images, objects, ignored, there = 0, 0, 0, Counter[str]()
+    images: list[Path] = []
+    objects, ignored, there = 0, 0, Counter[str]()
     left_images, left_objects = Reasons(), Reasons()
     for part in parts:
         content = read_coco(part.ann_file)
         infos = {info["img_id"]: info for info in map(part.get_data_info, range(len(part)))}
-        images += len(infos)
+        images += [Path(info["img_path"]) for info in infos.values()]
         there += Counter(images=len(content["images"]), objects=len(content["annotations"]))
         left_images += Reasons(_why_no_image(part, content, infos.keys()))
         reasons = Reasons(_why_no_object(part, content, infos.keys(), trains))
@@ -51,8 +57,8 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
         objects += used
         left_objects += reasons
     if not parts:
-        return
-    shares = f"{images} of {there['images']} images and {objects} of {there['objects']} objects are used"
+        return images
+    shares = f"{len(images)} of {there['images']} images and {objects} of {there['objects']} objects are used"
     line = f"{shares}{_why('images', left_images)}{_why('objects', left_objects)}"
     print(f"{split}: {line}", flush=True)
     if ignored:
@@ -63,8 +69,9 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
     if not objects:
         remedy = "Correct what is said, or the config's classes and filter_cfg."
         stop_at_first([Problem("unused", Path(parts[0].ann_file), line, remedy)])
-    if not allow_unused and (2 * images < there["images"] or 2 * objects < there["objects"]):
+    if not allow_unused and (2 * len(images) < there["images"] or 2 * objects < there["objects"]):
         stop_at_first([Problem("unused", Path(parts[0].ann_file), line)])
+    return images
 
 
 def parts_of(dataset: Any) -> list[Any]:
@@ -95,12 +102,10 @@ def _why_no_object(part: Any, content: Content, used: Any, trains: bool) -> Iter
             yield "of other classes"
         elif trains and annotation["image_id"] not in used:
             yield "in images that are left out"
-        elif (
-            why := why_not_trained(annotation, images[annotation["image_id"]])
-            if trains
-            else _why_not_scored(annotation)
-        ):
+        elif trains and (why := why_not_trained(annotation, images[annotation["image_id"]])):
             yield why
+        elif annotation["iscrowd"]:
+            yield CROWDS
 
 
 def why_not_trained(annotation: Content, image: Content) -> str | None:
@@ -111,11 +116,7 @@ def why_not_trained(annotation: Content, image: Content) -> str | None:
         return "outside their image"
     if annotation["area"] <= 0 or is_small(annotation):
         return "of area 0 or with a side below a pixel"
-    return _why_not_scored(annotation)
-
-
-def _why_not_scored(annotation: Content) -> str | None:
-    return "crowds ('iscrowd')" if annotation["iscrowd"] else None
+    return CROWDS if annotation["iscrowd"] else None
 
 
 def _is_outside(annotation: Content, image: Content) -> bool:

@@ -13,30 +13,34 @@ from mmengine.registry import DATASETS
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import first_of
-from mst_pretrain.runtime.config import explain, import_custom_modules
+from mst_pretrain.runtime.config import check_lengths, explain, import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.value_types import check_value_types
 
 from ..comparison.rows import INIT_CFG, problem_of
-from ..data.coco_file import parsing_once
 from ..data.coco_rules import check_coco
+from ..data.image_rules import shared_images
+from ..data.missing import need_folder
 from ..data.pair_rules import OBJECT_255, Meaning, need_one_meaning, need_two_classes
-from ..data.reading import need_folder
+from ..data.problems import stop_at_first
 from ..data.used_objects import check_objects
 from ..evaluation.settings import check_metrics, classes_of, data_sets_of, dataset_meta, trained_classes
 
 Names = tuple[str, ...] | None
 
 
-@parsing_once()
 def check_training(cfg: Config) -> None:
     """Raise a UserError, before anything is written, where data, pretrained weights or classes are not the config's."""
     _import_data_sets(cfg)
+    check_lengths(cfg, 1)
     if not cfg.get("resume"):  # its weights replace them
         _check_pretrained(cfg)
-    trained_on, scored_on = (_check_data(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
+    (trained_on, train), (scored_on, val) = (
+        _check_data(cfg, f"{split}_dataloader") for split in ("train", "val")
+    )
     if trained_on and scored_on:
         need_one_meaning(trained_on, scored_on)
+    stop_at_first(shared_images(train, val))
     if cfg.get("val_dataloader"):
         trained, scored = (classes_of(cfg, loader) for loader in ("train_dataloader", "val_dataloader"))
         where, remedy = f"{cfg.filename}: val_dataloader.dataset", "Give both the same metainfo.classes."
@@ -44,13 +48,12 @@ def check_training(cfg: Config) -> None:
     check_metrics(cfg, "val")
 
 
-@parsing_once()
 def check_test(cfg: Config) -> None:
     """Raise a UserError where the test data, the model's or the checkpoint's classes, or the metrics do not fit."""
     _import_data_sets(cfg)
-    if not Path(cfg.load_from).is_file():
+    if not Path(cfg.load_from).exists():
         raise UserError(f"checkpoint {cfg.load_from} does not exist. Give one that tools/train.py wrote.")
-    meaning, checkpoint = _check_data(cfg, "test_dataloader"), load_checkpoint(cfg.load_from)
+    (meaning, _), checkpoint = _check_data(cfg, "test_dataloader"), load_checkpoint(cfg.load_from)
     trained, scored = trained_classes(checkpoint), classes_of(cfg)
     if trained is None and scored:
         print(
@@ -89,7 +92,7 @@ def _check_names(where: str, names: Names, origin: str, trained: Names, remedy: 
 
 def _check_pretrained(cfg: Config) -> None:
     init = cfg.model.backbone.get("init_cfg")
-    if not init or init.get("type") != "Pretrained":
+    if not isinstance(init, dict) or init.get("type") != "Pretrained" or "checkpoint" not in init:
         return
     path = Path(init["checkpoint"])
     message, another = problem_of(path), f"or name another file: --cfg-options {INIT_CFG}.checkpoint=FILE; "
@@ -104,12 +107,12 @@ def _check_pretrained(cfg: Config) -> None:
         )
 
 
-def _check_data(cfg: Config, loader: str) -> Meaning | None:
-    """Check the data of one loader; what 255 means in its label maps, if it has some."""
+def _check_data(cfg: Config, loader: str) -> tuple[Meaning | None, list[Path]]:
+    """Check the data of one loader; what 255 means in its label maps, if it has some, and the images used."""
     dataset = cfg.get(loader) and cfg[loader].get("dataset")
     if not dataset:
-        return None
-    classes, meaning = classes_of(cfg, loader), None
+        return None, []
+    classes, meaning, images = classes_of(cfg, loader), None, list[Path]()
     split, trains = loader.removesuffix("_dataloader"), loader == "train_dataloader"
     allow_unused = bool(cfg.get("allow_unused"))
     parts = [part for part in data_sets_of(cfg, loader) if _is_coco(part)]
@@ -117,15 +120,15 @@ def _check_data(cfg: Config, loader: str) -> Meaning | None:
         folder = (part.get("data_prefix") or {}).get("img") or ""
         check_coco(part.get("data_root") or "", part.ann_file, folder, classes, _needs_masks(cfg, loader))
     if parts:
-        check_objects(_built(cfg, loader), split, trains, allow_unused)
+        images = check_objects(_built(cfg, loader), split, trains, allow_unused)
     if cfg.default_scope == "mmseg" and classes:
         from ..data.used_labels import check_labels  # imports mmseg
 
         need_two_classes(f"{cfg.filename}: {loader}.dataset", classes)
-        meaning = check_labels(_built(cfg, loader), split, trains, allow_unused)
+        meaning, images = check_labels(_built(cfg, loader), split, trains, allow_unused)
     if classes:
         _check_classes(cfg, loader, len(classes))
-    return meaning
+    return meaning, images
 
 
 def _is_coco(part: Any) -> bool:

@@ -13,7 +13,6 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from mst_pretrain.runtime.errors import InvalidValue
 from mst_pretrain.training.randomness import seed_all
 from mst_pretrain.training.runner import step_batch
 from mst_pretrain.training.watch import rescued
@@ -77,8 +76,6 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
         self, runner: Any, dataloader: Any, max_epochs: int, max_iters: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(runner, dataloader, max_epochs, **kwargs)
-        if max_iters is not None and max_iters < 1:
-            raise InvalidValue(f"max_iters must be positive or None, got {max_iters}")
         self.number_batches(endless=False)
         self.full_iters = max_epochs * len(self.dataloader)
         self._max_iters: int = min(self.full_iters, max_iters or self.full_iters)

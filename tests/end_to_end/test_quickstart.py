@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,32 +14,47 @@ from examples.quickstart.sheet import draw_sheet
 from examples.quickstart.tasks import Plan, ToolCall
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
+from mst_transfer.data import coco_file
 from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tools run in this process, but for one stage: starting fifteen processes takes two minutes."""
-    start = Plan.run
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Each call of a tool on detection's configs, and how many times it parsed a file of annotations.
+
+    The tools run in this process, but for one stage: starting fifteen processes takes two minutes.
+    """
+    start, parse, times, counts = Plan.run, coco_file.repaired, list[int](), list[tuple[str, int]]()
+
+    def repaired(content: Any) -> Any:
+        times.append(1)
+        return parse(content)
+
+    monkeypatch.setattr(coco_file, "repaired", repaired)
 
     def run(plan: Plan, stage: str, calls: list[ToolCall]) -> None:
         if stage == "MST pretraining":
             return start(plan, stage, calls)
         for call in calls:
-            tool(Path(call.arguments[0]).stem).main(call.arguments[1:])
+            times.clear()
+            name, *arguments = call.arguments
+            tool(Path(name).stem).main(arguments)
+            if "mask_rcnn" in arguments[0]:
+                counts.append((name, len(times)))
         plan.stage += 1
         plan.finished += plan.weights[stage]
         return None
 
     monkeypatch.setattr(Plan, "run", run)
+    return counts
 
 
 def test_without_pretraining_both_arms_are_equal_to_the_last_digit(
-    tmp_path: Path, few_processes: None
+    tmp_path: Path, parsed: list[tuple[str, int]]
 ) -> None:
-    """The two columns would differ by something else than the pretrained weights."""
+    """The two columns would differ by something else than the pretrained weights, and reading COCO take minutes."""
     quickstart = Quickstart(ROOT, tmp_path, seed=3, pretrain_epochs=0, max_iters=2, scenes=(32, 3))
     results = quickstart.run()
     assert results["random"] == results["mst"]
@@ -51,6 +67,8 @@ def test_without_pretraining_both_arms_are_equal_to_the_last_digit(
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert f"| UperNet, mIoU | {results['baseline']['mIoU']:.2f} |" in table(results)
     assert draw_sheet(tmp_path, rows=2).stat().st_size > 10_000
+    assert sorted(parsed) == [("tools/test.py", 1)] * 2 + [("tools/train.py", 2)] * 2  # val; train and val
+    assert coco_file._kept is None
 
 
 def test_bad_arguments_stop_before_any_work(tmp_path: Path) -> None:

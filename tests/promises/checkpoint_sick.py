@@ -182,6 +182,13 @@ SICK_WEIGHTS = (
         says=("register",),
     ),
     CheckpointMutator(
+        "dinov2",
+        "refused",
+        "DINOv2's LayerScale has no place in a plain ViT.",
+        saved(lambda a, b: {**a, **{f"blocks.{block}.ls1.gamma": torch.ones(192) for block in range(12)}}),
+        says=("layerscale",),
+    ),
+    CheckpointMutator(
         "resnet",
         "refused",
         "A ResNet is neither a ViT nor a Swin.",

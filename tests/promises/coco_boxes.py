@@ -39,6 +39,21 @@ def _corners(entry: Entry) -> None:
     entry["bbox"] = [x, y, x + w, y + h]
 
 
+def _centers(entry: Entry) -> None:
+    x, y, w, h = entry["bbox"]
+    entry["bbox"] = [x + w / 2, y + h / 2, w, h]
+
+
+def _rows_first(entry: Entry) -> None:
+    x, y, w, h = entry["bbox"]
+    entry["bbox"] = [y, x, h, w]
+
+
+def _corners_by_axis(entry: Entry) -> None:
+    x, y, w, h = entry["bbox"]
+    entry["bbox"] = [x, x + w, y, y + h]
+
+
 def _shares(entry: Entry) -> None:
     x, y, w, h = entry["bbox"]
     entry["bbox"] = [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]
@@ -91,6 +106,38 @@ BOX_MUTATORS = (
         "refused",
         on_all("annotations", _corners),
         "x1, y1, x2, y2 as Pascal VOC has it: boxes leave their images.",
+    ),
+    mutator(
+        "box-centers",
+        "refused",
+        on_all("annotations", _centers),
+        "YOLO's form in pixels: boxes are off by half their size, the masks are not.",
+    ),
+    mutator(
+        "box-rows-first",
+        "refused",
+        on_all("annotations", _rows_first),
+        "y, x, height, width, as arrays are indexed: boxes are mirrored, the masks are not.",
+    ),
+    mutator(
+        "box-corners-by-axis",
+        "refused",
+        on_all("annotations", _corners_by_axis),
+        "x from and to, y from and to: another box than the mask's.",
+    ),
+    CocoMutator(
+        "box-not-tight",
+        "different",
+        "Boxes need not be those of their masks to the pixel.",
+        on_objects(convert("bbox", lambda b: [b[0], b[1], b[2] - 3, b[3] - 3])),
+        counts=used_counts,
+    ),
+    CocoMutator(
+        "box-loose",
+        "different",
+        "Some draw boxes with a margin: they are trained as they are drawn.",
+        on_objects(convert("bbox", lambda b: [b[0] - 0.2 * b[2], b[1] - 0.2 * b[3], 1.6 * b[2], 1.6 * b[3]])),
+        counts=used_counts,
     ),
     mutator(
         "box-shares",

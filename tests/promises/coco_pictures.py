@@ -1,6 +1,7 @@
 """Mutators of COCO files: sizes of images, and the pictures on disk."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -66,12 +67,28 @@ def _half_size(root: Path) -> None:
         Image.open(path).resize((96, 72)).save(path)
 
 
-def _lying(root: Path) -> None:
-    """Stores every picture turned by a quarter, with the EXIF tag that turns it upright again."""
-    for path in sorted((root / IMAGE_FOLDER).glob("*.jpg")):
-        exif = Image.Exif()
-        exif[EXIF_ORIENTATION] = 6
-        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif)
+def _turned(tag: int, back: Image.Transpose, suffix: str = ".jpg") -> Callable[[Path], None]:
+    """Returns a function that stores every picture turned, with the EXIF tag that turns it upright again."""
+
+    def files(root: Path) -> None:
+        for path in sorted((root / IMAGE_FOLDER).glob("*.jpg")):
+            exif = Image.Exif()
+            exif[EXIF_ORIENTATION] = tag
+            picture = Image.open(path).transpose(back)
+            path.unlink()
+            picture.save(path.with_suffix(suffix), quality=95, exif=exif)
+
+    return files
+
+
+def _stored_sizes(content: Content, rng: random.Random) -> None:
+    for image in content["images"]:
+        image["width"], image["height"] = image["height"], image["width"]
+
+
+def _as_webp(content: Content, rng: random.Random) -> None:
+    for image in content["images"]:
+        image["file_name"] = image["file_name"].replace(".jpg", ".webp")
 
 
 def _extra_file(root: Path) -> None:
@@ -151,10 +168,38 @@ PICTURE_MUTATORS = (
     ),
     CocoMutator(
         "pictures-turned-by-exif",
-        "same",
+        "warned",
         "Phones store photographs lying down; the file gives the size as it is seen, and so do all readers.",
         _nothing,
-        files=_lying,
+        files=_turned(6, Image.Transpose.ROTATE_90),
+    ),
+    CocoMutator(
+        "pictures-upside-down-by-exif",
+        "warned",
+        "The size is the same both ways: whether objects were drawn on the upright pictures cannot be told.",
+        _nothing,
+        files=_turned(3, Image.Transpose.ROTATE_180),
+    ),
+    CocoMutator(
+        "pictures-mirrored-by-exif",
+        "warned",
+        "The size is the same both ways: whether objects were drawn on the upright pictures cannot be told.",
+        _nothing,
+        files=_turned(2, Image.Transpose.FLIP_LEFT_RIGHT),
+    ),
+    CocoMutator(
+        "pictures-turned-by-exif-sizes-as-stored",
+        "refused",
+        "labelme does not look at the tag: sizes and objects are of the pixels as stored.",
+        _stored_sizes,
+        files=_turned(8, Image.Transpose.ROTATE_270),
+    ),
+    CocoMutator(
+        "pictures-turned-by-exif-in-webp",
+        "refused",
+        "OpenCV does not follow the tag in WebP: pictures would lie beside upright objects.",
+        _as_webp,
+        files=_turned(6, Image.Transpose.ROTATE_90, ".webp"),
     ),
     CocoMutator("picture-cut", "refused", "A copy was interrupted.", _nothing, files=_cut),
     CocoMutator("picture-empty", "refused", "A disk was full.", _nothing, files=_emptied),

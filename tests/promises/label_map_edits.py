@@ -1,6 +1,8 @@
 """The clean segmentation set in two folders, and the edits that its mutators are made of."""
 
 import random
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,14 +175,31 @@ def other_suffix(suffix: str) -> Callable[[Image.Image, Path], None]:
     return write
 
 
-def palette(picture: Image.Image, path: Path, transparency: int | None = None) -> None:
+def twelve_bits(picture: Image.Image, path: Path) -> None:
+    """Replaces an image by a gray one whose values end at 4095, in 16 bits."""
+    path.unlink()
+    Image.fromarray(np.array(picture.convert("L")).astype(np.uint16) * 16).save(path.with_suffix(".png"))
+
+
+def palette(
+    picture: Image.Image, path: Path, transparency: int | None = None, colors: list[int] | None = None
+) -> None:
     """Stores a map with a palette of 256 colors; the indices are the ids."""
     indices = picture.copy()
-    indices.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, *range(247), *range(256), *range(256)])
+    indices.putpalette(colors or [0, 0, 0, 200, 0, 0, 0, 200, 0, *range(247), *range(256), *range(256)])
     if transparency is None:
         indices.save(path)
     else:
         indices.save(path, transparency=transparency)
+
+
+def own_palettes(root: Path, rng: random.Random) -> None:
+    """Gives two maps palettes in which the colors of box and disc are exchanged; the ids stay."""
+    red, green = (200, 0, 0), (0, 200, 0)
+    for path, colors in zip(map_paths(root), ((red, green), (green, red)), strict=False):
+        indices = Image.open(path)
+        indices.putpalette([0, 0, 0, *colors[0], *colors[1], *[90] * 756, 255, 255, 255])
+        indices.save(path)
 
 
 def lying(picture: Image.Image, path: Path) -> None:
@@ -190,11 +209,38 @@ def lying(picture: Image.Image, path: Path) -> None:
     picture.transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif)
 
 
+def upside_down(picture: Image.Image, path: Path) -> None:
+    """Stores an image turned by half a circle, with the EXIF tag that turns it upright again."""
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 3
+    picture.transpose(Image.Transpose.ROTATE_180).save(path, quality=95, exif=exif)
+
+
 def lying_with_map(picture: Image.Image, path: Path) -> None:
     """Turns an image as `lying` does, and its map too, which has no such tag."""
     lying(picture, path)
     label = Path(str(path).replace("/images/", "/labels/")).with_suffix(".png")
     Image.open(label).transpose(Image.Transpose.ROTATE_90).save(label)
+
+
+def few_bits(bits: int, palette: bool = False) -> Callable[[Image.Image, Path], None]:
+    """Returns a writer of PNG files of 2 or 4 bits, as optimizers make them; ignored pixels become ground."""
+
+    def write(picture: Image.Image, path: Path) -> None:
+        ids = np.where(np.array(picture) == IGNORED, 0, np.array(picture)).astype(np.uint8)
+        height, width = ids.shape
+        pixels = np.unpackbits(ids[..., None], axis=-1)[..., -bits:].reshape(height, -1)
+        rows = np.insert(np.packbits(pixels, axis=1), 0, 0, axis=1)
+
+        def chunk(kind: bytes, data: bytes) -> bytes:
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+        header = struct.pack(">IIBBBBB", width, height, bits, 3 if palette else 0, 0, 0, 0)
+        colors = chunk(b"PLTE", bytes(range(3 * 2**bits))) if palette else b""
+        body = colors + chunk(b"IDAT", zlib.compress(rows.tobytes())) + chunk(b"IEND", b"")
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body)
+
+    return write
 
 
 def shown(picture: Image.Image, path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.promises.label_map_edits import (
     as_array,
     clean_pairs,
     emptied,
+    few_bits,
     folder_renamed,
     image_paths,
     lying,
@@ -23,11 +24,14 @@ from tests.promises.label_map_edits import (
     on_maps,
     on_pictures,
     other_suffix,
+    own_palettes,
     palette,
     removed,
     renamed,
     same_stem,
     shown,
+    twelve_bits,
+    upside_down,
     view,
     where,
 )
@@ -48,6 +52,18 @@ def _used(classes: int = 3, left_out: int = 0) -> Counts:
 
 STORED = (
     _case("map-palette", "same", on_maps(palette), "labelme and VOC store ids as indices of a palette."),
+    _case(
+        "maps-of-different-palettes",
+        "warned",
+        own_palettes,
+        "Programs choose palettes by what occurs: one color is another id in the next map, and ids are what is used.",
+    ),
+    _case(
+        "map-palette-black",
+        "same",
+        on_maps(lambda m, p: palette(m, p, colors=[0] * 768)),
+        "A palette without colors says nothing, and ids are what is used.",
+    ),
     _case(
         "map-palette-transparent",
         "same",
@@ -104,6 +120,32 @@ STORED = (
         "refused",
         on_maps(lambda m, p: m.save(p, format="JPEG", quality=70)),
         "JPEG changes ids at every border, silently.",
+    ),
+    _case(
+        "map-jpeg-inside-of-highest-quality",
+        "refused",
+        on_maps(lambda m, p: m.save(p, format="JPEG", quality=100, subsampling=0)),
+        "A few ids change to neighboring classes, and every value is still one of a class.",
+    ),
+    _case(
+        "map-jpeg-inside-of-one-id",
+        "refused",
+        on_maps(lambda m, p: Image.new("L", m.size, 1).save(p, format="JPEG")),
+        "It may be right by luck; the next export of the same tool is not.",
+    ),
+    _case(
+        "map-2-bit",
+        "refused",
+        on_maps(few_bits(2)),
+        "Pillow spreads 0, 1, 2 to 0, 85, 170; the message says so, and not that ids are unknown.",
+    ),
+    _case("map-4-bit", "refused", on_maps(few_bits(4)), "Pillow spreads 0, 1, 2 to 0, 17, 34."),
+    _case(
+        "map-palette-4-bit",
+        "different",
+        on_maps(few_bits(4, palette=True)),
+        "A palette's indices stay as they are with any number of bits; here no pixel is ignored.",
+        _used(),
     ),
     _case(
         "map-jpeg",
@@ -250,9 +292,15 @@ PICTURES = (
     ),
     _case(
         "image-turned-by-exif",
-        "same",
+        "warned",
         on_pictures(lying),
         "Phones store photographs lying down; labels drawn on what is seen fit what is loaded.",
+    ),
+    _case(
+        "image-upside-down-by-exif",
+        "warned",
+        on_pictures(upside_down),
+        "The size is the same both ways: whether the labels are of the upright image cannot be told.",
     ),
     _case(
         "image-and-map-lying",
@@ -265,6 +313,12 @@ PICTURES = (
         "same",
         on_pictures(lambda i, p: i.convert("L").save(p)),
         "Grey images load as three equal channels.",
+    ),
+    _case(
+        "image-12-bit-in-16",
+        "warned",
+        on_pictures(twelve_bits),
+        "Microscopes write 12 bits into 16, of which the upper 8 are loaded: nearly black.",
     ),
     _case(
         "image-cmyk",

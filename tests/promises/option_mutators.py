@@ -237,6 +237,7 @@ OTHERS = (
         "A path for a key that was None stays as typed.",
     ),
     _is("none-number", "seed=7", 7, "A number for a key that was None is a number."),
+    _is("none-key-below", "+seed.value=1", 1, "A leading + adds keys also below None."),
     _is("none-stays", "load_from=None", None, "None is what it says."),
     _is(
         "none-for-a-dictionary",
@@ -250,6 +251,7 @@ OTHERS = (
     _no("misspelt-key", "train_cfg.max_itres=5", "The message names the keys that are there."),
     _no("misspelt-depth", "max_iters=5", "The key is deeper, and the message can say where."),
     _no("key-below-a-number", "base_lr.value=1", "A number has no keys."),
+    _no("new-key-below-a-number", "+base_lr.value=1", "A number has no keys, and a + gives it none."),
     _no("number-beyond-a-list", "pipeline.9.scale=(640,480)", "The list has two members."),
     _no("name-into-a-list", "pipeline.Resize.scale=(640,480)", "Members of a list are reached by number."),
     _no("no-equals-sign", "data_root", "The value is missing."),

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-Verdict = Literal["same", "repaired", "refused", "different"]
+Verdict = Literal["same", "warned", "repaired", "refused", "different"]
 """What becomes of a mutated data set.
 
 same: the loaded ground truth (boxes, masks, labels) and the score of fixed predictions are unchanged, and nothing needs
     to be said beyond the line of counts that every run prints.
+warned: as same, and a printed warning says what may be wrong with it.
 repaired: ground truth and score are those of the clean set, a printed line says what was repaired and how many, and the
     file on disk is left alone.
 refused: one UserError before any work, which names the file and the remedy.

@@ -52,6 +52,7 @@ ALWAYS = re.compile(
     r"data/(sampler|replacement|checking|files|layouts|coco_|pair_|problems|reading|folders|baselines|prepare/)"
 )
 STALE = "NOT FOUND ONCE"
+LIMIT = 3600  # seconds of one run of tests; a mutation may keep a loop from ending
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def run_tests(folder: Path, package: str, *tests: str, jobs: int = 1) -> subproc
     env = child_environment(folder, PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
     paths = [f"tests/{package}/{test}" for test in tests]
     command = [
+        "timeout",  # which ends the tests' own processes too
+        str(LIMIT),
         sys.executable,
         "-m",
         "pytest",
@@ -127,8 +130,11 @@ def check(folder: Path, mutation: Mutation) -> tuple[str, str]:
                 break
     finally:
         path.write_text(source)
-    result = {0: "SURVIVED", 1: "caught"}.get(ended.returncode, f"PYTEST ENDED WITH {ended.returncode}")
-    return result, failed[1] if failed else mutation.test
+    result = {0: "SURVIVED", 1: "caught", 124: "caught"}.get(
+        ended.returncode, f"PYTEST ENDED WITH {ended.returncode}"
+    )
+    no_end = f"no end after {LIMIT} s" if ended.returncode == 124 else mutation.test
+    return result, failed[1] if failed else no_end
 
 
 def stages(folder: Path, package: str, file: str) -> Iterator[list[str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.qa.mutation_check import ALWAYS, STALE, Mutation, check, draw, parse, read_lists
 
 
@@ -42,3 +44,16 @@ def test_a_mutated_line_is_put_back(tmp_path: Path) -> None:
     ]
     assert [result for result, _ in results] == ["SURVIVED", "caught"]
     assert (tmp_path / "package/a.py").read_text() == "x = 1\n"
+
+
+def test_tests_without_end_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command would wait for ever on a mutation that keeps a loop from ending."""
+    for folder in ("package", "tests/package"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "package/a.py").write_text("x = 1\n")
+    (tmp_path / "tests/package/test_a.py").write_text(
+        "from package.a import x\n\ndef test_x():\n    while x == 2:\n        pass\n"
+    )
+    monkeypatch.setattr("tests.qa.mutation_check.LIMIT", 8)
+    mutation = Mutation("some.txt", "package", "a.py", "test_a.py::test_x", "x = 1", "x = 2")
+    assert check(tmp_path, mutation) == ("caught", "no end after 8 s")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from mst_pretrain.runtime.atomic import write_json
 
-from ..reading import Reader, Record, need_folder
+from ..image_rules import shared_images
+from ..missing import need_folder
+from ..reading import Reader, Record
 from .coco import prepare_coco
 from .findings import Findings, Task
 from .imagenet import prepare_imagenet
@@ -61,6 +63,8 @@ def prepare(
     task = Task(root, target, any_count, classes, boxes_only, reader)
     try:
         CHECKS[kind](task)
+        if len(task.images) > 1:
+            task.findings.take(root, shared_images(*task.images[:2]))
     finally:
         record.close()
     summary = target / SUMMARY

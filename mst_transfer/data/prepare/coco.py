@@ -8,7 +8,7 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset
 
 from ..coco_file import coco_classes, read_with_notes
-from ..coco_rules import coco_problems
+from ..coco_rules import coco_problems, file_names
 from ..used_objects import list_reasons, why_not_trained
 from .findings import Task
 
@@ -32,7 +32,7 @@ def prepare_coco(task: Task) -> None:
             if not part.exists()
         ]
         for part, archive in missing:
-            task.findings.add("missing split", part, f"does not exist; unpack {archive}")
+            task.missing(part, archive)
         if not missing:
             with task.findings.keeping(path):
                 classes = _coco_split(task, folder, path, classes)
@@ -50,6 +50,7 @@ def _coco_split(task: Task, folder: Path, path: Path, classes: Classes) -> Class
     problems = coco_problems(path, content, folder, task.reader, classes, not task.boxes_only)
     if "entries" in {problem.kind for problem in findings.take(path, problems)}:
         return classes
+    task.images.append([folder / name for name in file_names(content, folder)])
     annotations, by_id = content["annotations"], {image["id"]: image for image in content["images"]}
     reasons = Counter(filter(None, (why_not_trained(a, by_id[a["image_id"]]) for a in annotations)))
     if reasons:

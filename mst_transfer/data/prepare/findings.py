@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
 
-from ..problems import KINDS, TRAINABLE, Problem
+from ..missing import there_instead
+from ..problems import KINDS, WARNINGS, Problem
 from ..reading import Reader
 
 SHOWN_PER_KIND = 5
@@ -18,9 +19,10 @@ SHOWN_PER_KIND = 5
 
 @dataclass
 class Findings:
-    """Problems, notes on what is not a problem, and the numbers of each split."""
+    """Problems, what may be one, notes on what is not, and the numbers of each split."""
 
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -29,11 +31,11 @@ class Findings:
         self.problems.append(Problem(kind, path, what))
 
     def take(self, path: Path, problems: Iterable[Problem]) -> list[Problem]:
-        """Keep and return all problems; an error that ends their iteration is the last of them, of ``path``."""
+        """Keep all, and return the problems; an error that ends their iteration is the last of them, of ``path``."""
         before = len(self.problems)
         with self.keeping(path):
             for problem in problems:
-                self.problems.append(problem)
+                (self.warnings if problem.kind in WARNINGS else self.problems).append(problem)
         return self.problems[before:]
 
     @contextmanager
@@ -42,11 +44,7 @@ class Findings:
         try:
             yield
         except UserError as error:
-            self.add("layout", path, str(error))
-
-    def stopping(self) -> list[Problem]:
-        """The problems that stop a training; the others are warnings there, and here."""
-        return [problem for problem in self.problems if problem.kind not in TRAINABLE]
+            self.add("layout", path, str(error).removeprefix(str(path)).lstrip(": "))
 
     def expect(self, path: Path, found: int, expected: int | None, of: str) -> None:
         """Compare a count with the official one, if there is one."""
@@ -57,13 +55,13 @@ class Findings:
         """What a person reads: at most five problems of a kind, the rest is in the summary."""
         lines = [f"{name}: {_numbers(numbers)}" for name, numbers in self.splits.items()]
         lines += [f"note: {note}" for note in self.notes]
+        lines += [f"warning: {warning}" for warning in self.warnings]
         for kind, (title, _) in KINDS.items():
             mine = [problem for problem in self.problems if problem.kind == kind]
             if not mine:
                 continue
-            level = "warning" if kind in TRAINABLE else "error"
             shared = mine[0].remedy if len({problem.remedy for problem in mine}) == 1 else "See each."
-            lines.append(f"{level}: {title} ({len(mine)}). {shared}".rstrip())
+            lines.append(f"error: {title} ({len(mine)}). {shared}".rstrip())
             for problem in mine[:SHOWN_PER_KIND]:
                 own = f". {problem.remedy}" if problem.remedy != shared else ""
                 lines.append(f"  {problem.path}: {problem.what}{own}")
@@ -76,10 +74,10 @@ class Findings:
         return {
             "splits": self.splits,
             "notes": self.notes,
-            "problems": [
-                {"kind": p.kind, "path": str(p.path), "what": p.what, "remedy": p.remedy}
-                for p in self.problems
-            ],
+            **{
+                key: [{"kind": p.kind, "path": str(p.path), "what": p.what, "remedy": p.remedy} for p in some]
+                for key, some in (("warnings", self.warnings), ("problems", self.problems))
+            },
         }
 
 
@@ -95,6 +93,7 @@ class Task:
         boxes_only: COCO's annotations need no masks.
         reader: Reads the files.
         findings: Filled by the checks.
+        images: Of each split, train first; filled by the checks.
     """
 
     root: Path
@@ -104,6 +103,18 @@ class Task:
     boxes_only: bool
     reader: Reader
     findings: Findings = field(default_factory=Findings)
+    images: list[Sequence[Path]] = field(default_factory=list)
+
+    def missing(self, part: Path, archive: str = "") -> None:
+        """Keep that a part is missing, with what lies there instead, and the archive of an official set."""
+        official = archive and not self.any_count
+        what = f"does not exist{there_instead(part)}" + (f"; unpack {archive}" if official else "")
+        remedy = (
+            ""
+            if official
+            else "Rename what is there, or link to it under this name (ln -s), or correct the data root."
+        )
+        self.findings.problems.append(Problem("missing split", part, what, remedy))
 
     def expected(self, counts: dict[str, int], split: str) -> int | None:
         """The official count, unless the set is another."""

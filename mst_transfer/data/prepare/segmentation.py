@@ -9,6 +9,7 @@ from pathlib import Path
 from mst_pretrain.data.files import BLOCK, in_threads
 
 from .. import layouts
+from ..missing import there_instead
 from ..pair_rules import (
     IGNORED,
     LabelRule,
@@ -37,7 +38,7 @@ def prepare_cityscapes(task: Task) -> None:
         folder = task.root / "leftImg8bit" / split
         if not folder.is_dir():
             if split != "test" or not task.any_count:
-                what = "no such folder; unpack leftImg8bit_trainvaltest.zip"
+                what = f"does not exist{there_instead(folder)}; unpack leftImg8bit_trainvaltest.zip"
                 task.findings.add("missing split", folder, what)
             continue
         with task.findings.keeping(folder):
@@ -107,7 +108,7 @@ def prepare_pair(task: Task) -> None:
         folder, labels = task.root / "images" / split, task.root / "labels" / split
         missing = [part for part in (folder, labels) if not part.is_dir()]
         for part in missing:
-            task.findings.add("missing split", part, "no such folder")
+            task.missing(part)
         if not missing:
             with task.findings.keeping(folder):
                 meanings.append(_pair_split(task, split, folder, labels))
@@ -124,8 +125,8 @@ def _pair_split(task: Task, split: str, folder: Path, labels: Path) -> Meaning:
     task.findings.splits[split] = {"images": len(pairs[0])}
     _check_pairs(task, split, pairs, rule, names)
     notes = [object_note(names)] if rule.object_is_255 else []
-    unused = layouts.unused_maps(folder, labels, pairs[1])
-    task.findings.notes += [f"{split}: {note}" for note in (*notes, unused) if note]
+    notes += layouts.folder_notes(folder, labels, pairs[1])
+    task.findings.notes += [f"{split}: {note}" for note in notes]
     occurs = any(IGNORED in map_values(task.reader, path) for path in pairs[1])
     return Meaning(labels, occurs, rule.object_is_255)
 
@@ -142,6 +143,7 @@ def _check_label_ids(task: Task, split: str, images: list[Path], maps: list[Path
 def _check_pairs(task: Task, split: str, pairs: layouts.Pairs, rule: LabelRule, names: Sequence[str]) -> None:
     """Problems of images, maps and classes; the number of maps read and the ids in them."""
     findings = task.findings
+    task.images.append(pairs[0])
     findings.take(task.root, pair_problems(pairs, rule, task.reader, split))
     read = [path for path in pairs[1] if path in task.reader.facts]
     seen = {value for path in read for value in map_values(task.reader, path)}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mst_pretrain.checkpoints import storage as checkpoint_io
-from mst_pretrain.checkpoints.loading import load_backbone
+from mst_pretrain.checkpoints.loading import load_backbone, load_model
 from mst_pretrain.checkpoints.storage import flat_tensors, load_checkpoint, save_atomic, save_safetensors
 from mst_pretrain.runtime.errors import UserError
 
@@ -180,6 +180,19 @@ def test_partial_coverage_fails_and_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"wide\.pth.*of another shape"):
         load_backbone(target, tmp_path / "wide.pth", PREFIX)
     assert same_weights(target, before)
+
+
+@pytest.mark.parametrize("before", ["", "teacher.backbone.", "backbone.trunk."])
+def test_a_backbone_alone_is_named_where_a_whole_model_belongs(before: str) -> None:
+    """A tester of a backbone's file would be told to use the config it was trained with, which has no test."""
+    detector = nn.ModuleDict({"backbone": nn.ModuleDict({"trunk": vit()}), "head": nn.Linear(8, 2)})
+    alone = {f"{before}{name}": value for name, value in vit().state_dict().items()}
+    with pytest.raises(UserError, match=r"^a\.pth is a backbone alone.*--init-from.*init_cfg"):
+        load_model(detector, alone, "a.pth")
+    for other in (alone | {"head.weight": torch.zeros(2, 8)}, {"conv1.weight": torch.zeros(1)}):
+        with pytest.raises(UserError, match="not a checkpoint of this config's model"):
+            load_model(detector, other, "a.pth")
+    load_model(detector, detector.state_dict(), "a.pth")
 
 
 def test_weights_that_are_left_are_reported(tmp_path: Path) -> None:

@@ -166,6 +166,38 @@ def test_refusals(change: Callable[[Any], Any], message: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"reg_token": (1, 4, 48)}, "register tokens"),
+        ({"register_tokens": (1, 4, 48)}, "register tokens"),
+        ({"blocks.0.ls1.gamma": (48,)}, "LayerScale"),
+        ({"blocks.0.gamma_1": (48,)}, "LayerScale"),
+        ({"blocks.0.mlp.w12.weight": (64, 48)}, "SwiGLU"),
+        ({"blocks.0.mlp.fc1_g.weight": (64, 48)}, "SwiGLU"),
+        ({"rope_embed.periods": (8,)}, "rotary positions"),
+        ({"blocks.0.attn.q_norm.weight": (16,)}, "norms of query and key"),
+        ({"blocks.0.attn.rel_pos_h": (15, 16)}, "relative positions"),
+        ({"norm_pre.weight": (48,)}, "a norm before its blocks"),
+        ({"pos_embed": (1, 64, 48)}, r"no position of its \[CLS\] token"),
+        (
+            {"reg_token": (1, 4, 48), "blocks.0.ls1.gamma": (48,), "pos_embed": (1, 64, 48)},
+            r"register tokens, LayerScale and no position of its \[CLS\] token",
+        ),
+    ],
+)
+def test_another_vit_is_named_before_a_model_is_asked_for(
+    weights: dict[str, tuple[int, ...]], said: str, tmp_path: Path
+) -> None:
+    """Somebody would be sent to look for a model name with which the file could not be converted either."""
+    state = vit_state() | {name: torch.ones(shape) for name, shape in weights.items()}
+    path = saved(state, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"a\.pth holds a ViT with {said}, which is not read as a plain one"):
+        convert_checkpoint(path, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match="Give --model and --model-args"):
+        convert_checkpoint(saved(vit_state(), path), tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
     "name", ["reg_token", "dist_token", "absolute_pos_embed", "norm_pre.weight", "unknown"]
 )
 def test_nothing_that_may_enter_the_features_is_left_out(name: str, tmp_path: Path) -> None:

@@ -105,12 +105,13 @@ def test_thin_pictures_are_found_by_the_check(kind: str, size: tuple[int, int]) 
 @pytest.mark.parametrize(
     ("head", "what"),
     [
-        (b"\n <!DOCTYPE HTML><html>404</html>", "a web page: download the image itself"),
+        (b"\n <!DOCTYPE HTML><html>404</html>", "a web page: download the file itself"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS: git lfs pull"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
         (b"\0\0\0\x20ftypisom\0\0\x02\0isom", "a film: save its frames"),
         (b'<?xml version="1.0"?>\n<svg xmlns="x">', "an SVG drawing: convert it to PNG"),
         (b"PK\x03\x04....", "an archive: unpack it"),
+        (b"\x1f\x8b\x08....", "compressed with gzip: unpack it"),
         (b"%PDF-1.7 ....", "a PDF: convert it to PNG"),
         (b"\xff\x0a.......", "a JPEG XL picture: convert it to PNG"),
     ],

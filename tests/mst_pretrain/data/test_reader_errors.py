@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageFile, ImageOps
 
 from mst_pretrain.checkpoints.storage import load_checkpoint, save_safetensors
-from mst_pretrain.data.decode import decode_rgb, to_rgb, upright_size
+from mst_pretrain.data.decode import decode_rgb, orientation_of, to_rgb
 from mst_pretrain.data.files import find_encoded_fault
 from mst_pretrain.data.hub import HubSource
 from mst_pretrain.runtime.errors import UserError
@@ -82,21 +82,21 @@ def test_other_errors_while_decoding_pass(
 
 
 def test_only_errors_of_the_exif_block_are_passed_over(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without memory for the turned image a photograph would be trained on as it lies, in silence."""
     content = encoded("JPEG")
-    (tmp_path / "a.jpg").write_bytes(content)
+    image = Image.open(io.BytesIO(content))
     for broken in (ValueError("bad tag"), SyntaxError("not a TIFF file"), TypeError("not bytes")):
         monkeypatch.setattr(ImageOps, "exif_transpose", failing(broken))
         monkeypatch.setattr(Image.Image, "getexif", failing(broken))
-        assert to_rgb(content).size == upright_size(tmp_path / "a.jpg") == (31, 24)
+        assert (to_rgb(content).size, orientation_of(image)) == ((31, 24), 1)
     monkeypatch.setattr(ImageOps, "exif_transpose", failing(MemoryError()))
     monkeypatch.setattr(Image.Image, "getexif", failing(MemoryError()))
     with pytest.raises(MemoryError):
         to_rgb(content)
     with pytest.raises(MemoryError):
-        upright_size(tmp_path / "a.jpg")
+        orientation_of(image)
 
 
 def test_grey_tiff_without_its_interpretation_is_read() -> None:

@@ -30,6 +30,32 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out == "" and captured.err == "error: a.pth is truncated. Copy it again.\n"
 
 
+@pytest.mark.parametrize(
+    ("message", "adds"),
+    [
+        ("Folder ~/x (the COCO data root) does not exist. Check it.", True),
+        ("Image folder $HOME/x does not exist. Check it.", True),
+        ("--resume ~tom/a.pth does not exist.", True),
+        ("checkpoint not found: ${RUNS}/a.pth.", True),
+        ("COCO annotation file '~/a.json' does not exist.", True),
+        ("Folder /home/x does not exist.", False),
+        ("Folder /data/a~b does not exist.", False),
+        ("~/a.pth is truncated.", False),
+    ],
+)
+def test_what_no_shell_wrote_out_is_said(
+    message: str, adds: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody would look for a folder that is there, since quotes kept the shell from expanding its name."""
+
+    def main() -> int:
+        raise UserError(message)
+
+    assert ends(main) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}") and ("$VARIABLES are not expanded" in said) == adds
+
+
 def test_program_errors_keep_their_traceback() -> None:
     """A defect would be printed as the user's mistake."""
 

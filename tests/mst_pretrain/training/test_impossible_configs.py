@@ -56,6 +56,18 @@ HEAD = dict(prototypes=8, hidden_dim=8, bottleneck_dim=4)
             2.5,
             r"FILE: train_dataloader\.batch_size is 2\.5, which is not a whole number",
         ),
+        (
+            "train_dataloader__num_workers",
+            1.5,
+            r"FILE: train_dataloader\.num_workers is 1\.5, .*whole number",
+        ),
+        ("randomness__seed", "1", r"FILE: randomness\.seed is '1'. Give a whole number"),
+        ("resume", "yes", r"FILE: resume is 'yes', which is not True or False"),
+        (
+            "custom_hooks",
+            [dict(type="EMAHook", momentum="0.1")],
+            r"FILE: custom_hooks\.0\.momentum is '0\.1', which is not a number",
+        ),
         ("train_dataloader__num_workers", "1", r"FILE: train_dataloader\.num_workers is '1'"),
         (
             "model__head__prototypes",

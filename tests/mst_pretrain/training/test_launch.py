@@ -112,6 +112,11 @@ def test_resume_finds_the_newest_checkpoint(config: Path, tmp_path: Path) -> Non
     assert cfg.resume and cfg.load_from == str(tmp_path / "latest.pth")
     with pytest.raises(UserError, match=r"gone\.pth"):
         launch.prepare(cfg, arguments(config, resume="gone.pth"))
+    with pytest.raises(UserError, match=rf"{tmp_path} is a folder.* Give {tmp_path}/latest\.pth\."):
+        launch.prepare(cfg, arguments(config, resume=str(tmp_path)))
+    (tmp_path / "latest.pth").unlink()
+    with pytest.raises(UserError, match=rf"{tmp_path} is a folder.* Give the path of a \.pth"):
+        launch.prepare(cfg, arguments(config, resume=str(tmp_path)))
 
 
 @pytest.mark.parametrize(("plain", "mixed"), sorted(launch.AMP_WRAPPERS.items()))
@@ -276,6 +281,25 @@ def test_missing_images_are_named_before_anything_is_built(config: Path, tmp_pat
     with pytest.raises(UserError, match="nowhere does not exist"):
         launch.check_pretraining(load_config(config, {"+train_dataloader": {"dataset": dataset}}))
     launch.check_pretraining(load_config(config))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [
+        ("max_iters", -5, 0),
+        ("max_epochs", -1, 0),
+        ("max_epochs", -0.5, 0),
+        ("max_epochs", float("inf"), 0),
+        ("max_epochs", float("nan"), 0),
+        ("val_interval", 0, 1),
+    ],
+)
+def test_a_length_that_cannot_be_is_refused(config: Path, key: str, value: float, least: int) -> None:
+    """A training would end without a step and without a word, or never."""
+    cfg = load_config(config, {f"+train_cfg.{key}": value})
+    with pytest.raises(UserError, match=rf"train_cfg\.{key} is {value}; it must be at least {least}\."):
+        launch.check_pretraining(cfg)
+    launch.check_pretraining(load_config(config, {"+train_cfg.max_epochs": 0, "+train_cfg.max_iters": 0}))
 
 
 @pytest.mark.parametrize("key", ["work_dir", "data_root"])

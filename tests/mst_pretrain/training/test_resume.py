@@ -28,6 +28,7 @@ CONFIG: dict[str, Any] = {
     "data_root": "a",
     "work_dir": "x",
     "env_cfg": {},
+    "sync_bn": None,  # as a launcher writes it
 }
 RUN: dict[str, Any] = {
     "config": CONFIG,
@@ -98,6 +99,7 @@ def test_what_changes_no_result_is_ignored() -> None:
             ["train_dataloader.dataset.ann_file: data/b -> data/c"],
         ),
         ({"train_cfg.max_epochs": 4}, ["train_cfg.max_epochs: 3 -> 4"]),
+        ({"sync_bn": "torch"}, ["sync_bn: not set -> torch"]),
         ({"optim_wrapper.accumulative_counts": 1}, ["optim_wrapper.accumulative_counts: 2 -> 1"]),
     ],
 )

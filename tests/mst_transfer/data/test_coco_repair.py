@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,11 @@ def written(root: Path, content: dict[str, Any] | bytes) -> Path:
     path = folder / "_annotations.coco.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     return path
+
+
+def up_to(left: float, top: float, right: float, bottom: float) -> list[float]:
+    """The polygon of a rectangle."""
+    return [left, top, right, top, right, bottom, left, bottom]
 
 
 def each(**values: Any) -> Edit:
@@ -185,7 +193,14 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "mask outside": (each(segmentation=[[95, 4, 99, 4, 99, 9]]), "lies outside its image"),
     "mask far outside": (each(segmentation=[[5, 4, 1e9, 4, 9, 9]]), "farther out of its image"),
     "mask beside its box": (each(bbox=[1, 1, 3, 3], segmentation=[[50, 30, 55, 30, 55, 35]]), "does not touch"),
-    "boxes as two corners": (each(bbox=lambda a: [*a["bbox"][:2], 58, 39]), "left, top, right, bottom"),
+    "boxes of whole images": (
+        each(bbox=[0, 0, WIDTH, HEIGHT]),
+        r"most boxes are not around their masks as \[x, y, width, height\]: annotation 1 -> bbox \[0, 0, 60",
+    ),
+    "boxes as two corners": (
+        each(bbox=lambda a: [*a["bbox"][:2], 58, 39], segmentation=lambda a: [up_to(*a["bbox"][:2], 58, 39)]),
+        "left, top, right, bottom",
+    ),
     "width null": (lambda c: c["images"][0].update(width=None), "1 images have a width or height"),
     "width 0": (lambda c: c["images"][0].update(width=0), "1 images have a width or height"),
     "half a pixel": (lambda c: c["images"][0].update(height=40.5), "1 images have a width or height"),
@@ -202,7 +217,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "iscrowd 2": (each(iscrowd=2), "5 values of 'iscrowd' are not 0 or 1"),
     "iscrowd yes": (each(iscrowd="yes"), "5 values of 'iscrowd' are not 0 or 1"),
     "infinite area": (each(area=float("inf")), "5 areas are not finite"),
-    "boxes as shares": (each(bbox=lambda a: [v / WIDTH for v in a["bbox"]]), "5 of these have .* less than a pixel"),
+    "boxes as shares": (each(bbox=lambda a: [v / WIDTH for v in a["bbox"]]), "of these 5 have .* less than a pixel"),
     "all ignored": (each(ignore=1), "no object to train on"),
     "annotations by id": (lambda c: c.update(annotations={"1": c["annotations"][0]}), "no entries under"),
 }  # fmt: skip
@@ -315,6 +330,14 @@ def test_what_can_mean_two_things(tmp_path: Path, name: str) -> None:
             score_coco(path, [], "bbox")
 
 
+def zipped(text: str) -> bytes:
+    """An archive with the one file."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("_annotations.coco.json", text)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("encode", "message"),
     [
@@ -326,8 +349,22 @@ def test_what_can_mean_two_things(tmp_path: Path, name: str) -> None:
             "'iscrowd' twice",
         ),
         (lambda text: b"[" * 10**5 + b"]" * 10**5, "cannot be read as JSON"),
+        (lambda text: gzip.compress(text.encode()), r"coco\.json is compressed with gzip: unpack it\.$"),
+        (lambda text: zipped(text), r"coco\.json is an archive: unpack it\.$"),
+        (
+            lambda text: b"version https://git-lfs.github.com/spec/v1\n",
+            "is a pointer of Git LFS: git lfs pull",
+        ),
+        (lambda text: b"<!doctype html><title>Sign in", "is a web page: download the file itself"),
+        (
+            lambda text: text.replace("stop", "arr\u00eat").encode("latin-1"),
+            r"is not UTF-8 \(byte 0xea at \d+\): save it as UTF-8\.$",
+        ),
     ],
-    ids=["byte order mark", "utf-16", "truncated", "a key twice", "nested"],
+    ids=[
+        *("byte order mark", "utf-16", "truncated", "a key twice", "nested"),
+        *("gzip", "zip", "Git LFS", "web page", "Latin-1"),
+    ],
 )
 def test_bytes(tmp_path: Path, encode: Callable[[str], bytes], message: str) -> None:
     """Windows tools' files would end in a traceback of json, or the first of two values be forgotten."""

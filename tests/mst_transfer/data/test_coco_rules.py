@@ -13,6 +13,7 @@ from examples.quickstart import street
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data.coco_rules import check_coco, entry_problems
 from mst_transfer.data.prepare import prepare
+from mst_transfer.data.reading import Reader
 
 Edit = Callable[[dict[str, Any]], Any]
 TRAIN, VAL = (f"annotations/instances_{split}2017.json" for split in ("train", "val"))
@@ -169,3 +170,25 @@ def test_no_object_of_the_classes(coco: Path) -> None:
     edited(coco / TRAIN, edit)
     with pytest.raises(UserError, match=r"no object to train on .* 0 are of the classes trained"):
         check_coco(coco, TRAIN, "train2017", ["tram"])
+
+
+def test_boxes_as_two_corners_without_masks(coco: Path) -> None:
+    """Where there is no mask to compare them with, boxes would be clipped at the image's edges, or left out."""
+
+    def edit(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            annotation.update(bbox=[x, y, x + width, y + height], segmentation=[])
+
+    edited(coco / TRAIN, edit)
+    with pytest.raises(
+        UserError, match=r"boxes leave their image, and all boxes fit as \[left, top, right, b"
+    ):
+        check_coco(coco, TRAIN, "train2017")
+
+
+def test_a_refusal_waits_for_no_later_rule(coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong class name would be said after every one of 118,287 images had been looked at."""
+    monkeypatch.setattr(Reader, "images", lambda *_, **__: pytest.fail("images were looked at"))
+    with pytest.raises(UserError, match="has no category bird"):
+        check_coco(coco, TRAIN, "train2017", ("person", "bird"))

@@ -79,8 +79,8 @@ def truncate(path: Path) -> Path:
     return path
 
 
-def kinds(summary: dict[str, Any]) -> list[str]:
-    return [problem["kind"] for problem in summary["problems"]]
+def kinds(summary: dict[str, Any], level: str = "problems") -> list[str]:
+    return [problem["kind"] for problem in summary[level]]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,13 @@ def test_missing_split(data: Path, run: Run, kind: str, part: str, archive: str)
     """A split that was never unpacked would be noticed after training."""
     path = data / kind / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+    code, said, summary = run(kind, data / kind)
+    missing = [problem["path"] for problem in summary["problems"] if problem["kind"] == "missing split"]
+    assert code == 2 and str(path) in missing
+    assert f"{path}: " in said and archive in said and "Unpack the archive" in said
     code, said, summary = run(kind, data / kind, "--any-count")
     assert (code, kinds(summary)) == (2, ["missing split"])
-    assert str(path) in said and archive in said and "Unpack the archive" in said
+    assert (archive in said) == (kind != "coco")  # a set of one's own never was in COCO's archives
 
 
 @pytest.mark.parametrize("kind", ["imagenet", "coco", "cityscapes", "pair"])
@@ -179,9 +183,10 @@ def test_boxes_and_sizes_of_a_json(data: Path, run: Run) -> None:
 
     path = edit_json(root / "annotations/instances_train2017.json", edit)
     code, said, summary = run("coco", root, "--any-count", "--boxes-only")
-    assert code == 2 and sorted(kinds(summary)) == ["box outside", "image size"]
+    assert code == 2 and kinds(summary) == ["image size"] and kinds(summary, "warnings") == ["box outside"]
     number = json.loads(path.read_text())["annotations"][0]["id"]
-    assert f"{path}: annotation {number}: box [60.0, 10.0, 5.5, 5.0]" in said
+    outside = "1 boxes reach out of their image by more than a pixel"
+    assert f"{path}: {outside}: annotation {number} -> bbox [60.0, 10.0, 5.5, 5.0]" in said
     assert "is 48x64, but 96x128 (height x width)" in said and "1 of area 0 or with a side below" in said
 
 
@@ -205,8 +210,8 @@ def test_a_box_beyond_each_side(data: Path, run: Run, box: list[float], outside:
         ),
     )
     code, said, summary = run("coco", root, "--any-count")
-    assert kinds(summary) == ["box outside"] * outside and (f"box {box} in" in said) == outside
-    assert code == 0 and ("warning: boxes reach out" in said) == outside and "no problem" in said
+    assert kinds(summary, "warnings") == ["box outside"] * outside and (f"bbox {box} in" in said) == outside
+    assert code == 0 and not kinds(summary) and "no problem" in said
 
 
 def test_objects_that_training_leaves_out_are_counted(data: Path, run: Run) -> None:
@@ -432,3 +437,28 @@ def test_arguments_that_do_not_fit(data: Path, run: Run, tmp_path: Path) -> None
     ):
         code, said, _ = run(kind, root, *options)
         assert code == 2 and said.startswith("error: ") and message in said
+
+
+@pytest.mark.parametrize("kind", ["coco", "pair"])
+def test_validation_images_out_of_train_are_a_warning(data: Path, run: Run, kind: str) -> None:
+    """A set whose scores mean nothing would be "no problem"."""
+    options = {"coco": ["--any-count"], "pair": ["--classes", "19"]}[kind]
+    _, said, summary = run(kind, data / kind, *options)
+    assert "also in train" not in said and summary["warnings"] == []
+    splits = {"coco": ("train2017", "val2017"), "pair": ("images/train", "images/val")}[kind]
+    train, val = (sorted((data / kind / split).iterdir()) for split in splits)
+    if kind == "coco":
+        shutil.copy(
+            data / "coco/annotations/instances_train2017.json",
+            data / "coco/annotations/instances_val2017.json",
+        )
+        for path in train:
+            shutil.copy(path, val[0].parent)
+    else:
+        for part, suffix in (("images", val[0].suffix), ("labels", ".png")):
+            for path in train:
+                shutil.copy(data / f"pair/{part}/train/{path.stem}{suffix}", data / f"pair/{part}/val")
+    code, said, summary = run(kind, data / kind, *options)
+    assert f"warning: {val[0].parent}: 3 of 3 images of val are also in train, first" in said
+    assert "no problem, 1 warning, summary" in said and code == 0
+    assert [warning["kind"] for warning in summary["warnings"]] == ["shared images"]

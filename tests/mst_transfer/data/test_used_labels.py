@@ -20,6 +20,7 @@ from mst_transfer.data.pair_rules import OBJECT_255, Meaning, need_one_meaning
 from mst_transfer.data.prepare import prepare
 from mst_transfer.data.used_labels import check_labels
 from mst_transfer.evaluation.settings import classes_of
+from tests.promises.label_map_edits import few_bits
 
 HEIGHT, WIDTH = 24, 32
 NAMES = ("ground", "box", "disc")
@@ -264,3 +265,38 @@ def test_pictures_that_are_not_read_count_as_there(
     with pytest.raises(UserError, match=r"images/train.*2 of 5 images used.*\+allow_unused=True"):
         check_labels(dataset, "train", trains=True)
     check_labels(dataset, "train", trains=True, allow_unused=True)
+
+
+def test_both_tools_count_the_files_left_out_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """prepare_data would pass over files of which a training speaks, or those beside the label maps go unsaid."""
+    for split in ("train", "val"):
+        write_pair(tmp_path, split, [gray(pattern(0, 1))])
+    for name in (".DS_Store", "Thumbs.db", "._0.jpg"):
+        for part in ("images", "labels"):
+            (tmp_path / part / "train" / name).write_bytes(b"\0\5\26\7")
+    (tmp_path / "labels/train/.cache").mkdir()
+    gray(pattern(0, 1)).save(tmp_path / "labels/train/spare.png")
+    spare = f"({tmp_path / 'labels/train/spare.png'}): 1 without an image of that name"
+    notes = [
+        f"train: 1 label maps are not used {spare}",
+        "train: 6 files left out: 4 (hidden), 2 .db (not images)",
+    ]
+    check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "note" in line] == [f"note: {note}" for note in notes]
+    findings, _ = prepare("pair", tmp_path, any_count=True, classes=2)
+    assert findings.notes == notes
+
+
+@pytest.mark.parametrize(("bits", "ids"), [(2, "0, 85, 170"), (4, "0, 17, 34")])
+def test_gray_of_few_bits_is_named_and_nothing_else(tmp_path: Path, bits: int, ids: str) -> None:
+    """Ids that nobody wrote would be called unknown, or lie among the classes of a long list by chance."""
+    for split in ("train", "val"):
+        write_pair(tmp_path, split, [gray(pattern(0, 1, 2))])
+        path = tmp_path / f"labels/{split}/0.png"
+        few_bits(bits)(Image.open(path).copy(), path)
+    findings, _ = prepare("pair", tmp_path, any_count=True, classes=200)
+    assert [problem.kind for problem in findings.problems] == ["label map format"] * 2
+    assert findings.problems[0].what == f"is a {bits}-bit PNG, whose ids 0, 1, 2 are read as {ids}"

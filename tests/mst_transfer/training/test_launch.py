@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,28 +76,6 @@ def test_the_test_split_is_checked_before_testing(root: Path) -> None:
     check_test(detection(root))
 
 
-@pytest.mark.parametrize(("start", "parsed"), [(check_training, ["train", "val"]), (check_test, ["val"])])
-def test_a_start_parses_each_json_once(
-    root: Path, start: Any, parsed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every check would parse COCO's annotations anew, or they would fill the memory during the run."""
-    texts: list[str | bytes] = []
-    loads = json.loads
-
-    def counted(text: str | bytes, **options: Any) -> Any:
-        texts.append(text)
-        return loads(text, **options)
-
-    monkeypatch.setattr(json, "loads", counted)
-    cfg = detection(root)
-    texts.clear()
-    start(cfg)
-    folder = root / "data/coco/annotations"
-    files = {split: (folder / f"instances_{split}2017.json").read_bytes() for split in ("train", "val")}
-    assert [split for text in texts for split in files if files[split] == text] == parsed
-    assert coco_file._kept is None
-
-
 def test_a_json_that_changed_is_parsed_again(root: Path) -> None:
     """A file that was corrected would still be refused, or a broken one accepted, as it was before."""
     path = root / "data/coco/annotations/instances_val2017.json"
@@ -129,6 +108,45 @@ def test_number_of_classes(root: Path, heads: int) -> None:
         check_training(one_wrong)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"train_cfg.max_iters": -5}, "train_cfg.max_iters is -5; it must be at least 1."),
+        ({"train_cfg.max_iters": 0}, "train_cfg.max_iters is 0; it must be at least 1."),
+        ({"train_cfg.max_epochs": 0}, "train_cfg.max_epochs is 0; it must be at least 1."),
+        ({"train_cfg.max_epochs": -1}, "train_cfg.max_epochs is -1; it must be at least 1."),
+        ({"train_cfg.val_interval": 0}, "train_cfg.val_interval is 0; it must be at least 1."),
+        ({"train_cfg.val_interval": "1"}, "train_cfg.val_interval is '1', which is not a whole number."),
+        ({HEADS[0]: "5"}, f"{HEADS[0]} is '5', which is not a whole number."),
+        ({"+model.rpn_head.in_channels": "256"}, "model.rpn_head.in_channels is '256', which is not a whole"),
+        ({"model.data_preprocessor.pad_size_divisor": "32"}, "pad_size_divisor is '32', which is not a whole"),
+        ({"train_dataloader.batch_size": "2"}, "train_dataloader.batch_size is '2', which is not a whole"),
+        ({"val_dataloader.num_workers": 1.5}, "val_dataloader.num_workers is 1.5, which is not a whole"),
+        ({"optim_wrapper.optimizer.lr": "1e-3"}, "optim_wrapper.optimizer.lr is '1e-3', which is not a number"),
+        ({"+optim_wrapper.clip_grad": "1"}, "optim_wrapper.clip_grad is '1', which is not a dictionary or None"),
+        ({"+resume": "yes"}, "resume is 'yes', which is not True or False. Correct that value."),
+        ({"+custom_hooks": "EMAHook"}, "custom_hooks is 'EMAHook', which is not a list of a dictionary or None"),
+        ({"model.backbone.init_cfg": "a.pth"}, "init_cfg is 'a.pth', which is not a dictionary"),
+        ({"model.backbone.init_cfg": "none"}, "to start from random weights: --init random"),
+        ({"+model.neck.init_cfg": "a.pth"}, "model.neck.init_cfg is 'a.pth', which is not a dictionary"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind(root: Path, options: dict[str, Any], said: str) -> None:
+    """A run would end at once as if it had trained, or in a traceback, maybe in the middle."""
+    cfg = detection(root)
+    cfg.merge_from_dict({key.removeprefix("+"): value for key, value in options.items()})
+    with pytest.raises(UserError) as error:
+        check_training(cfg)
+    assert str(error.value).startswith(f"{cfg.filename}: ") and said in str(error.value)
+
+
+def test_other_initialisations_are_their_classes_own(root: Path) -> None:
+    """A list of initialisations, as mmdet's own backbones have, would end in a traceback."""
+    cfg = detection(root)
+    cfg.model.backbone = dict(type="ResNet", depth=18, init_cfg=[dict(type="Kaiming", layer="Conv2d")])
+    check_training(cfg)
+
+
 def test_missing_weights(root: Path) -> None:
     """The run would fail after the data were read, without the command that makes the file."""
     key = "model.backbone.init_cfg.checkpoint"
@@ -142,6 +160,8 @@ def test_missing_weights(root: Path) -> None:
     check_training(random)
     with pytest.raises(UserError, match=r"checkpoint .*absent\.pth does not exist"):
         check_test(detection(root, load_from=f"{root}/absent.pth"))
+    with pytest.raises(UserError, match="is a folder, not a checkpoint"):
+        check_test(detection(root, load_from=str(root)))
 
 
 def test_segmentation_data(root: Path) -> None:
@@ -151,6 +171,14 @@ def test_segmentation_data(root: Path) -> None:
         "model.backbone.init_cfg.checkpoint": f"{root}/weights.pth",
     }
     check_training(load_config(CONFIGS / "cityscapes/upernet_mst.py", options))
+    with pytest.raises(
+        UserError, match=r"model\.decode_head\.num_classes is '19', which is not a whole number"
+    ):
+        check_training(
+            load_config(
+                CONFIGS / "cityscapes/upernet_mst.py", options | {"model.decode_head.num_classes": "19"}
+            )
+        )
     next((root / "data/cityscapes/gtFine/val").rglob("*labelTrainIds.png")).unlink()
     with pytest.raises(UserError, match=r"gtFine/val/\S+labelTrainIds\.png: does not exist"):
         check_training(load_config(CONFIGS / "cityscapes/upernet_mst.py", options))
@@ -239,3 +267,18 @@ def test_masks_are_needed_where_masks_are_trained_or_scored(root: Path) -> None:
             check_training(cfg)
         edit()
     check_training(cfg)
+
+
+def test_validation_on_the_training_images_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The score of a whole training would be of images that the network has learned by heart."""
+    check_training(detection(root))
+    assert "also in train" not in capsys.readouterr().out
+    folder = root / "data/coco"
+    shutil.rmtree(folder / "val2017")
+    (folder / "val2017").symlink_to(folder / "train2017")
+    shutil.copy(
+        folder / "annotations/instances_train2017.json", folder / "annotations/instances_val2017.json"
+    )
+    check_training(detection(root))
+    said = f"warning: {folder}/val2017: 3 of 3 images of val are also in train, first street_"
+    assert said in capsys.readouterr().out
