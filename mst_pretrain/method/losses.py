@@ -31,7 +31,6 @@ class SelfDistillationLoss(nn.Module):
 
     center: Tensor
     pending_sum: Tensor
-    pending_count: Tensor
 
     def __init__(
         self, prototypes: int, student_temperature: float = 0.1, center_momentum: float = 0.9
@@ -45,7 +44,7 @@ class SelfDistillationLoss(nn.Module):
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(prototypes))
         self.register_buffer("pending_sum", torch.zeros(prototypes), persistent=False)
-        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
+        self.pending_count = 0  # on the host: every process has as many
 
     def forward(
         self, student: Tensor, teacher: Tensor, teacher_temperature: float
@@ -90,17 +89,18 @@ class SelfDistillationLoss(nn.Module):
 
     @torch.no_grad()
     def update_center(self) -> None:
-        """Move the centre once, over everything collected on all processes since the last call.
+        """Move the centre once, over everything collected since the last call, as much on each of the processes.
 
         Raises:
             RuntimeError: Nothing was collected.
         """
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self.pending_sum)
-            dist.all_reduce(self.pending_count)
         if self.pending_count == 0:
             raise RuntimeError("update_center() needs collect() first")
-        batch_center = self.pending_sum / self.pending_count
+        count = self.pending_count
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.pending_sum)
+            count *= dist.get_world_size()
+        batch_center = self.pending_sum / count
         self.center.mul_(self.center_momentum).add_(batch_center, alpha=1 - self.center_momentum)
         self.discard()
 
@@ -108,7 +108,7 @@ class SelfDistillationLoss(nn.Module):
     def discard(self) -> None:
         """Forget what was collected since the last :meth:`update_center`, for a step that is left out."""
         self.pending_sum.zero_()
-        self.pending_count.zero_()
+        self.pending_count = 0
 
 
 class _CrossEntropy(torch.autograd.Function):
