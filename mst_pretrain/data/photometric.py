@@ -78,7 +78,7 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
     sigma, orders = parameters[:, _COLUMN["sigma"]], _ORDERS[parameters[:, _COLUMN["order"]].long()]
     largest_sigma = float(sigma.max())
     packed = torch.cat([parameters, orders], 1)
-    if images.device.type != "cpu":
+    if _on_gpu(images):
         packed = packed.pin_memory().to(images.device, non_blocking=True)
     parameters, orders = packed.tensor_split([len(PARAMETERS)], 1)
     columns = dict(zip(PARAMETERS, parameters.unbind(1), strict=True))
@@ -98,12 +98,17 @@ def _where(
     chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], images: Tensor, factors: Tensor
 ) -> Tensor:
     """``operation`` done to the chosen images, with the factor of each."""
-    if images.device.type != "cpu":
+    if _on_gpu(images):
         return torch.where(chosen.view(-1, 1, 1, 1), operation(images, factors), images)
     rows = torch.nonzero(chosen).flatten()
     if len(rows):
         images[rows] = operation(images[rows], factors[rows])
     return images
+
+
+def _on_gpu(images: Tensor) -> bool:
+    """Where to look at a value waits for the device, and computing is cheaper than choosing what to compute."""
+    return images.device.type != "cpu"
 
 
 def _grey(images: Tensor, _: Tensor) -> Tensor:
@@ -165,14 +170,13 @@ def gaussian_blur(images: Tensor, sigmas: Tensor, largest_sigma: float) -> Tenso
     batch, channels, height, width = images.shape
     furthest = min(height, width) - 1
     radius = max(1, int(3 * largest_sigma + 0.5))
-    if images.device.type != "cpu":
+    if _on_gpu(images):
         radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
     radius = min(radius, furthest)
     radii = (3 * sigmas + 0.5).floor().clamp(1, furthest).unsqueeze(1)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=images.device)
-    kernels = torch.exp(-0.5 * (offsets / sigmas.clamp(min=1e-6).unsqueeze(1)) ** 2) * (
-        offsets.abs() <= radii
-    )
+    distances = offsets / sigmas.clamp(min=1e-6).unsqueeze(1)
+    kernels = torch.exp(-0.5 * distances**2) * (offsets.abs() <= radii)
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     x = F.pad(images, (radius, radius, radius, radius), mode="reflect").reshape(
         1, batch * channels, height + 2 * radius, width + 2 * radius
