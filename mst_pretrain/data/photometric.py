@@ -143,9 +143,9 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     """Turn the hue by ``factor`` in [-0.5, 0.5] turns, saturation and value kept (HSV)."""
-    value, _ = images.max(1)
-    chroma = value - images.min(1)[0]
     red, green, blue = images.unbind(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
     safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
     hue = torch.where(
         value == red,
