@@ -3,7 +3,7 @@
 #   bash tools/pretrain.sh configs/pretrain/mst_deit-s_from-dino.py --init-from dino_vit-s.safetensors
 #
 # All [ours]. The learning rate stays that of training from scratch: of those tried at a smaller size it was the best
-# (benchmarks/RESULTS.md, "Starting from DINO").
+# (benchmarks/README.md, "Starting from DINO").
 _base_ = "./mst_deit-s_small-data.py"
 
 train_cfg = dict(max_epochs=30)  # not measured: a tenth of training from scratch

@@ -1,6 +1,6 @@
 # MST, DeiT-S/16 on a few thousand photos of your own, one GPU. All [ours]. The values below, but the
 # warm-up's, were measured at a smaller size, a ViT of width 192 and depth 4 on 10,000 photos of 64 px
-# (benchmarks/RESULTS.md, "Small data"), not on a DeiT-S: what counts there is the number of steps, a teacher that
+# (benchmarks/README.md, "Small data"), not on a DeiT-S: what counts there is the number of steps, a teacher that
 # follows sooner, and few prototypes.
 _base_ = "../_base_/mst_pretrain.py"
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ..runtime.errors import UnusableImage
 from .broken_images import candidates, encode, first_usable, read_again
 from .decode import decode_rgb
-from .multicrop import MultiCrop
+from .multicrop import DRAWS, CropPlan, MultiCrop
 from .sources import open_again, open_source
 
 
@@ -61,22 +61,29 @@ class UnlabelledImages(Dataset):
             )
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
+        seed, draws = int(rng.integers(2**62)), rng.random((len(self.crops.recipes), DRAWS))
         wanted = candidates(self.seed, epoch, index, len(self))
-        used, image, faults = first_usable(wanted, self._read, self.source.name)
-        sample = self.crops(image, rng)
-        seed = torch.tensor(int(rng.integers(2**62)))
-        return {**sample, "seed": seed, "index": torch.tensor(used), "faults": encode(faults)}
+        used, (image, plan), faults = first_usable(
+            wanted, lambda number: read_again(lambda: self._read(number, draws)), self.source.name
+        )
+        sample = self.crops.cut(image, plan)
+        return {**sample, "seed": torch.tensor(seed), "index": torch.tensor(used), "faults": encode(faults)}
 
     def is_usable(self, index: int) -> bool:
         """Whether an image can be read now."""
         try:
-            self._read_once(index)
+            decode_rgb(self.source.read(index), self.source.name(index))
         except UnusableImage:
             return False
         return True
 
-    def _read(self, index: int) -> Image.Image:
-        return read_again(lambda: self._read_once(index))
+    def _read(self, index: int, draws: np.ndarray) -> tuple[Image.Image, CropPlan]:
+        """An image, as large as its crops need it, and where these lie."""
+        plans = []
 
-    def _read_once(self, index: int) -> Image.Image:
-        return decode_rgb(self.source.read(index), self.source.name(index))
+        def reduction(width: int, height: int) -> int:
+            plans.append(self.crops.plan(width, height, draws))
+            return self.crops.reduction(plans[-1])
+
+        image = decode_rgb(self.source.read(index), self.source.name(index), reduction)
+        return image, plans[-1]

@@ -1,23 +1,29 @@
 """Multi-crop on the CPU: one decode, then geometry only, as uint8. Colours are the device's work (photometric.py).
 
-Every random number of a sample comes from (seed, epoch, index): the same crops on any worker, rank or restart.
+Every random number of a sample comes from (seed, epoch, index), and all are drawn before the image is read: the same
+crops on any worker, rank or restart, and an image far larger than its crops is decoded at a part of its size.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..runtime.errors import InvalidValue, UserError
 
 # Columns of the photometric parameters of one crop; photometric.py applies them in torchvision's order.
 PARAMETERS = ("brightness", "contrast", "saturation", "hue", "order", "jitter", "grey", "sigma", "solarize")
+TRIES = 10  # of a box that lies inside its image
+BOX_DRAWS = 2 * TRIES + 2  # areas, ratios, left, top
+DRAWS = BOX_DRAWS + 1 + len(PARAMETERS) + 1  # and flip, parameters, whether to blur
+REDUCTIONS = (8, 4, 2)  # at which a JPEG is decoded for little
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class MultiCrop:
         for recipe in (*self.global_crops, self.local_crop):
             if min(recipe.height_width) < 1:
                 raise InvalidValue(f"a crop's size must be at least 1, got {recipe.size}")
+        self.recipes = (*self.global_crops, *[self.local_crop] * self.local_count)
 
     def check(self, global_unit: int, local_unit: int) -> None:
         """Refuse a single crop an image, and sides that the pixels of a token (the units) do not divide."""
@@ -97,75 +104,168 @@ class MultiCrop:
                     f"{unit} pixels. Give a multiple of {unit}."
                 )
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Cut an RGB image.
+    def plan(self, width: int, height: int, draws: np.ndarray) -> CropPlan:
+        """All crops of an image of this size: a function of the draws.
+
+        Args:
+            width: Of the upright image, in pixels.
+            height: Of the upright image, in pixels.
+            draws: [crops, DRAWS] uniform numbers in [0, 1).
+        """
+        boxes = random_boxes(width, height, self.recipes, draws[:, :BOX_DRAWS])
+        flips = draws[:, BOX_DRAWS] < _arrays(self.recipes).flip
+        return CropPlan(
+            (width, height), boxes, flips, color_parameters(self.recipes, draws[:, BOX_DRAWS + 1 :])
+        )
+
+    def reduction(self, plan: CropPlan) -> int:
+        """The largest factor by which the image may be decoded smaller with every crop still reduced, or 1."""
+        room = (plan.boxes[:, 2:] / _arrays(self.recipes).size).min()
+        return next((factor for factor in REDUCTIONS if factor <= room), 1)
+
+    def cut(self, image: Image.Image, plan: CropPlan) -> dict[str, Tensor]:
+        """Cut an RGB image, or one that was decoded smaller, as torchvision's RandomResizedCrop does, bicubic.
 
         Returns:
             ``global_crops`` [V, 3, H, W] uint8, ``local_crops`` [L, 3, h, w] uint8, and their
             ``*_parameters`` [., len(PARAMETERS)] float32.
         """
-        recipes = self.global_crops + [self.local_crop] * self.local_count
-        crops = [(cut(image, recipe, rng), draw_parameters(recipe, rng)) for recipe in recipes]
-        views = len(self.global_crops)
-        height, width = self.local_crop.height_width
-        empty = torch.zeros(0, 3, height, width, dtype=torch.uint8), torch.zeros(0, len(PARAMETERS))
-        pixels, parameters = _stack(crops[:views])
-        local_pixels, local_parameters = _stack(crops[views:]) if self.local_count else empty
-        return {
-            "global_crops": pixels,
-            "global_parameters": parameters,
-            "local_crops": local_pixels,
-            "local_parameters": local_parameters,
-        }
+        boxes = plan.boxes_in(image.width, image.height)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        views, parameters = len(self.global_crops), torch.from_numpy(plan.parameters)
+        result = {}
+        for kind, part, recipe in (
+            ("global", slice(views), self.global_crops[0] if views else self.local_crop),
+            ("local", slice(views, None), self.local_crop),
+        ):
+            height_width = recipe.height_width
+            crops = np.empty((len(boxes[part]), 3, *height_width), np.uint8)
+            for crop, (left, top, right, bottom), flip in zip(
+                crops, boxes[part], plan.flips[part], strict=True
+            ):
+                resized = F.interpolate(
+                    pixels[..., top:bottom, left:right], height_width, mode="bicubic", antialias=True
+                )[0].numpy()
+                crop[:] = resized[..., ::-1] if flip else resized
+            result[f"{kind}_crops"] = torch.from_numpy(crops)
+            result[f"{kind}_parameters"] = parameters[part]
+        return result
 
 
-def cut(image: Image.Image, recipe: CropRecipe, rng: np.random.Generator) -> Tensor:
-    """Random resized crop (bicubic) and flip: [3, H, W] uint8. torchvision's RandomResizedCrop rule."""
-    left, top, crop_width, crop_height = random_box(image.width, image.height, recipe, rng)
-    height, width = recipe.height_width
-    box = (left, top, left + crop_width, top + crop_height)
-    crop = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
-    pixels = np.asarray(crop).transpose(2, 0, 1)
-    if rng.random() < recipe.flip:
-        pixels = pixels[:, :, ::-1]
-    return torch.from_numpy(np.ascontiguousarray(pixels))
+@dataclass(frozen=True)
+class CropPlan:
+    """Where all crops of an image lie, and what becomes of them.
+
+    Attributes:
+        size: (width, height) of the image.
+        boxes: [N, 4] int64: left, top, width, height.
+        flips: [N] bool.
+        parameters: [N, len(PARAMETERS)] float32, see :func:`color_parameters`.
+    """
+
+    size: tuple[int, int]
+    boxes: np.ndarray
+    flips: np.ndarray
+    parameters: np.ndarray
+
+    def boxes_in(self, width: int, height: int) -> np.ndarray:
+        """[N, 4] int64: left, top, right, bottom in the image at this size; no box is empty."""
+        corners = np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], 1)
+        if (width, height) == self.size:
+            return corners
+        now = np.array([width, height] * 2)
+        corners = np.rint(corners * (now / np.array(self.size * 2))).astype(np.int64)
+        corners[:, :2] = np.minimum(corners[:, :2], now[:2] - 1)
+        corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
+        return corners
 
 
-def random_box(
-    width: int, height: int, recipe: CropRecipe, rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of a crop: ten tries, then the largest central box of an allowed ratio."""
-    area = width * height
-    low, high = math.log(recipe.ratio[0]), math.log(recipe.ratio[1])
-    for _ in range(10):
-        target = area * rng.uniform(*recipe.scale)
-        ratio = math.exp(rng.uniform(low, high))
-        crop_width, crop_height = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
-        if 0 < crop_width <= width and 0 < crop_height <= height:
-            left = int(rng.integers(0, width - crop_width + 1))
-            top = int(rng.integers(0, height - crop_height + 1))
-            return left, top, crop_width, crop_height
-    ratio = min(max(width / height, recipe.ratio[0]), recipe.ratio[1])
-    crop_width = min(width, max(1, round(height * ratio)))
-    crop_height = min(height, max(1, round(width / ratio)))
-    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+class _Arrays(NamedTuple):
+    """The values of recipes, one row each."""
+
+    size: np.ndarray  # width, height
+    scale: np.ndarray
+    log_ratio: np.ndarray
+    flip: np.ndarray
+    factors: np.ndarray  # low, high of brightness, contrast, saturation, hue
+    shares: np.ndarray  # of jitter, grey, blur, solarize
+    sigma: np.ndarray
 
 
-def draw_parameters(recipe: CropRecipe, rng: np.random.Generator) -> Tensor:
-    """One crop's photometric parameters, [len(PARAMETERS)] float32, in the order of ``PARAMETERS``.
+@lru_cache
+def _arrays(recipes: tuple[CropRecipe, ...]) -> _Arrays:
+    amounts = np.array([r.jitter for r in recipes])
+    neutral = np.array([1.0, 1.0, 1.0, 0.0])
+    lows = np.maximum(neutral - amounts, [0.0, 0.0, 0.0, -np.inf])
+    shares = [
+        (r.jitter_probability, r.grey_probability, r.blur_probability, r.solarize_probability)
+        for r in recipes
+    ]
+    return _Arrays(
+        size=np.array([r.height_width[::-1] for r in recipes]),
+        scale=np.array([r.scale for r in recipes]),
+        log_ratio=np.log([r.ratio for r in recipes]),
+        flip=np.array([r.flip for r in recipes]),
+        factors=np.stack([lows, neutral + amounts], 2),
+        shares=np.array(shares),
+        sigma=np.array([r.blur_sigma for r in recipes]),
+    )
+
+
+def random_boxes(width: int, height: int, recipes: tuple[CropRecipe, ...], draws: np.ndarray) -> np.ndarray:
+    """(left, top, width, height) of crops: ten tries, then the largest central box of an allowed ratio.
+
+    torchvision's rule of RandomResizedCrop.
+
+    Args:
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        recipes: One for each crop.
+        draws: [crops, BOX_DRAWS] uniform numbers in [0, 1).
+
+    Returns:
+        [crops, 4] int64.
+    """
+    arrays = _arrays(recipes)
+    area = width * height * _between(arrays.scale, draws[:, :TRIES])
+    ratio = np.exp(_between(arrays.log_ratio, draws[:, TRIES : 2 * TRIES]))
+    sides = np.rint(np.sqrt([area * ratio, area / ratio])).astype(np.int64)  # [2, crops, TRIES]
+    image = np.array([width, height])
+    fits = ((sides > 0) & (sides <= image[:, None, None])).all(0)
+    chosen = np.take_along_axis(sides, fits.argmax(1)[None, :, None], 2)[..., 0].T
+    starts = np.floor(draws[:, -2:] * (image - chosen + 1)).astype(np.int64)
+    failed = ~fits.any(1)
+    if failed.any():
+        nearest = np.clip(width / height, *np.exp(arrays.log_ratio).T)
+        central = np.rint([height * nearest, width / nearest]).astype(np.int64).T.clip(1, image)
+        chosen[failed], starts[failed] = central[failed], (image - central[failed]) // 2
+    return np.concatenate([starts, chosen], 1)
+
+
+def color_parameters(recipes: tuple[CropRecipe, ...], draws: np.ndarray) -> np.ndarray:
+    """Photometric parameters of crops, in the order of ``PARAMETERS``.
 
     ``brightness`` .. ``saturation`` are factors, ``hue`` a shift in turns, ``order`` one of the 24 orders of the
     four, ``jitter``, ``grey`` and ``solarize`` are 0 or 1, ``sigma`` is in pixels (0 = no blur).
+
+    Args:
+        recipes: One for each crop.
+        draws: [crops, len(PARAMETERS) + 1] uniform numbers in [0, 1).
+
+    Returns:
+        [crops, len(PARAMETERS)] float32.
     """
-    brightness, contrast, saturation, hue = recipe.jitter
-    factors = [rng.uniform(max(0.0, 1 - amount), 1 + amount) for amount in (brightness, contrast, saturation)]
-    shift = rng.uniform(-hue, hue)
-    order = rng.integers(24)
-    jitter = rng.random() < recipe.jitter_probability
-    grey = rng.random() < recipe.grey_probability
-    sigma = rng.uniform(*recipe.blur_sigma) * (rng.random() < recipe.blur_probability)
-    solarize = rng.random() < recipe.solarize_probability
-    return torch.tensor([*factors, shift, order, jitter, grey, sigma, solarize], dtype=torch.float32)
+    arrays = _arrays(recipes)
+    low, high = arrays.factors[..., 0], arrays.factors[..., 1]
+    jitter, grey, blur, solarize = (draws[:, (5, 6, 9, 8)] < arrays.shares).T
+    sigma = _between(arrays.sigma, draws[:, 7:8])[:, 0] * blur
+    factors, order = low + (high - low) * draws[:, :4], np.floor(24 * draws[:, 4])
+    return np.column_stack([factors, order, jitter, grey, sigma, solarize]).astype(np.float32)
+
+
+def _between(ranges: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """[N, M] numbers, of row n between the [N, 2] ends of a range."""
+    return ranges[:, :1] + (ranges[:, 1:] - ranges[:, :1]) * draws
 
 
 def _recipe(value: Any) -> CropRecipe:
@@ -173,7 +273,3 @@ def _recipe(value: Any) -> CropRecipe:
         return value
     value = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
     return CropRecipe(**value)
-
-
-def _stack(crops: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.stack([pixels for pixels, _ in crops]), torch.stack([parameters for _, parameters in crops])

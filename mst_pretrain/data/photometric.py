@@ -1,13 +1,15 @@
 """Colour augmentation for a whole batch on its device; every sample has its own parameters.
 
-Equal, sample by sample, to torchvision's float functions with the same factors. The parameters are drawn with
-the crops (multicrop.py) and arrive on the CPU, so choosing samples costs no device synchronisation.
+Equal, sample by sample, to torchvision's float functions with the same factors. The parameters are drawn with the crops
+(multicrop.py). On a GPU every operation is computed for all samples and kept for those that it is meant for: nothing
+waits for the device, and all shapes are the same in every step.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +37,7 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
     """
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
-        super().__init__()
+        super().__init__(non_blocking=True)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -45,20 +47,20 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: ``global_crops`` [B, V, 3, H, W] uint8, ``local_crops`` [B, L, 3, h, w] uint8, their
-                ``*_parameters`` [B, ., P] on the CPU, ``seed`` [B] int64.
+                ``*_parameters`` [B, ., P], ``seed`` [B] int64. On the CPU, in pinned memory if on a GPU they are not to
+                be waited for.
             training: False skips the augmentation.
         """
         views = {}
         for kind in ("global", "local"):
-            crops, parameters = (
-                data[f"{kind}_crops"].transpose(0, 1),
-                data[f"{kind}_parameters"].transpose(0, 1),
-            )
-            pixels = self.cast_data(crops.flatten(0, 1)).float() / 255
+            crops = self.cast_data(data[f"{kind}_crops"]).transpose(0, 1)
+            parameters = data[f"{kind}_parameters"].transpose(0, 1).flatten(0, 1)
+            # View after view in the one pass that makes them floating-point numbers
+            pixels = crops.to(torch.float32, memory_format=torch.contiguous_format).flatten(0, 1).div_(255)
             if training and len(pixels):
                 # MMEngine calls this inside the step's autocast region
                 with torch.autocast(pixels.device.type, enabled=False):
-                    pixels = augment(pixels, parameters.flatten(0, 1).cpu())
+                    pixels = augment(pixels, parameters)
             views[f"{kind}_views"] = ((pixels - self.mean) / self.std).unflatten(0, crops.shape[:2])
         return {**views, "seeds": self.cast_data(data["seed"])}
 
@@ -67,42 +69,54 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
     """DINO's colour pipeline: jitter, grey, blur, solarize [code: DINO].
 
     Args:
-        images: [B, 3, H, W] float32 in [0, 1]; changed in place.
-        parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.draw_parameters``.
+        images: [B, 3, H, W] float32 in [0, 1]; may be changed in place.
+        parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.color_parameters``.
 
     Returns:
         [B, 3, H, W] float32 in [0, 1].
     """
-    images = _color_jitter(images, parameters)
-    grey = _chosen(parameters, "grey", images)
-    if len(grey):
-        images[grey] = rgb_to_grey(images[grey]).expand(-1, 3, -1, -1)
-    blurred = _chosen(parameters, "sigma", images)
-    if len(blurred):
-        sigmas = parameters[:, _COLUMN["sigma"]]
-        images[blurred] = gaussian_blur(images[blurred], sigmas[sigmas > 0])
-    inverted = _chosen(parameters, "solarize", images)
-    if len(inverted):
-        chosen = images[inverted]
-        images[inverted] = torch.where(chosen >= 128 / 255, 1 - chosen, chosen)
-    return images
-
-
-def _color_jitter(images: Tensor, parameters: Tensor) -> Tensor:
-    orders = _ORDERS[parameters[:, _COLUMN["order"]].long()]
-    jittered = parameters[:, _COLUMN["jitter"]] > 0
+    sigma, orders = parameters[:, _COLUMN["sigma"]], _ORDERS[parameters[:, _COLUMN["order"]].long()]
+    largest_sigma = float(sigma.max())
+    packed = torch.cat([parameters, orders], 1)
+    if _on_gpu(images):
+        packed = packed.pin_memory().to(images.device, non_blocking=True)
+    parameters, orders = packed.tensor_split([len(PARAMETERS)], 1)
+    columns = dict(zip(PARAMETERS, parameters.unbind(1), strict=True))
+    jittered = columns["jitter"] > 0
     for place in range(4):
         for operation, name in enumerate(_JITTER):
-            rows = torch.nonzero(jittered & (orders[:, place] == operation)).flatten()
-            if len(rows):
-                factor = parameters[rows, _COLUMN[name]].to(images.device).view(-1, 1, 1, 1)
-                rows = rows.to(images.device)
-                images[rows] = _ADJUST[name](images[rows], factor)
+            chosen = jittered & (orders[:, place] == operation)
+            images = _where(chosen, _ADJUST[name], images, columns[name].view(-1, 1, 1, 1))
+    images = _where(columns["grey"] > 0, _grey, images, columns["grey"])
+    if largest_sigma > 0:
+        blur = partial(gaussian_blur, largest_sigma=largest_sigma)
+        images = _where(columns["sigma"] > 0, blur, images, columns["sigma"])
+    return _where(columns["solarize"] > 0, _solarize, images, columns["solarize"])
+
+
+def _where(
+    chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], images: Tensor, factors: Tensor
+) -> Tensor:
+    """``operation`` done to the chosen images, with the factor of each."""
+    if _on_gpu(images):
+        return torch.where(chosen.view(-1, 1, 1, 1), operation(images, factors), images)
+    rows = torch.nonzero(chosen).flatten()
+    if len(rows):
+        images[rows] = operation(images[rows], factors[rows])
     return images
 
 
-def _chosen(parameters: Tensor, name: str, images: Tensor) -> Tensor:
-    return torch.nonzero(parameters[:, _COLUMN[name]] > 0).flatten().to(images.device)
+def _on_gpu(images: Tensor) -> bool:
+    """Where to look at a value waits for the device, and computing is cheaper than choosing what to compute."""
+    return images.device.type != "cpu"
+
+
+def _grey(images: Tensor, _: Tensor) -> Tensor:
+    return rgb_to_grey(images).expand(-1, 3, -1, -1)
+
+
+def _solarize(images: Tensor, _: Tensor) -> Tensor:
+    return torch.where(images >= 128 / 255, 1 - images, images)
 
 
 def rgb_to_grey(images: Tensor) -> Tensor:
@@ -129,9 +143,9 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     """Turn the hue by ``factor`` in [-0.5, 0.5] turns, saturation and value kept (HSV)."""
-    value, _ = images.max(1)
-    chroma = value - images.min(1)[0]
     red, green, blue = images.unbind(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
     safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
     hue = torch.where(
         value == red,
@@ -140,24 +154,30 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     )
     hue = (hue / 6 + factor[:, 0]) % 1.0
     # Channel n of HSV to RGB: value - chroma * clamp(min(k, 4 - k), 0, 1) with k = (n + 6 hue) mod 6
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    offsets = torch.arange(5.0, 0.0, -2.0, device=images.device).view(1, 3, 1, 1)
     k = (offsets + 6 * hue.unsqueeze(1)) % 6
     return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
-def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
+def gaussian_blur(images: Tensor, sigmas: Tensor, largest_sigma: float) -> Tensor:
     """Separable Gaussian blur of a radius of 3 sigmas (at least one pixel), reflected borders, each image by itself.
 
     Args:
         images: [B, C, H, W] float32.
-        sigmas: [B] standard deviations in pixels, > 0, on the CPU.
+        sigmas: [B] standard deviations in pixels; 0 changes nothing.
+        largest_sigma: Of the batch, a number on the host, so that no device is waited for.
     """
     batch, channels, height, width = images.shape
-    radii = (3 * sigmas + 0.5).long().clamp(min=1).clamp(max=min(height, width) - 1)
-    radius = int(radii.max())
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernels = torch.exp(-0.5 * (offsets / sigmas.unsqueeze(1)) ** 2) * (offsets.abs() <= radii.unsqueeze(1))
-    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.device)
+    furthest = min(height, width) - 1
+    radius = max(1, int(3 * largest_sigma + 0.5))
+    if _on_gpu(images):
+        radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
+    radius = min(radius, furthest)
+    radii = (3 * sigmas + 0.5).floor().clamp(1, furthest).unsqueeze(1)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=images.device)
+    distances = offsets / sigmas.clamp(min=1e-6).unsqueeze(1)
+    kernels = torch.exp(-0.5 * distances**2) * (offsets.abs() <= radii)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     x = F.pad(images, (radius, radius, radius, radius), mode="reflect").reshape(
         1, batch * channels, height + 2 * radius, width + 2 * radius
     )

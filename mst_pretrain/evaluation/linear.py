@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints.storage import load_checkpoint, save_atomic
 from ..data.decode import decode_rgb
-from ..data.multicrop import CropRecipe, random_box
+from ..data.multicrop import BOX_DRAWS, CropRecipe, random_boxes
 from ..data.sources import ImageSource
 from ..method.backbones import Trunk
 from ..runtime.errors import UserError
@@ -97,7 +97,8 @@ class RandomCrops(Dataset):
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
         image = decode_rgb(self.source.read(index), self.source.name(index))
-        left, top, width, height = random_box(image.width, image.height, self.recipe, rng)
+        draws = rng.random((1, BOX_DRAWS))
+        left, top, width, height = random_boxes(image.width, image.height, (self.recipe,), draws)[0].tolist()
         box = (left, top, left + width, top + height)
         size = self.recipe.height_width
         image = image.crop(box).resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.autograd.function import once_differentiable
 
 from ..runtime.errors import InvalidValue
 
@@ -28,7 +31,6 @@ class SelfDistillationLoss(nn.Module):
 
     center: Tensor
     pending_sum: Tensor
-    pending_count: Tensor
 
     def __init__(
         self, prototypes: int, student_temperature: float = 0.1, center_momentum: float = 0.9
@@ -42,7 +44,7 @@ class SelfDistillationLoss(nn.Module):
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(prototypes))
         self.register_buffer("pending_sum", torch.zeros(prototypes), persistent=False)
-        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
+        self.pending_count = 0  # on the host: every process has as many
 
     def forward(
         self, student: Tensor, teacher: Tensor, teacher_temperature: float
@@ -69,17 +71,9 @@ class SelfDistillationLoss(nn.Module):
         if teacher_temperature <= 0:
             raise ValueError(f"teacher_temperature must be positive, got {teacher_temperature}")
         with torch.autocast(student.device.type, enabled=False):
-            logits = (teacher.detach().float() - self.center) / teacher_temperature
-            log_targets = logits.log_softmax(-1)
-            targets = log_targets.exp()
-            total = student.new_zeros((), dtype=torch.float32)
-            for crop in range(crops):
-                log_probs = (student[crop].float() / self.student_temperature).log_softmax(-1)
-                for view in range(views):
-                    if view != crop:
-                        total = total - (targets[view] * log_probs).sum(-1).mean()
-            loss = total / (views * crops - views)
-            entropy = -(targets * log_targets).sum(-1).mean()
+            loss, entropy = _CrossEntropy.apply(
+                student, teacher.detach(), self.center, self.student_temperature, teacher_temperature
+            )
         watched = {
             "teacher_entropy": entropy,
             "kl": loss.detach() - entropy,
@@ -95,17 +89,18 @@ class SelfDistillationLoss(nn.Module):
 
     @torch.no_grad()
     def update_center(self) -> None:
-        """Move the centre once, over everything collected on all processes since the last call.
+        """Move the centre once, over everything collected since the last call, as much on each of the processes.
 
         Raises:
             RuntimeError: Nothing was collected.
         """
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self.pending_sum)
-            dist.all_reduce(self.pending_count)
         if self.pending_count == 0:
             raise RuntimeError("update_center() needs collect() first")
-        batch_center = self.pending_sum / self.pending_count
+        count = self.pending_count
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.pending_sum)
+            count *= dist.get_world_size()
+        batch_center = self.pending_sum / count
         self.center.mul_(self.center_momentum).add_(batch_center, alpha=1 - self.center_momentum)
         self.discard()
 
@@ -113,7 +108,58 @@ class SelfDistillationLoss(nn.Module):
     def discard(self) -> None:
         """Forget what was collected since the last :meth:`update_center`, for a step that is left out."""
         self.pending_sum.zero_()
-        self.pending_count.zero_()
+        self.pending_count = 0
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The sum over pairs without a term for each, and its gradient in the same pass.
+
+    With ``W_s``, the sum of the targets of all views but crop s's own, and ``n_s`` of them, a crop's terms are
+    ``-sum_k W_s[k] log p_s[k]``, and the gradient at its logits is ``(n_s p_s - W_s) / tau_s``. On a CPU, images are
+    gone through one by one, so that what lies between is never written to memory.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        center: Tensor,
+        student_temperature: float,
+        teacher_temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over pairs and images, and the targets' mean entropy; both float32."""
+        (crops, batch, _), views = student.shape, len(teacher)
+        scale = 1 / ((views * crops - views) * batch)
+        # float16 would lose it: a scaled loss scales it in the backward pass alone
+        gradient = torch.empty_like(student, dtype=None if student.dtype != torch.float16 else torch.float32)
+        loss, entropy = center.new_zeros(()), center.new_zeros(())
+        parts = (
+            tensor.split(batch if student.is_cuda else 1, dim=1) for tensor in (teacher, student, gradient)
+        )
+        for teacher_part, student_part, place in zip(*parts, strict=True):
+            log_targets = ((teacher_part.float() - center) / teacher_temperature).log_softmax(-1)
+            targets = log_targets.exp()
+            entropy -= (targets * log_targets).sum()
+            summed = targets.sum(0)
+            log_probs = (student_part.float() / student_temperature).log_softmax(-1)
+            loss += (targets * log_probs[:views]).sum() - (summed * log_probs).sum()
+            probs = log_probs.exp_()
+            probs[:views] *= views - 1
+            probs[views:] *= views
+            probs -= summed
+            probs[:views] += targets
+            place.copy_(probs.mul_(scale / student_temperature))
+        ctx.gradient, ctx.dtype = gradient, student.dtype  # the gradient is neither an input nor an output
+        ctx.mark_non_differentiable(entropy)
+        return loss * scale, entropy / (views * batch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient was made with the loss; it is scaled where it lies, so that there is no second backward pass."""
+        gradient, ctx.gradient = ctx.gradient, None
+        return gradient.mul_(grad_loss).to(ctx.dtype), None, None, None, None
 
 
 def restoration_loss(restored: Tensor, images: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ class MST(BaseModel):
         """The teacher's view: logits [B, K] and attention map [B, h, w]."""
         features = self.teacher_features(images)
         with _own_autocast(images.device.type):
-            logits = self.teacher.head(features.pooled)
+            logits = self.teacher.head(features.pooled, full_precision=True)
         assert features.attention is not None
         return logits, features.attention
 
@@ -187,10 +187,12 @@ class MST(BaseModel):
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """``teacher <- m teacher + (1 - m) student``, buffers copied; then the centre moves. Once per step."""
-        for teacher, student in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            teacher.mul_(momentum).add_(student.detach(), alpha=1 - momentum)
-        for copied, buffer in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            copied.copy_(buffer)
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self.student.parameters())
+        torch._foreach_mul_(teacher, momentum)
+        torch._foreach_add_(teacher, student, alpha=1 - momentum)
+        if buffers := list(self.teacher.buffers()):
+            torch._foreach_copy_(buffers, list(self.student.buffers()))
         self.distillation.update_center()
 
     @torch.no_grad()

@@ -1,5 +1,5 @@
 # Pretraining on CamVid's 367 train frames of 480x360 for studies/street_scenes.py. All [ours]. The small-data values
-# are those of the mask study on a CPU; see "Small data" in benchmarks/RESULTS.md.
+# are those of the mask study on a CPU; see "Small data" in benchmarks/README.md.
 _base_ = "./mask_cpu.py"
 
 data_root = "data/camvid-as-cityscapes/leftImg8bit/train"

@@ -10,13 +10,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ks_2samp, kstest
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms import RandomResizedCrop
 
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.labels import class_folders
-from mst_pretrain.data.multicrop import PARAMETERS, CropRecipe, MultiCrop, cut, draw_parameters, random_box
+from mst_pretrain.data.multicrop import (
+    BOX_DRAWS,
+    DRAWS,
+    PARAMETERS,
+    CropPlan,
+    CropRecipe,
+    MultiCrop,
+    color_parameters,
+    random_boxes,
+)
 from mst_pretrain.runtime.errors import UserError
 
 CROPS: dict[str, Any] = dict(
@@ -25,6 +36,14 @@ CROPS: dict[str, Any] = dict(
     local_count=3,
 )
 Sample = dict[str, Tensor]
+
+
+def drawn(count: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((count, columns))
+
+
+def one_crop(recipe: CropRecipe) -> MultiCrop:
+    return MultiCrop([recipe], recipe, 0)
 
 
 def same(one: Sample, other: Sample) -> bool:
@@ -90,8 +109,7 @@ def test_dinos_crops_are_the_default() -> None:
 
 def test_boxes_follow_torchvisions_rule() -> None:
     """Crops would be too large, too long, or cluster in the middle of the image."""
-    recipe, rng = CropRecipe(scale=(0.05, 0.4)), np.random.default_rng(0)
-    boxes = np.array([random_box(400, 300, recipe, rng) for _ in range(4000)])
+    boxes = random_boxes(400, 300, (CropRecipe(scale=(0.05, 0.4)),) * 4000, drawn(4000, BOX_DRAWS))
     left, top, width, height = boxes.T
     assert (left >= 0).all() and (top >= 0).all()
     assert (
@@ -117,8 +135,26 @@ def test_boxes_follow_torchvisions_rule() -> None:
 )
 def test_long_images_give_their_middle(width: int, height: int, box: tuple[int, ...]) -> None:
     """A panorama would be squeezed into a square, or end in an endless search."""
-    recipe = CropRecipe(scale=(1.0, 1.0))
-    assert random_box(width, height, recipe, np.random.default_rng(0)) == box
+    recipes = CropRecipe(scale=(1.0, 1.0)), CropRecipe(scale=(0.001, 0.001))
+    boxes = random_boxes(width, height, recipes, drawn(2, BOX_DRAWS))
+    assert tuple(boxes[0]) == box and max(boxes[1, 2:]) < 10  # the other is not touched
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 900), (64, 64), (37, 5)])
+@pytest.mark.parametrize(
+    "recipe", [CropRecipe(), CropRecipe(scale=(0.05, 0.4)), CropRecipe(ratio=(0.2, 0.9))]
+)
+def test_boxes_are_distributed_as_torchvisions(size: tuple[int, int], recipe: CropRecipe) -> None:
+    """Crops would be another augmentation than the recipe's, in a way that no limit shows."""
+    torch.manual_seed(1)
+    image = Image.new("RGB", size)
+    theirs = [RandomResizedCrop.get_params(image, [*recipe.scale], [*recipe.ratio]) for _ in range(3000)]
+    top, left, height, width = np.array(theirs).T
+    ours = random_boxes(*size, (recipe,) * 3000, drawn(3000, BOX_DRAWS)).T
+    for mine, other in zip(
+        [*ours, ours[2] * ours[3]], [left, top, width, height, width * height], strict=True
+    ):
+        assert ks_2samp(mine, other).pvalue > 1e-3
 
 
 def coordinates(width: int, height: int) -> Image.Image:
@@ -132,8 +168,10 @@ def test_crop_shows_its_box(flip: float) -> None:
     """Boxes would be cut transposed or elsewhere, or the flip mirror another axis."""
     recipe = CropRecipe(size=(20, 30), scale=(0.2, 0.3), flip=flip)
     for seed in range(20):
-        left, top, width, height = random_box(200, 150, recipe, np.random.default_rng(seed))
-        pixels = cut(coordinates(200, 150), recipe, np.random.default_rng(seed)).double()
+        crops = one_crop(recipe)
+        plan = crops.plan(200, 150, drawn(1, DRAWS, seed))
+        left, top, width, height = plan.boxes[0].tolist()
+        pixels = crops.cut(coordinates(200, 150), plan)["global_crops"][0].double()
         assert pixels.shape == (3, 20, 30)
         columns = left + (torch.arange(30) + 0.5) * width / 30 - 0.5
         rows = top + (torch.arange(20) + 0.5) * height / 20 - 0.5
@@ -145,17 +183,17 @@ def test_crop_shows_its_box(flip: float) -> None:
 
 def test_flips_half_of_the_crops() -> None:
     """Crops would never or always be mirrored."""
-    rng, image = np.random.default_rng(0), coordinates(64, 64)
-    crops = [cut(image, CropRecipe(size=8), rng).double() for _ in range(400)]
+    many = MultiCrop([CropRecipe(size=8)] * 400, CropRecipe(size=8), 0)
+    crops = many.cut(coordinates(64, 64), many.plan(64, 64, drawn(400, DRAWS)))["global_crops"].double()
     flipped = sum(bool(crop[0, :, 0].mean() > crop[0, :, -1].mean()) for crop in crops)
     assert abs(flipped - 200) < 5 * 10
 
 
 def test_parameters_have_their_ranges_and_shares() -> None:
     """Colours would be drawn from other ranges, or one switch would decide two changes."""
-    rng, recipe = np.random.default_rng(0), CropRecipe(blur_probability=0.5, solarize_probability=0.2)
-    drawn = torch.stack([draw_parameters(recipe, rng) for _ in range(4000)]).double()
-    column = dict(zip(PARAMETERS, drawn.T, strict=True))
+    recipe = CropRecipe(blur_probability=0.5, solarize_probability=0.2)
+    found = torch.from_numpy(color_parameters((recipe,) * 4000, drawn(4000, len(PARAMETERS) + 1))).double()
+    column = dict(zip(PARAMETERS, found.T, strict=True))
     ranges = {"brightness": (0.6, 1.4), "contrast": (0.6, 1.4), "saturation": (0.8, 1.2), "hue": (-0.1, 0.1)}
     blurred = column["sigma"] > 0
     spans = [(column[name], *ranges[name]) for name in ranges] + [(column["sigma"][blurred], 0.1, 2.0)]
@@ -163,13 +201,73 @@ def test_parameters_have_their_ranges_and_shares() -> None:
         assert low - 1e-6 <= values.min() and values.max() <= high + 1e-6
         deviation = (high - low) / math.sqrt(12 * len(values))
         assert abs(values.mean() - (low + high) / 2) < 5 * deviation
+        assert kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
     switches = {"jitter": 0.8, "grey": 0.2, "sigma": 0.5, "solarize": 0.2}
     for name, share in switches.items():
         count = (column[name] > 0).sum()
         assert abs(count - 4000 * share) < 5 * math.sqrt(4000 * share * (1 - share)), name
-    correlation = torch.corrcoef((drawn[:, 5:] > 0).double().T).fill_diagonal_(0)
+    correlation = torch.corrcoef((found[:, 5:] > 0).double().T).fill_diagonal_(0)
     assert correlation.abs().max() < 5 / math.sqrt(4000)
     assert set(column["order"].tolist()) == set(map(float, range(24)))
+
+
+def test_pixels_are_pillows() -> None:
+    """Crops would be resized without a filter, or shifted by half a pixel."""
+    rng = np.random.default_rng(3)
+    image = Image.fromarray(rng.integers(0, 256, (90, 120, 3), np.uint8)).resize(
+        (240, 180), Image.Resampling.BICUBIC
+    )
+    crops = MultiCrop([CropRecipe(size=(24, 40), flip=0.0)] * 20, CropRecipe(), 0)
+    plan = crops.plan(240, 180, drawn(20, DRAWS))
+    for pixels, (left, top, width, height) in zip(
+        crops.cut(image, plan)["global_crops"], plan.boxes, strict=True
+    ):
+        box = (left, top, left + width, top + height)
+        theirs = np.asarray(image.crop(box).resize((40, 24), Image.Resampling.BICUBIC), np.int16)
+        assert np.abs(pixels.permute(1, 2, 0).numpy() - theirs).max() <= 1
+
+
+def test_a_large_photograph_is_decoded_at_a_part_of_its_size(tmp_path: Path) -> None:
+    """Its crops would lie elsewhere, be enlarged, or take the time of all its pixels."""
+    columns, rows = np.meshgrid(np.linspace(0, 250, 1601), np.linspace(0, 250, 1203))
+    Image.fromarray(np.stack([columns, rows, 0 * rows], 2).astype(np.uint8)).save(
+        tmp_path / "a.jpg", quality=95
+    )
+    sizes: set[tuple[int, int]] = set()
+    for size, reduced in ((32, True), (600, False)):
+        data = UnlabelledImages(
+            str(tmp_path), {"global_crops": [dict(size=size, flip=0.0)] * 2, "local_count": 0}, seed=4
+        )
+        draws = np.random.default_rng(1).random((2, DRAWS))
+        image, plan = data._read(0, draws)
+        assert plan.size == (1601, 1203) and (image.width < 1601) == reduced
+        sizes.add(image.size)
+        for pixels, (left, top, width, height) in zip(
+            data.crops.cut(image, plan)["global_crops"].double(), plan.boxes, strict=True
+        ):
+            center = left + width / 2, top + height / 2
+            expected = [center[0] / 1600 * 250, center[1] / 1202 * 250]
+            found = pixels[:2, size // 2 - 1 : size // 2 + 1, size // 2 - 1 : size // 2 + 1].mean((1, 2))
+            assert found.tolist() == pytest.approx(expected, abs=2.5)
+    assert sizes == {(201, 151), (1601, 1203)}
+
+
+def test_no_crop_is_enlarged_or_empty_where_the_image_is_decoded_smaller() -> None:
+    """The smallest local crop would be made of fewer pixels than it has, or of none."""
+    crops = MultiCrop([CropRecipe(size=20)], CropRecipe(size=12, scale=(0.01, 0.4)), 6)
+    seen = set()
+    for seed in range(200):
+        plan = crops.plan(800, 500, drawn(7, DRAWS, seed))
+        seen.add(crops.reduction(plan))
+        room = (plan.boxes[:, 2:] / np.array([[20]] + [[12]] * 6)).min()
+        assert crops.reduction(plan) <= room
+        width, height = (-(-side // crops.reduction(plan)) for side in plan.size)  # as libjpeg rounds
+        left, top, right, bottom = plan.boxes_in(width, height).T
+        assert (left < right).all() and (top < bottom).all() and min(left.min(), top.min()) >= 0
+        assert right.max() <= width and bottom.max() <= height
+    assert seen == {4, 8}
+    one = CropPlan((800, 500), np.array([[799, 499, 1, 1]]), np.array([False]), np.zeros((1, 9), np.float32))
+    assert one.boxes_in(100, 63).tolist() == [[99, 62, 100, 63]]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])

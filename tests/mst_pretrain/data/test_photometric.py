@@ -75,10 +75,10 @@ def test_blur_is_torchvisions_whatever_the_neighbours() -> None:
     """A sample's blur would depend on the batch it is in, so on the number of ranks or micro-batches."""
     sigmas = [0.1, 0.4, 1.0, 2.0, 3.5]
     images = pictures(5)
-    got = gaussian_blur(images, torch.tensor(sigmas))
+    got = gaussian_blur(images, torch.tensor(sigmas), max(sigmas))
     for image, sigma, result in zip(images, sigmas, got, strict=True):
         torch.testing.assert_close(result, alone(image, {"sigma": sigma}), rtol=1e-5, atol=1e-6)
-        by_itself = gaussian_blur(image[None], torch.tensor([sigma]))[0]
+        by_itself = gaussian_blur(image[None], torch.tensor([sigma]), sigma)[0]
         torch.testing.assert_close(result, by_itself, rtol=1e-6, atol=1e-6)
 
 
@@ -86,14 +86,22 @@ def test_blur_of_an_image_smaller_than_its_kernel() -> None:
     """A tiny local crop would crash in the reflection at its border."""
     images = pictures(1, size=5)
     torch.testing.assert_close(
-        gaussian_blur(images, torch.tensor([2.0])),
+        gaussian_blur(images, torch.tensor([2.0]), 2.0),
         tv.gaussian_blur(images, [9, 9], [2.0, 2.0]),
         rtol=1e-5,
         atol=1e-6,
     )
 
 
-def test_orders_of_the_jitter() -> None:
+@pytest.fixture(params=["CPU", "GPU"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are chosen as on a CPU, or all are computed as on a GPU."""
+    if request.param == "GPU":
+        monkeypatch.setattr(photometric, "_on_gpu", lambda images: True)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+
+
+def test_orders_of_the_jitter(device: None) -> None:
     """The four changes would run in one order for all samples."""
     changes = dict(jitter=1.0, brightness=1.35, contrast=0.65, saturation=1.2, hue=0.09)
     parameters = [{**changes, "order": float(order)} for order in range(24)]
@@ -107,7 +115,7 @@ def test_orders_of_the_jitter() -> None:
     assert len({tuple(result.flatten().tolist()) for result in same_image}) > 12
 
 
-def test_every_sample_has_its_own_parameters() -> None:
+def test_every_sample_has_its_own_parameters(device: None) -> None:
     """Samples of a batch would share a change, or a change skipped for one would be applied to another."""
     generator = torch.Generator().manual_seed(1)
     parameters = []
@@ -136,7 +144,7 @@ def test_every_sample_has_its_own_parameters() -> None:
     assert 0 <= got.min() and got.max() <= 1
 
 
-def test_solarize_turns_values_from_128_on() -> None:
+def test_solarize_turns_values_from_128_on(device: None) -> None:
     """The threshold would be off by one grey level of PIL's."""
     image = torch.tensor([127.0, 128.0, 0.0, 255.0]).view(1, 1, 2, 2).expand(1, 3, 2, 2) / 255
     got = augment(image.clone(), torch.tensor([row(solarize=1.0)]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import hflip, normalize, resized_crop, to_tensor
 
-from mst_pretrain.data.multicrop import CropRecipe, random_box
+from mst_pretrain.data.multicrop import BOX_DRAWS, CropRecipe, random_boxes
 from mst_pretrain.data.sources import open_source
 from mst_pretrain.evaluation import linear
 from mst_pretrain.evaluation.features import block_features, feature_columns
@@ -153,7 +153,8 @@ def test_crops_are_torchvisions_from_seed_epoch_and_index(images: Path) -> None:
     for epoch in range(12):
         rng = np.random.default_rng([1, epoch, 3])
         recipe = CropRecipe(size=32, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
-        left, top, width, height = random_box(image.width, image.height, recipe, rng)
+        draws = rng.random((1, BOX_DRAWS))
+        left, top, width, height = random_boxes(image.width, image.height, (recipe,), draws)[0].tolist()
         expected = resized_crop(image, top, left, height, width, [32, 32], InterpolationMode.BILINEAR)
         if rng.random() < 0.5:
             flips += 1

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mst_pretrain.method.decoder import ImageDecoder
 from mst_pretrain.method.head import ProjectionHead
+from mst_pretrain.method.mst import MST
 
 
 def batch(rows: int, width: int) -> Tensor:
@@ -55,6 +56,26 @@ def test_head_starts_as_dinos() -> None:
         for layer in linears:
             assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1) and not layer.bias.any()
         assert head(batch(3, 64)).norm(dim=1).max() <= 50**0.5
+
+
+def test_a_teachers_targets_keep_their_precision_under_autocast() -> None:
+    """Rounded to bfloat16 and divided by a temperature of 0.04, the targets would be wrong by several per cent."""
+    torch.manual_seed(0)
+    head = ProjectionHead(32, prototypes=500, hidden_dim=64, bottleneck_dim=16)
+    x = batch(8, 32)
+    seen: list[Tensor] = []
+    head.last_layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = {exact: head(x, full_precision=exact) for exact in (True, False)}
+    exact = (seen[0].double() @ head.last_layer.weight.double().T / 0.04).softmax(-1)
+    errors = {
+        which: ((got.double() / 0.04).softmax(-1) / exact - 1).abs().max() for which, got in logits.items()
+    }
+    assert logits[True].dtype == torch.float32 and errors[True] < 1e-4 < 1e-2 < errors[False]
+    vit = dict(name="vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1)
+    model = MST(vit, dict(prototypes=8, hidden_dim=8, bottleneck_dim=4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.forward_teacher(torch.ones(1, 3, 16, 16))[0].dtype == torch.float32
 
 
 def test_head_normalises_in_float32_under_autocast() -> None:

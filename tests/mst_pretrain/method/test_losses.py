@@ -100,6 +100,18 @@ def test_half_precision_logits_are_taken_to_float32() -> None:
     assert restored.item() == pytest.approx(student.double().abs().mean().item(), rel=1e-6)
 
 
+def test_a_scaled_loss_scales_a_gradient_that_float16_would_lose() -> None:
+    """Training in float16 would learn nothing from prototypes with a gradient below 6e-8."""
+    loss, scale = SelfDistillationLoss(4096), 2.0**14
+    student, teacher = logits(3, 2, 4096, 1).half().requires_grad_(), logits(2, 2, 4096, 2)
+    (loss(student, teacher, 0.04)[0] * scale).backward()
+    wanted = student.detach().float().requires_grad_()
+    loss(wanted, teacher, 0.04)[0].backward()
+    assert student.grad is not None and wanted.grad is not None and student.grad.dtype == torch.float16
+    assert (wanted.grad.half() == 0).float().mean() > 0.01
+    torch.testing.assert_close(student.grad.float() / scale, wanted.grad, rtol=2e-3, atol=1e-11)
+
+
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
 @pytest.mark.parametrize("micro_batches", [1, 3])

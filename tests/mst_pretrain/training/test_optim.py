@@ -14,6 +14,7 @@ from mst_pretrain.training.optim import (
     MSTOptimWrapper,
     MSTOptimWrapperConstructor,
     clip_each_tensor,
+    norms_of,
     split_parameters,
 )
 
@@ -30,16 +31,15 @@ def parameters_with(gradients: list[Tensor]) -> list[nn.Parameter]:
 
 def test_each_tensor_is_clipped_by_its_own_norm() -> None:
     """One large gradient would shrink all others, or a small one be scaled up."""
-    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[0.3], [0.4]]), torch.zeros(3), torch.tensor([1e-3])]
-    parameters = parameters_with(gradients)
-    without = nn.Parameter(torch.zeros(2))
-    clip_each_tensor([*parameters, without], 1.0)
-    assert without.grad is None
-    got = [parameter.grad for parameter in parameters]
-    expected = [gradients[0] / 5, gradients[1], gradients[2], gradients[3]]
+    given = [torch.tensor([3.0, 4.0]), torch.tensor([[0.3], [0.4]]), torch.zeros(3), torch.tensor([1e-3])]
+    got = [gradient.clone() for gradient in given]
+    norms = norms_of(got)
+    assert norms == pytest.approx([5.0, 0.5, 0.0, 1e-3])
+    clip_each_tensor(got, norms, 1.0)
+    expected = [given[0] / 5, given[1], given[2], given[3]]
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=0)
-    clip_each_tensor([without], 1.0)
+    clip_each_tensor([], norms_of([]), 1.0)
 
 
 def test_groups_of_the_method() -> None:

@@ -1,6 +1,6 @@
 """Training iterations of Mask R-CNN at 800 x 1333 with our backbones beside mmdet's own Swin-T: time and memory.
 
-    python benchmarks/detection_speed.py --coco DATA/coco-mini [--batch 2] [--rounds 5] [--steps 10]
+    python benchmarks/detection.py --coco DATA/coco-mini [--batch 2] [--rounds 5] [--steps 10]
 
 Each variant is a shipped config (mmdet's own: ``mask_rcnn_mst.py`` with mmdet's SwinTransformer for a backbone), its
 optimiser, and the same two photographs of ``--coco`` with the most objects, resized to exactly 800 x 1333 (padded to
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("no CUDA device is visible. Run on a GPU machine, or with --cpu to try the script.")
     device = "cpu" if args.cpu else "cuda"
     MMLogger.get_instance("mmengine", log_level="WARNING")  # not a line per parameter
-    DefaultScope.get_instance("detection_speed", scope_name="mmdet")
+    DefaultScope.get_instance("detection", scope_name="mmdet")
     batch = photographs(args.coco, args.batch, args.size)
     result: dict[str, Any] = {
         "input": [list(image.shape) for image in batch["inputs"]],
