@@ -1,7 +1,8 @@
 """Configs, checkpoints and records that commit 28ae785 wrote, before the packages got rooms, still work.
 
 ``former/`` holds two toy runs of six steps: the checkpoints after the third, and the mean and root mean square of every
-weight after the last. In the checkpoints only the folder in ``last_ckpt`` was replaced.
+weight after the last. In the checkpoints only the folder in ``last_ckpt`` was replaced. A pretraining goes on with
+other crops since these are drawn before an image is read (CHANGELOG.md): its end is near that of the former commit.
 """
 
 from __future__ import annotations
@@ -65,7 +66,12 @@ def test_former_runs_are_resumed_tested_and_converted(folder: Path) -> None:
         found = summary(folder / f"{name}_on/iter_6.pth")
         assert found.keys() == expected[name].keys()
         for key, values in expected[name].items():
-            np.testing.assert_allclose(found[key], values, rtol=1e-6, atol=1e-7, err_msg=key)
+            rtol, atol = (1e-6, 1e-7) if name == "segment" else (1e-3, 1e-5)
+            if key == "distillation.center":  # a mean over images
+                atol = 1e-2
+            np.testing.assert_allclose(found[key], values, rtol=rtol, atol=atol, err_msg=key)
+    optimizer = load_checkpoint(folder / "pretrain_on/iter_6.pth")["optimizer"]
+    assert {int(state["step"]) for state in optimizer["state"].values()} == {6}
     tested = ["segment/segment.py", "segment_on/iter_6.pth", "--work-dir", "tested"]
     test = Forked("test", *tested, folder=folder)
     shape = ["--model", "vit_tiny_patch16_224", "--model-args", json.dumps(SHAPE)]

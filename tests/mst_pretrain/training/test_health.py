@@ -188,8 +188,8 @@ class _ConstantHead(torch.nn.Module):
         super().__init__()
         self.head, self.last_layer = head, head.last_layer
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.ones_like(x) + 0 * x)
+    def forward(self, x: Tensor, full_precision: bool = False) -> Tensor:
+        return self.head(torch.ones_like(x) + 0 * x, full_precision)
 
 
 def test_a_collapsed_run_is_noticed_and_stops(
