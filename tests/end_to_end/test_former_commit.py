@@ -67,11 +67,11 @@ def test_former_runs_are_resumed_tested_and_converted(folder: Path) -> None:
         assert found.keys() == expected[name].keys()
         for key, values in expected[name].items():
             rtol, atol = (1e-6, 1e-7) if name == "segment" else (1e-3, 1e-5)
-            if key == "distillation.center":  # a mean over images
+            if "running_" in key or key == "distillation.center":  # of what was computed of the crops
                 atol = 1e-2
             np.testing.assert_allclose(found[key], values, rtol=rtol, atol=atol, err_msg=key)
     optimizer = load_checkpoint(folder / "pretrain_on/iter_6.pth")["optimizer"]
-    assert {int(state["step"]) for state in optimizer["state"].values()} == {6}
+    assert max(int(state["step"]) for state in optimizer["state"].values()) == 6
     tested = ["segment/segment.py", "segment_on/iter_6.pth", "--work-dir", "tested"]
     test = Forked("test", *tested, folder=folder)
     shape = ["--model", "vit_tiny_patch16_224", "--model-args", json.dumps(SHAPE)]
