@@ -15,7 +15,6 @@ import contextlib
 import copy
 import io
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.timing import in_turn, publish, table
+from benchmarks.timing import in_turn, peak_of_process, publish, table
 from mst_pretrain.evaluation.knn import knn_predict
 from mst_pretrain.runtime.errors import run_cli
 
@@ -135,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     variants, peer = made
     if args.only:
         variants[args.only]()
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+        print(json.dumps(peak_of_process()))
         return
     found = {name: np.asarray(call()) for name, call in variants.items()}
     seconds = in_turn(variants, args.rounds, torch.device("cpu"))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections import Counter
@@ -32,7 +31,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mst_pretrain  # noqa: F401  registers the method
-from benchmarks.timing import in_turn, publish, table, wait
+from benchmarks.timing import in_turn, peak_of_process, publish, table, wait
 from mst_pretrain.data.multicrop import DRAWS, MultiCrop, color_parameters
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
@@ -173,7 +172,7 @@ def peak_gib(device: torch.device) -> float:
     """Of this process, so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_of_process()
 
 
 def main(argv: list[str] | None = None) -> None:

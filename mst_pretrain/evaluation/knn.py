@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SPARE = 32  # candidates beyond k
+BLOCK = 64  # columns whose maximum is looked at first
 
 
 def knn_predict(
@@ -98,7 +99,36 @@ def _similarity(train: Tensor, rows: Tensor, index: Tensor) -> Tensor:
 
 
 def _top(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """``topk`` whose ties go to the lower index, sorted by index among equals."""
+    """``topk`` whose ties go to the lower index, sorted by index among equals.
+
+    Only the ``count`` blocks of columns with the largest maxima are looked into: the others hold none of the largest.
+    """
+    rows, columns = similarity.shape
+    blocks = columns // BLOCK
+    if blocks <= count:
+        return _top_of(similarity, count)
+    tail = similarity[:, blocks * BLOCK :]
+    parts = similarity[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK))
+    maxima = parts.amax(2)
+    chosen = maxima.topk(count, dim=1).indices.sort(dim=1).values  # by rising index, as _top_of needs it
+    within = parts.gather(1, chosen.unsqueeze(2).expand(-1, -1, BLOCK)).flatten(1)
+    values, index = _top_of(torch.cat([within, tail], 1), count)
+    places = torch.arange(BLOCK, device=chosen.device)
+    own = torch.cat(
+        [
+            (chosen.unsqueeze(2) * BLOCK + places).flatten(1),
+            torch.arange(blocks * BLOCK, columns, device=chosen.device).expand(rows, -1),
+        ],
+        1,
+    )
+    index = own.gather(1, index)
+    left = ((maxima >= values[:, -1:]).sum(1) > count).nonzero().flatten()
+    if len(left):  # a block that was left out holds an equal of the last
+        values[left], index[left] = _top_of(similarity[left], count)
+    return values, index
+
+
+def _top_of(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
     values, index = similarity.topk(count, dim=1)
     tied = ((similarity >= values[:, -1:]).sum(1) > count).nonzero().flatten()
     if len(tied):  # topk chose among equals as it liked

@@ -142,14 +142,17 @@ class _CrossEntropy(torch.autograd.Function):
             targets = log_targets.exp()
             entropy -= (targets * log_targets).sum()
             summed = targets.sum(0)
-            log_probs = (student_part.float() / student_temperature).log_softmax(-1)
-            loss += (targets * log_probs[:views]).sum() - (summed * log_probs).sum()
-            probs = log_probs.exp_()
-            probs[:views] *= views - 1
-            probs[views:] *= views
-            probs -= summed
-            probs[:views] += targets
-            place.copy_(probs.mul_(scale / student_temperature))
+            logits = student_part.float() / student_temperature
+            probs = logits.softmax(-1)
+            # of the largest logit of a crop: log p = logit - log_sum
+            log_sums = logits.amax(-1) - probs.amax(-1).log()
+            counts = log_sums.new_full((crops, 1), float(views))
+            counts[:views] -= 1
+            loss += (counts * log_sums).sum() - torch.einsum("sbk,bk->", logits, summed)
+            loss += torch.einsum("sbk,sbk->", logits[:views], targets)
+            probs *= counts.unsqueeze(-1) * (scale / student_temperature)
+            probs[:views].add_(targets, alpha=scale / student_temperature)
+            torch.sub(probs, summed, alpha=scale / student_temperature, out=place)
         ctx.gradient, ctx.dtype = gradient, student.dtype  # the gradient is neither an input nor an output
         ctx.mark_non_differentiable(entropy)
         return loss * scale, entropy / (views * batch)

@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from mst_pretrain.data.sources import open_source
+from mst_pretrain.evaluation import knn
 from mst_pretrain.evaluation.features import evaluation_transform, extract_features
 from mst_pretrain.evaluation.knn import accuracy, knn_predict, nearest
 from mst_pretrain.method.backbones import build_trunk
@@ -114,6 +115,17 @@ def test_ties_at_the_last_neighbour_go_to_the_earlier_image() -> None:
         similarity, index = nearest(train, train[[place, 0]], 4, chunk=4096)
         assert index.tolist() == [[place, 0, 1, 2], [0, 1, 2, 3]]
         assert similarity.tolist() == [[1.0, 0.0, 0.0, 0.0], [1.0] * 4]
+
+
+@pytest.mark.parametrize(("columns", "count"), [(64 * 30 + 7, 20), (64 * 21, 20), (64 * 5 + 1, 1), (100, 20)])
+@pytest.mark.parametrize("levels", [4, 50, 10**6])
+def test_the_largest_are_found_by_blocks(columns: int, count: int, levels: int) -> None:
+    """A neighbour in a block that was left out, or the later one of equals, would be missed."""
+    generator = torch.Generator().manual_seed(columns + levels)
+    rows = torch.randint(levels, (40, columns), generator=generator).float()
+    values, index = knn._top(rows, count)
+    expected, order = rows.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(values, expected[:, :count]) and torch.equal(index, order[:, :count])
 
 
 def test_low_temperature_does_not_overflow() -> None:
