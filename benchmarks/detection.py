@@ -17,6 +17,7 @@ import copy
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ from mst_pretrain.checkpoints.timm_keys import MM_SWIN
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.timing import wait
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM = 3  # iterations before any is timed
@@ -97,12 +101,6 @@ def trainer(variant: str, amp: bool, batch: dict[str, Any], device: str) -> Call
     return step
 
 
-def wait(device: str) -> None:
-    """Until the device has done its work."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def measure(amp: bool, batch: dict[str, Any], device: str, rounds: int, steps: int) -> dict[str, Any]:
     """All variants in turn."""
     seconds: dict[str, list[float]] = {variant: [] for variant in CONFIGS}
@@ -118,17 +116,17 @@ def measure(amp: bool, batch: dict[str, Any], device: str, rounds: int, steps: i
         train[variant] = trainer(variant, amp, batch, device)
         for _ in range(WARM):
             train[variant]()
-        wait(device)
+        wait(torch.device(device))
         memory[variant] = (
             round((torch.cuda.max_memory_allocated() - before) / 2**30, 3) if device == "cuda" else None
         )
     for _ in range(rounds):
         for variant, step in train.items():
-            wait(device)
+            wait(torch.device(device))
             start = time.perf_counter()
             for _ in range(steps):
                 step()
-            wait(device)
+            wait(torch.device(device))
             seconds[variant].append((time.perf_counter() - start) / steps)
     return {
         variant: {

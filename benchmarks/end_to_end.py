@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from benchmarks.pretrain_step import CONFIG, DTYPES, MSTStep
-from benchmarks.timing import publish, wait
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.sampler import ResumableSampler
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.pretrain_step import CONFIG, DTYPES, MSTStep
+from benchmarks.timing import publish, wait
 
 WARM = 3
 

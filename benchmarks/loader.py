@@ -16,6 +16,7 @@ import cProfile
 import io
 import pstats
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +28,13 @@ from PIL import Image, ImageFilter, ImageOps
 from torch.utils.data import default_collate
 from torchvision import transforms as T
 
-from benchmarks.timing import in_turn, publish, table
 from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD, MultiCropPreprocessor
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.timing import in_turn, publish, table
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs/pretrain/mst_deit-s_8xb128-300e_in1k.py"

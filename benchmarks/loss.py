@@ -9,13 +9,17 @@ Two global and eight local crops. The largest deviations of loss and gradient ar
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
 import torch
 from lightly.loss import DINOLoss
 
-from benchmarks.timing import in_turn, publish, table
 from mst_pretrain.method.losses import SelfDistillationLoss
 from mst_pretrain.runtime.errors import run_cli
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.timing import in_turn, publish, table
 
 VIEWS, CROPS = 2, 10
 OURS, PEER = "MST", "lightly DINOLoss"

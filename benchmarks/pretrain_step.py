@@ -6,7 +6,7 @@
 
 Crops are noise. ``MST`` is the whole step: colours on the device, teacher, mask, student, decoder, losses, backward
 pass, clipping, optimizer, teacher's step. ``MST, colours done`` leaves the first out, as DINO's step does (see
-dino_step.py; for a Swin there is no peer). Each variant's peak memory is measured in a process of its own. ``--calls``
+dino_step.py; for a Swin there is no peer). Each variant's peak memory is measured in a separate process. ``--calls``
 counts the calls of PyTorch's operators instead, part by part; ``--profile`` lists those that take longest.
 """
 
@@ -31,10 +31,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mst_pretrain  # noqa: F401  registers the method
-from benchmarks.timing import in_turn, peak_of_process, publish, table, wait
 from mst_pretrain.data.multicrop import DRAWS, MultiCrop, color_parameters
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.timing import in_turn, peak_of_process, publish, table, wait
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs/pretrain/mst_deit-s_8xb128-300e_in1k.py"

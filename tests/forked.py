@@ -1,6 +1,6 @@
 """Tools as processes that import nothing: forked from one that has imported it all and done nothing else.
 
-What a tool does at its start in a real process, and what the scripts that start several do, has tests of its own.
+Cold starts of a tool, and the scripts that start several processes, are tested elsewhere.
 """
 
 from __future__ import annotations

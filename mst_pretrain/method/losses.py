@@ -160,7 +160,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient was made with the loss; it is scaled where it lies, so that there is no second backward pass."""
+        """Scale the gradient that was made with the loss, in place: a second backward pass is not possible."""
         gradient, ctx.gradient = ctx.gradient, None
         return gradient.mul_(grad_loss).to(ctx.dtype), None, None, None, None
 

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import first_of
-from mst_pretrain.runtime.config import check_lengths, explain, import_custom_modules
+from mst_pretrain.runtime.config import ENDLESS, check_lengths, explain, import_custom_modules
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.known_keys import check_known_keys, check_numbers
 from mst_pretrain.runtime.value_types import check_value_types
@@ -34,7 +34,6 @@ from ..evaluation.settings import (
     trained_classes,
 )
 
-ENDLESS = ("InfiniteSampler", "MultiSourceSampler", "GroupMultiSourceSampler")  # of MMEngine and mmdet
 Names = tuple[str, ...] | None
 
 

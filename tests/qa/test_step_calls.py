@@ -1,4 +1,4 @@
-"""What a pretraining step is made of, and that it grows by nobody's oversight."""
+"""How many calls of operators a pretraining step makes."""
 
 from __future__ import annotations
 
