@@ -1,0 +1,40 @@
+"""Crops by products of matrices beside those that are cut on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mst_pretrain.data.device_crops import cut_on_device, resize_weights
+
+
+@pytest.mark.parametrize("size", [(96, 96), (224, 224), (40, 64)], ids=str)
+def test_crops_are_the_cpus_within_one_level(size: tuple[int, int]) -> None:
+    """What a network sees would depend on where its images are decoded."""
+    rng = np.random.default_rng(0)
+    canvas = np.zeros((3, 300, 400, 3), np.uint8)
+    shapes = [(300, 400), (180, 240), (37, 390)]
+    for image, (height, width) in zip(canvas, shapes, strict=True):
+        image[:height, :width] = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    boxes, flips = np.zeros((3, 8, 4), np.int64), rng.random((3, 8)) < 0.5
+    for own, (height, width) in zip(boxes, shapes, strict=True):
+        sides = np.stack([rng.integers(1, width + 1, 8), rng.integers(1, height + 1, 8)], 1)
+        own[:] = np.concatenate([rng.integers(0, np.array([width, height]) - sides + 1), sides], 1)
+    pixels = torch.from_numpy(canvas).permute(0, 3, 1, 2)
+    got = cut_on_device(pixels, torch.from_numpy(boxes), torch.from_numpy(flips), *size)
+    assert got.shape == (3, 8, 3, *size) and got.dtype == torch.uint8
+    for image, own, mirrored, crops in zip(canvas, boxes, flips, got, strict=True):
+        for (left, top, wide, high), flip, crop in zip(own, mirrored, crops, strict=True):
+            part = torch.from_numpy(image[top : top + high, left : left + wide]).permute(2, 0, 1)[None]
+            expected = F.interpolate(part, size, mode="bicubic", antialias=True)[0]
+            expected = expected.flip(2) if flip else expected
+            assert (crop.int() - expected.int()).abs().max() <= 1
+
+
+def test_weights_of_a_pixel_add_up_to_one() -> None:
+    """Crops would be darker at their borders."""
+    weights = resize_weights(torch.tensor([0, 7]), torch.tensor([3, 50]), torch.tensor([False, True]), 20, 60)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 20))
+    assert not weights[0, :, 3:].any() and not weights[1, :, :7].any() and not weights[1, :, 57:].any()
