@@ -1,6 +1,6 @@
 """Crops cut from decoded images where these are, on a GPU: all crops of an image by two products of matrices.
 
-Every crop is resized as on the CPU (multicrop.py): bicubic with antialiasing, along the rows first and rounded to 8 bits
+Every crop is resized as on the CPU (multicrop.py): bicubic, antialiased, along the rows first and rounded to 8 bits
 in between, so that pixels differ by at most one level of 255. The weights are made on the device from the boxes.
 """
 
