@@ -1,7 +1,7 @@
 """Crops cut from decoded images where these are, on a GPU: all crops of an image by two products of matrices.
 
 Every crop is resized as on the CPU (multicrop.py): bicubic, antialiased, along the rows first and rounded to 8 bits
-in between, so that pixels differ by at most one level of 255. The weights are made on the device from the boxes.
+in between. Where pixels differ it is by one level of 255, or two in fewer than one value of 10,000. The weights are made on the device from the boxes.
 """
 
 from __future__ import annotations
