@@ -3,7 +3,8 @@
     python benchmarks/end_to_end.py DATA [--config configs/pretrain/mst_deit-s_8xb128-300e_in1k.py] [--batch 128]
         [--workers 16] [--dtype float32|bfloat16] [--steps 20] [--cfg-options KEY=VALUE ...]
 
-DATA is what ``data_root`` takes. The first steps, in which workers start and kernels are chosen, are not counted.
+DATA is what ``data_root`` takes; the option train_dataloader.dataset.decode=device decodes and cuts on the GPU. The
+first steps, in which workers start and kernels are chosen, are not counted.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
-from torch.utils.data import DataLoader
+from mmengine.registry import DATASETS
+from torch.utils.data import DataLoader, default_collate
 
-from mst_pretrain.data.datasets import UnlabelledImages
+from mst_pretrain.data.device_batches import collate_for_device, crops_of
 from mst_pretrain.data.sampler import ResumableSampler
-from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import run_cli
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -47,8 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     MMLogger.get_instance("mmengine", log_level="WARNING")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cfg = load_config(args.config, dict(option.split("=", 1) for option in args.cfg_options))
-    dataset = UnlabelledImages(args.data, cfg.train_dataloader.dataset.crops, seed=0)
+    options = dict(option.split("=", 1) for option in args.cfg_options)
+    cfg = load_config(args.config, read_options(args.config, options))
+    wanted = {**cfg.train_dataloader.dataset, "data_root": args.data, "seed": 0, "type": "UnlabelledImages"}
+    dataset = DATASETS.build(wanted)
     step = MSTStep(cfg, args.batch, device, args.dtype)
 
     def batches() -> Iterator[Any]:
@@ -59,8 +63,9 @@ def main(argv: list[str] | None = None) -> None:
             sampler=ResumableSampler(dataset, seed=0),
             num_workers=args.workers,
             pin_memory=device.type == "cuda",
+            collate_fn=collate_for_device if dataset.on_device else default_collate,
         )
-        for batch in loader:
+        for batch in crops_of(loader, device, lambda why: print(why, file=sys.stderr)):
             del batch["faults"], batch["index"]
             yield batch
 

@@ -4,7 +4,8 @@
     python benchmarks/loader.py [--size 500 375] [--photos 64] [--rounds 5] [--profile]
 
 Two global crops of 224 and eight local ones of 96. ``MST, geometry`` is what our workers do: reading, boxes,
-decoding, cutting; colours are the device's work. ``MST, colours too`` adds them on the same core. DINO's transform is
+decoding, cutting; colours are the device's work. ``MST, colours too`` adds them on the same core, ``MST, kept`` finds
+the pixels in memory, ``MST, on the GPU`` decodes and cuts there, where there is one. DINO's transform is
 torchvision's on Pillow images, as its authors wrote it, with colours, and without; lightly's is its DINOTransform.
 Photographs are drawn: smooth shapes under noise, of quality 90.
 """
@@ -29,7 +30,9 @@ from torch.utils.data import default_collate
 from torchvision import transforms as T
 
 from mst_pretrain.data.datasets import UnlabelledImages
+from mst_pretrain.data.device_batches import DeviceBatches, collate_for_device
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD, MultiCropPreprocessor
+from mst_pretrain.data.pixel_cache import PixelCache
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
 
@@ -39,6 +42,7 @@ from benchmarks.timing import in_turn, publish, table
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs/pretrain/mst_deit-s_8xb128-300e_in1k.py"
 OURS, COLOURED, GEOMETRY = "MST, geometry", "MST, colours too", "DINO, geometry"
+KEPT, ON_GPU = "MST, kept", "MST, on the GPU"
 PEER, LIGHTLY = "DINO", "lightly DINOTransform"
 
 
@@ -123,9 +127,13 @@ def variants(encoded: list[bytes], folder: str) -> dict[str, Callable[[], None]]
     ours, colour = UnlabelledImages(folder, crops, seed=0), MultiCropPreprocessor()
     epochs = iter(range(10**6))
 
-    def geometry() -> list[dict[str, Any]]:
+    kept = UnlabelledImages(folder, crops, seed=0)
+    kept.cache = PixelCache(len(kept), 2**30)
+    on_gpu = UnlabelledImages(folder, crops, seed=0, decode="device")
+
+    def geometry(dataset: UnlabelledImages = ours) -> list[dict[str, Any]]:
         epoch = next(epochs)
-        return [ours[epoch, index] for index in range(len(ours))]
+        return [dataset[epoch, index] for index in range(len(dataset))]
 
     def coloured() -> None:
         for sample in geometry():
@@ -140,10 +148,16 @@ def variants(encoded: list[bytes], folder: str) -> dict[str, Callable[[], None]]
 
         return transform
 
+    def cut_on_gpu() -> None:
+        DeviceBatches(on_gpu, torch.device("cuda"))(collate_for_device(geometry(on_gpu)))
+        torch.cuda.synchronize()
+
     lightly = DINOTransform()
     return {
         OURS: lambda: geometry() and None,
         COLOURED: coloured,
+        KEPT: lambda: geometry(kept) and None,
+        **({ON_GPU: cut_on_gpu} if torch.cuda.is_available() else {}),
         PEER: of(dino_views(colours=True)),
         GEOMETRY: of(dino_views(colours=False)),
         LIGHTLY: of([lightly]),

@@ -48,6 +48,8 @@ train_dataloader = dict(
         data_root=data_root,
         seed=None,  # the run's: randomness.seed
         check=True,
+        decode="host",  # or "device": a GPU decodes JPEGs and cuts the crops
+        cache="auto",  # decoded pixels are kept where all fit into a quarter of the free memory
         crops=dict(  # all [code: DINO]
             global_crops=[
                 dict(size=224, scale=(0.4, 1.0), blur_probability=1.0),

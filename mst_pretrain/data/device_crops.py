@@ -1,7 +1,7 @@
-"""Crops cut from decoded images where these are, on a GPU: all crops of an image by two products of matrices.
+"""Crops cut where the decoded images are, on a GPU: all crops of many images by two products of matrices.
 
-Every crop is resized as on the CPU (multicrop.py): bicubic, antialiased, along the rows first and rounded to 8 bits
-in between. Where pixels differ it is by one level of 255, or two in fewer than one value of 10,000. The weights are made on the device from the boxes.
+Each crop is resized by the integers that PyTorch's 8-bit bicubic resize uses on a CPU (multicrop.py): antialiased,
+along the rows first, rounded to 8 bits in between. So the two are equal, but for ties of a weight's last bit.
 """
 
 from __future__ import annotations
@@ -10,29 +10,34 @@ import torch
 from torch import Tensor
 
 
-def resize_weights(starts: Tensor, lengths: Tensor, flips: Tensor, outputs: int, extent: int) -> Tensor:
-    """Weights of the pixels along one side of an image for every pixel of crops [code: Pillow's Resample.c].
+def resize_weights(
+    starts: Tensor, lengths: Tensor, flips: Tensor, outputs: int, extent: int
+) -> tuple[Tensor, Tensor]:
+    """Weights of the pixels along one side of an image for every pixel of crops, as whole numbers of 16 bits.
 
     Args:
-        starts: [..., N] first pixel of each crop.
-        lengths: [..., N] pixels of each crop, at least 1.
-        flips: [..., N] bool, whether the crop is mirrored.
+        starts: [B, N] first pixel of each crop.
+        lengths: [B, N] pixels of each crop, at least 1.
+        flips: [B, N] bool, whether the crop is mirrored.
         outputs: Pixels of the resized crop.
         extent: Pixels of the image.
 
     Returns:
-        [..., N, outputs, extent] float32; those of an output pixel add up to 1.
+        [B, N, outputs, extent] float32, and what those of an output pixel add up to, a power of two: [B, N] float32.
     """
-    device = starts.device
     starts, lengths = (values.float()[..., None, None] for values in (starts, lengths))
-    place = torch.arange(outputs, dtype=torch.float32, device=device)[:, None]
+    place = torch.arange(outputs, dtype=torch.float32, device=starts.device)[:, None]
     place = torch.where(flips[..., None, None], outputs - 1 - place, place)
-    pixel = torch.arange(extent, dtype=torch.float32, device=device) - starts
-    scale = lengths / outputs
-    reach = scale.clamp(min=1)
-    weights = _bicubic((pixel + 0.5 - (place + 0.5) * scale) / reach)
-    weights = weights * ((pixel >= 0) & (pixel < lengths))
-    return weights / weights.sum(-1, keepdim=True)
+    pixel = torch.arange(extent, dtype=torch.float32, device=starts.device) - starts
+    # Centers of pixels in units of half an output pixel: whole numbers; float32 would miss some weights' last bit
+    distance = (2 * pixel + 1) * outputs - (2 * place + 1) * lengths
+    weights = _bicubic(distance.double() / (2 * lengths.clamp(min=outputs)))
+    weights *= (pixel >= 0) & (pixel < lengths)
+    weights /= weights.sum(-1, keepdim=True)
+    # The most bits at which the largest weight still fits into 16
+    bits = torch.floor(torch.log2((2**15 - 0.5) / weights.amax((-2, -1)))).clamp(max=22)
+    one = torch.exp2(bits)
+    return weights.mul_(one[..., None, None]).round_().float(), one.float()
 
 
 def _bicubic(x: Tensor) -> Tensor:
@@ -48,7 +53,7 @@ def cut_on_device(images: Tensor, boxes: Tensor, flips: Tensor, height: int, wid
 
     Args:
         images: [B, 3, H, W] uint8; smaller images fill the upper left corner.
-        boxes: [B, N, 4] left, top, width and height of the crops, each within its image.
+        boxes: [B, N, 4] left, top, right and bottom of the crops, each within its image.
         flips: [B, N] bool.
         height: Of the crops.
         width: Of the crops.
@@ -56,16 +61,17 @@ def cut_on_device(images: Tensor, boxes: Tensor, flips: Tensor, height: int, wid
     Returns:
         [B, N, 3, height, width] uint8.
     """
-    count = flips.shape[1]
-    left, top, wide, high = boxes.unbind(-1)
-    dtype = torch.float16 if images.is_cuda else torch.float32
-    across = resize_weights(left, wide, flips, width, images.shape[3]).to(dtype)
-    down = resize_weights(top, high, torch.zeros_like(flips), height, images.shape[2]).to(dtype)
-    rows = images.to(dtype).flatten(1, 2) @ across.flatten(1, 2).transpose(1, 2)  # [B, 3 * H, N * width]
-    rows = _to_levels(rows).to(dtype).unflatten(1, (3, -1)).unflatten(3, (count, width))
+    left, top, right, bottom = boxes.unbind(-1)
+    across, one = resize_weights(left, right - left, flips, width, images.shape[3])
+    # Products and sums of these whole numbers stay below 2^24, where float32 is exact
+    rows = images.float().flatten(1, 2) @ across.flatten(1, 2).transpose(1, 2)  # [B, 3 * H, N * width]
+    rows = rows.unflatten(1, (3, -1)).unflatten(3, (-1, width))  # [B, 3, H, N, width]
+    rows = _to_levels(rows, one[:, None, None, :, None])
+    down, one = resize_weights(top, bottom - top, torch.zeros_like(flips), height, images.shape[2])
+    # b image, n crop, y row of the crop, h row of the image, c channel, x column of the crop
     crops = torch.einsum("bnyh,bchnx->bncyx", down, rows)
-    return _to_levels(crops).to(torch.uint8)
+    return _to_levels(crops, one[..., None, None, None]).to(torch.uint8)
 
 
-def _to_levels(values: Tensor) -> Tensor:
-    return values.float().add_(0.5).floor_().clamp_(0, 255)
+def _to_levels(values: Tensor, one: Tensor) -> Tensor:
+    return values.div_(one).add_(0.5).floor_().clamp_(0, 255)

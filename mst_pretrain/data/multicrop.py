@@ -123,15 +123,18 @@ class MultiCrop:
         room = (plan.boxes[:, 2:] / _arrays(self.recipes).size).min()
         return next((factor for factor in REDUCTIONS if factor <= room), 1)
 
-    def cut(self, image: Image.Image, plan: CropPlan) -> dict[str, Tensor]:
+    def cut(self, image: Tensor, plan: CropPlan) -> dict[str, Tensor]:
         """Cut an RGB image, or one that was decoded smaller, as torchvision's RandomResizedCrop does, bicubic.
+
+        Args:
+            image: [3, H, W] uint8.
+            plan: Of this image.
 
         Returns:
             ``global_crops`` [V, 3, H, W] uint8, ``local_crops`` [L, 3, h, w] uint8, and their
             ``*_parameters`` [., len(PARAMETERS)] float32.
         """
-        boxes = plan.boxes_in(image.width, image.height)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        boxes = plan.boxes_in(image.shape[2], image.shape[1])
         views, parameters = len(self.global_crops), torch.from_numpy(plan.parameters)
         result = {}
         for kind, part, recipe in (
@@ -144,12 +147,17 @@ class MultiCrop:
                 crops, boxes[part], plan.flips[part], strict=True
             ):
                 resized = F.interpolate(
-                    pixels[..., top:bottom, left:right], height_width, mode="bicubic", antialias=True
+                    image[None, :, top:bottom, left:right], height_width, mode="bicubic", antialias=True
                 )[0].numpy()
                 crop[:] = resized[..., ::-1] if flip else resized
             result[f"{kind}_crops"] = torch.from_numpy(crops)
             result[f"{kind}_parameters"] = parameters[part]
         return result
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """[3, H, W] uint8 of an RGB image; the channels of a pixel lie together in memory."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)

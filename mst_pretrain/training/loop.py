@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from ..checkpoints.storage import INITIAL
 from ..data.checking import check_once
+from ..data.device_batches import crops_of
 from ..data.multicrop import MultiCrop
 from ..data.sources import FileSource
 from ..runtime.errors import UserError
@@ -129,7 +130,8 @@ class PretrainLoop(BaseLoop):
             self.source.paths.save(Path(self.runner.work_dir, IMAGES))
         if self._iter < self.max_iters:
             self.sampler.position = self._iter * self.global_batch
-            batches = rescued(self.runner, self.dataloader)
+            device = next(self.runner.model.parameters()).device
+            batches = rescued(self.runner, crops_of(self.dataloader, device, self.runner.logger.info))
             while self._iter < self.max_iters:
                 self.run_iter(batches)
         self.runner.call_hook("after_train_epoch")

@@ -90,11 +90,13 @@ class MSTRunner(Runner):
     ) -> DataLoader:
         """MMEngine's, whose workers outlive the signals that their whole process group receives.
 
-        A data set whose ``seed`` is None gets the run's.
+        A data set whose ``seed`` is None gets the run's. What a device decodes is collated without padding.
         """
         dataset = dataloader["dataset"] if isinstance(dataloader, dict) else None
         if isinstance(dataset, dict) and dataset.get("seed", 0) is None:
             dataloader = {**dataloader, "dataset": {**dataset, "seed": seed}}
+        if isinstance(dataset, dict) and dataset.get("decode") == "device":
+            dataloader = {**dataloader, "collate_fn": {"type": "collate_for_device"}}
         return PatientDataLoader.of(Runner.build_dataloader(dataloader, seed, diff_rank_seed))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:

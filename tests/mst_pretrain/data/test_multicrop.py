@@ -26,6 +26,7 @@ from mst_pretrain.data.multicrop import (
     CropRecipe,
     MultiCrop,
     color_parameters,
+    pixels_of,
     random_boxes,
 )
 from mst_pretrain.runtime.errors import UserError
@@ -157,10 +158,10 @@ def test_boxes_are_distributed_as_torchvisions(size: tuple[int, int], recipe: Cr
         assert ks_2samp(mine, other).pvalue > 1e-3
 
 
-def coordinates(width: int, height: int) -> Image.Image:
-    """Red is the column, green the row."""
+def coordinates(width: int, height: int) -> Tensor:
+    """Red is the column, green the row: [3, height, width] uint8."""
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    return Image.fromarray(np.stack([columns, rows, np.zeros_like(rows)], 2).astype(np.uint8))
+    return torch.from_numpy(np.stack([columns, rows, np.zeros_like(rows)]).astype(np.uint8))
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
@@ -220,7 +221,7 @@ def test_pixels_are_pillows() -> None:
     crops = MultiCrop([CropRecipe(size=(24, 40), flip=0.0)] * 20, CropRecipe(), 0)
     plan = crops.plan(240, 180, drawn(20, DRAWS))
     for pixels, (left, top, width, height) in zip(
-        crops.cut(image, plan)["global_crops"], plan.boxes, strict=True
+        crops.cut(pixels_of(image), plan)["global_crops"], plan.boxes, strict=True
     ):
         box = (left, top, left + width, top + height)
         theirs = np.asarray(image.crop(box).resize((40, 24), Image.Resampling.BICUBIC), np.int16)
@@ -239,9 +240,9 @@ def test_a_large_photograph_is_decoded_at_a_part_of_its_size(tmp_path: Path) -> 
             str(tmp_path), {"global_crops": [dict(size=size, flip=0.0)] * 2, "local_count": 0}, seed=4
         )
         draws = np.random.default_rng(1).random((2, DRAWS))
-        image, plan = data._read(0, draws)
-        assert plan.size == (1601, 1203) and (image.width < 1601) == reduced
-        sizes.add(image.size)
+        plan, image, *_ = data.read(0, draws)
+        assert image is not None and plan.size == (1601, 1203) and (image.shape[2] < 1601) == reduced
+        sizes.add((image.shape[2], image.shape[1]))
         for pixels, (left, top, width, height) in zip(
             data.crops.cut(image, plan)["global_crops"].double(), plan.boxes, strict=True
         ):

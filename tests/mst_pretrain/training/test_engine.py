@@ -185,16 +185,20 @@ def test_impossible_lengths_are_refused(toy_config: MakeConfig) -> None:
             build_runner(cfg).build_train_loop(cfg.train_cfg)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_resumed_run_is_the_uninterrupted_one(toy_config: MakeConfig, accumulate: int) -> None:
-    """A resumed run would see other samples, drop other paths, or lose its optimizer's or centre's state."""
+@pytest.mark.parametrize(("accumulate", "decode"), [(1, "host"), (2, "device")])
+def test_resumed_run_is_the_uninterrupted_one(toy_config: MakeConfig, accumulate: int, decode: str) -> None:
+    """A resumed run would see other samples, drop other paths, or lose its optimizer's or centre's state.
+
+    So would one whose images are decoded and kept elsewhere from then on.
+    """
     options: dict[str, Any] = {
         "model__backbone__drop_path_rate": 0.3,
         "default_hooks__checkpoint__interval": 3,
         "train_cfg__accumulate": accumulate,
         "train_dataloader__batch_size": 3,
     }
-    whole = train(toy_config(**options, train_cfg__max_iters=5))
+    where = {"train_dataloader__dataset__decode": decode, "train_dataloader__dataset__cache": decode}
+    whole = train(toy_config(**options, **where, train_cfg__max_iters=5))
     rest = toy_config(**options, train_cfg__max_iters=5)
     rest.resume, rest.load_from = True, str(Path(whole.work_dir, "iter_3.pth"))
     resumed = train(rest)
