@@ -192,7 +192,7 @@ def test_a_disk_that_goes_away_ends_the_run_with_a_checkpoint(
             if runner.iter == 3:
                 shutil.rmtree(folder)
 
-    cfg = toy_config(train_cfg__max_iters=9, data_root=str(folder))
+    cfg = toy_config(**OPTIONS, data_root=str(folder))
     with pytest.raises(
         UserError, match=r"17 images in a row cannot be used.*disk.*Continue from .*latest\.pth"
     ):
