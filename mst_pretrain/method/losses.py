@@ -12,6 +12,11 @@ from torch.autograd.function import once_differentiable
 from ..runtime.errors import InvalidValue
 
 
+# Natural logarithm of the smallest target: processors compute with numbers near the smallest ones of float32 (-87) many
+# times slower, and 65536 targets of e^-60 add up to 6e-22.
+SMALLEST = -60.0
+
+
 class SelfDistillationLoss(nn.Module):
     """DINO's cross entropy between centred, sharpened teacher and student outputs [code: DINO].
 
@@ -139,6 +144,7 @@ class _CrossEntropy(torch.autograd.Function):
         )
         for teacher_part, student_part, place in zip(*parts, strict=True):
             log_targets = ((teacher_part.float() - center) / teacher_temperature).log_softmax(-1)
+            log_targets = log_targets.clamp_(min=SMALLEST)
             targets = log_targets.exp()
             entropy -= (targets * log_targets).sum()
             summed = targets.sum(0)
