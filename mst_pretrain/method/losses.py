@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from ..runtime.errors import InvalidValue
 
-
 # Natural logarithm of the smallest target: processors compute with numbers near the smallest ones of float32 (-87) many
 # times slower, and 65536 targets of e^-60 add up to 6e-22.
 SMALLEST = -60.0
