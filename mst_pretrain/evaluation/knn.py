@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SPARE = 32  # candidates beyond k
-BLOCK = 64  # columns whose maximum is looked at first
+BLOCK = 32  # columns whose maximum is looked at first
 
 
 def knn_predict(
@@ -18,8 +18,8 @@ def knn_predict(
     test_features: Tensor,
     neighbours: Sequence[int] = (10, 20, 100, 200),
     temperature: float = 0.07,
-    test_chunk: int = 1024,
-    train_chunk: int = 16384,
+    test_chunk: int = 256,
+    train_chunk: int = 65536,
 ) -> dict[int, Tensor]:
     """Predicted class for several k: cosine similarity, each neighbour votes with exp(similarity / temperature).
 
@@ -48,18 +48,20 @@ def knn_predict(
         raise ValueError("there is no test image")
     classes = int(train_labels.max()) + 1
     predictions: dict[int, list[Tensor]] = {k: [] for k in neighbours}
-    for rows in test_features.split(test_chunk):
-        similarity, index = nearest(train_features, rows, most, train_chunk)
+    found = nearest(train_features, test_features, most, test_chunk, train_chunk)
+    for similarity, index in zip(*(part.split(test_chunk) for part in found), strict=True):
         # Relative to the nearest, so that a low temperature cannot overflow; float64, so that sums tie only if equal.
         votes = ((similarity - similarity[:, :1]) / temperature).exp()
         labels = train_labels[index]
         for k in predictions:
-            tally = votes.new_zeros(len(rows), classes).scatter_add_(1, labels[:, :k], votes[:, :k])
+            tally = votes.new_zeros(len(votes), classes).scatter_add_(1, labels[:, :k], votes[:, :k])
             predictions[k].append((tally == tally.amax(1, keepdim=True)).int().argmax(1))
     return {k: torch.cat(parts) for k, parts in predictions.items()}
 
 
-def nearest(train: Tensor, test: Tensor, count: int, chunk: int) -> tuple[Tensor, Tensor]:
+def nearest(
+    train: Tensor, test: Tensor, count: int, test_chunk: int, train_chunk: int
+) -> tuple[Tensor, Tensor]:
     """The ``count`` most similar training images of each test image, most similar first, earlier first on ties.
 
     Found in float32 with ``SPARE`` more, which are then ordered by their similarity in float64: neighbours that float32
@@ -67,35 +69,44 @@ def nearest(train: Tensor, test: Tensor, count: int, chunk: int) -> tuple[Tensor
 
     Args:
         train: [N, D] float, not normalised.
-        test: [m, D] float, not normalised.
+        test: [M, D] float, not normalised.
         count: At most N.
-        chunk: Training images at a time.
+        test_chunk: Test images at a time.
+        train_chunk: Training images at a time.
 
     Returns:
-        Cosine similarity [m, count] float64, and index [m, count] int64.
+        Cosine similarity [M, count] float64, and index [M, count] int64.
     """
-    spare = min(count + SPARE, len(train))
-    queries = F.normalize(test.float(), dim=1)
-    best = queries.new_empty(len(test), 0)
-    best_index = torch.empty(len(test), 0, dtype=torch.int64, device=test.device)
-    for start in range(0, len(train), chunk):
-        similarity = queries @ F.normalize(train[start : start + chunk].float(), dim=1).T
-        near, index = _top(similarity, min(spare, similarity.shape[1]))
-        # Candidates stand by rising index among equals, and a stable sort keeps them so.
-        best, best_index = torch.cat([best, near], 1), torch.cat([best_index, index + start], 1)
-        best, order = best.sort(dim=1, descending=True, stable=True)
-        best, best_index = best[:, :spare], best_index.gather(1, order)[:, :spare]
-    exact = [_similarity(train, *rows) for rows in zip(test.split(64), best_index.split(64), strict=True)]
+    candidates = _candidates(train, test, min(count + SPARE, len(train)), test_chunk, train_chunk)
+    norms = torch.linalg.vector_norm(train, dim=1, dtype=torch.float64).clamp(min=1e-12)  # as F.normalize has it
+    parts = zip(test.split(64), candidates.split(64), strict=True)
+    exact = [_similarity(train, norms, *rows) for rows in parts]
     # By rising index first, so that the stable sort keeps the earlier of equals.
-    best_index, order = best_index.sort(dim=1)
+    candidates, order = candidates.sort(dim=1)
     best, order = torch.cat(exact).gather(1, order).sort(dim=1, descending=True, stable=True)
-    return best[:, :count], best_index.gather(1, order)[:, :count]
+    return best[:, :count], candidates.gather(1, order)[:, :count]
 
 
-def _similarity(train: Tensor, rows: Tensor, index: Tensor) -> Tensor:
-    """Cosine of each row [r, D] and its own training images [r, n]: [r, n] float64."""
-    near = F.normalize(train[index].double(), dim=2)
-    return torch.einsum("rnd,rd->rn", near, F.normalize(rows.double(), dim=1))
+def _candidates(train: Tensor, test: Tensor, count: int, test_chunk: int, train_chunk: int) -> Tensor:
+    """Index [M, count] int64 of the most similar training images by float32, earlier ones first on ties."""
+    queries = F.normalize(test.float(), dim=1).split(test_chunk)
+    best = [rows.new_empty(len(rows), 0) for rows in queries]
+    indices = [rows.new_empty(len(rows), 0, dtype=torch.int64) for rows in queries]
+    for start in range(0, len(train), train_chunk):
+        keys = F.normalize(train[start : start + train_chunk].float(), dim=1).T
+        for place, rows in enumerate(queries):
+            near, index = _top(rows @ keys, min(count, keys.shape[1]))
+            # Candidates stand by rising index among equals, and a stable sort keeps them so.
+            merged = torch.cat([best[place], near], 1), torch.cat([indices[place], index + start], 1)
+            best[place], order = merged[0].sort(dim=1, descending=True, stable=True)
+            best[place], indices[place] = best[place][:, :count], merged[1].gather(1, order)[:, :count]
+    return torch.cat(indices)
+
+
+def _similarity(train: Tensor, norms: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    """Cosine of each row [r, D] and its own training images [r, n], of these norms [N] float64: [r, n] float64."""
+    queries = F.normalize(rows.double(), dim=1)
+    return torch.einsum("rnd,rd->rn", train[index].double(), queries) / norms[index]
 
 
 def _top(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:

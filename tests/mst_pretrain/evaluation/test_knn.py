@@ -112,7 +112,7 @@ def test_ties_at_the_last_neighbour_go_to_the_earlier_image() -> None:
         train = torch.zeros(count, 4)
         train[:, 0] = 1.0  # equally far from the query ...
         train[place] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # ... except this one
-        similarity, index = nearest(train, train[[place, 0]], 4, chunk=4096)
+        similarity, index = nearest(train, train[[place, 0]], 4, 2, 4096)
         assert index.tolist() == [[place, 0, 1, 2], [0, 1, 2, 3]]
         assert similarity.tolist() == [[1.0, 0.0, 0.0, 0.0], [1.0] * 4]
 
@@ -165,7 +165,7 @@ def test_features_stand_in_the_order_of_the_files(images: Path) -> None:
 def test_neighbours_that_float32_cannot_tell_apart() -> None:
     """The nearest image, and with it a prediction, would depend on the order of float32's sums."""
     train = torch.tensor([[1.0, 1.0e-4], [1.0, 0.9e-4], [1.0, -0.9e-4]])
-    similarity, index = nearest(train, torch.tensor([[1.0, 0.0]]), 2, chunk=2)
+    similarity, index = nearest(train, torch.tensor([[1.0, 0.0]]), 2, 1, 2)
     assert index.tolist() == [[1, 2]]
     expected = [1 / math.sqrt(1 + float(train[1, 1]) ** 2)] * 2
     assert similarity[0].tolist() == pytest.approx(expected, abs=1e-15)
