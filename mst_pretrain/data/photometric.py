@@ -18,6 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..runtime.compiling import compiled
 from .multicrop import PARAMETERS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,6 +41,11 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking=True)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.augment = augment
+
+    def compile_augmentation(self, backend: str) -> None:
+        """Compile what :func:`augment` does on a GPU, by a backend of ``torch.compile``."""
+        self.augment = partial(augment, on_gpu=compiled(change_colors, backend))
 
     @torch.no_grad()
     def forward(self, data: dict[str, Any], training: bool = True) -> dict[str, Tensor]:
@@ -60,26 +66,44 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
             if training and len(pixels):
                 # MMEngine calls this inside the step's autocast region
                 with torch.autocast(pixels.device.type, enabled=False):
-                    pixels = augment(pixels, parameters)
+                    pixels = self.augment(pixels, parameters)
             views[f"{kind}_views"] = ((pixels - self.mean) / self.std).unflatten(0, crops.shape[:2])
         return {**views, "seeds": self.cast_data(data["seed"])}
 
 
-def augment(images: Tensor, parameters: Tensor) -> Tensor:
+def augment(
+    images: Tensor, parameters: Tensor, on_gpu: Callable[[Tensor, Tensor, int], Tensor] | None = None
+) -> Tensor:
     """DINO's colour pipeline: jitter, grey, blur, solarize [code: DINO].
 
     Args:
         images: [B, 3, H, W] float32 in [0, 1]; may be changed in place.
         parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.color_parameters``.
+        on_gpu: :func:`change_colors`, compiled, for images on a GPU.
 
     Returns:
         [B, 3, H, W] float32 in [0, 1].
     """
     sigma, orders = parameters[:, _COLUMN["sigma"]], _ORDERS[parameters[:, _COLUMN["order"]].long()]
-    largest_sigma = float(sigma.max())
+    radius = blur_radius(float(sigma.max()))
     packed = torch.cat([parameters, orders], 1)
-    if _on_gpu(images):
-        packed = packed.pin_memory().to(images.device, non_blocking=True)
+    if not _on_gpu(images):
+        return change_colors(images, packed, radius)
+    radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
+    return (on_gpu or change_colors)(images, packed.pin_memory().to(images.device, non_blocking=True), radius)
+
+
+def change_colors(images: Tensor, packed: Tensor, radius: int) -> Tensor:
+    """What :func:`augment` does on the images' device.
+
+    Args:
+        images: [B, 3, H, W] float32 in [0, 1]; may be changed in place.
+        packed: [B, len(PARAMETERS) + 4] float32: the parameters, and the jitter's four operations in order.
+        radius: In pixels, of the largest blur, a number on the host, so that no device is waited for; 0 blurs nothing.
+
+    Returns:
+        [B, 3, H, W] float32 in [0, 1].
+    """
     parameters, orders = packed.tensor_split([len(PARAMETERS)], 1)
     columns = dict(zip(PARAMETERS, parameters.unbind(1), strict=True))
     jittered = columns["jitter"] > 0
@@ -88,9 +112,8 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
             chosen = jittered & (orders[:, place] == operation)
             images = _where(chosen, _ADJUST[name], images, columns[name].view(-1, 1, 1, 1))
     images = _where(columns["grey"] > 0, _grey, images, columns["grey"])
-    if largest_sigma > 0:
-        blur = partial(gaussian_blur, largest_sigma=largest_sigma)
-        images = _where(columns["sigma"] > 0, blur, images, columns["sigma"])
+    if radius:
+        images = _where(columns["sigma"] > 0, partial(gaussian_blur, radius=radius), images, columns["sigma"])
     return _where(columns["solarize"] > 0, _solarize, images, columns["solarize"])
 
 
@@ -159,19 +182,21 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
-def gaussian_blur(images: Tensor, sigmas: Tensor, largest_sigma: float) -> Tensor:
+def blur_radius(sigma: float) -> int:
+    """Pixels to which a blur of a standard deviation reaches: 3 sigmas, at least one; 0 for sigma 0."""
+    return max(1, int(3 * sigma + 0.5)) if sigma > 0 else 0
+
+
+def gaussian_blur(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
     """Separable Gaussian blur of a radius of 3 sigmas (at least one pixel), reflected borders, each image by itself.
 
     Args:
         images: [B, C, H, W] float32.
         sigmas: [B] standard deviations in pixels; 0 changes nothing.
-        largest_sigma: Of the batch, a number on the host, so that no device is waited for.
+        radius: At least :func:`blur_radius` of the largest of them.
     """
     batch, channels, height, width = images.shape
     furthest = min(height, width) - 1
-    radius = max(1, int(3 * largest_sigma + 0.5))
-    if _on_gpu(images):
-        radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
     radius = min(radius, furthest)
     radii = (3 * sigmas + 0.5).floor().clamp(1, furthest).unsqueeze(1)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=images.device)

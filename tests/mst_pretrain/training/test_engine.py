@@ -185,11 +185,14 @@ def test_impossible_lengths_are_refused(toy_config: MakeConfig) -> None:
             build_runner(cfg).build_train_loop(cfg.train_cfg)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_resumed_run_is_the_uninterrupted_one(toy_config: MakeConfig, accumulate: int) -> None:
+@pytest.mark.parametrize(("accumulate", "compile"), [(1, None), (2, None), (1, "aot_eager")])
+def test_resumed_run_is_the_uninterrupted_one(
+    toy_config: MakeConfig, accumulate: int, compile: str | None
+) -> None:
     """A resumed run would see other samples, drop other paths, or lose its optimizer's or centre's state."""
     options: dict[str, Any] = {
         "model__backbone__drop_path_rate": 0.3,
+        "model__compile": compile,
         "default_hooks__checkpoint__interval": 3,
         "train_cfg__accumulate": accumulate,
         "train_dataloader__batch_size": 3,
