@@ -18,6 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..runtime.compiling import compiled
 from .multicrop import PARAMETERS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,6 +41,11 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking=True)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.augment = augment
+
+    def compile_augmentation(self, backend: str) -> None:
+        """Compile what :func:`augment` does on a GPU, by a backend of ``torch.compile``."""
+        self.augment = partial(augment, on_gpu=compiled(change_colors, backend))
 
     @torch.no_grad()
     def forward(self, data: dict[str, Any], training: bool = True) -> dict[str, Tensor]:
@@ -60,50 +66,74 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
             if training and len(pixels):
                 # MMEngine calls this inside the step's autocast region
                 with torch.autocast(pixels.device.type, enabled=False):
-                    pixels = augment(pixels, parameters)
+                    pixels = self.augment(pixels, parameters)
             views[f"{kind}_views"] = ((pixels - self.mean) / self.std).unflatten(0, crops.shape[:2])
         return {**views, "seeds": self.cast_data(data["seed"])}
 
 
-def augment(images: Tensor, parameters: Tensor) -> Tensor:
+def augment(
+    images: Tensor, parameters: Tensor, on_gpu: Callable[[Tensor, Tensor, int], Tensor] | None = None
+) -> Tensor:
     """DINO's colour pipeline: jitter, grey, blur, solarize [code: DINO].
 
     Args:
         images: [B, 3, H, W] float32 in [0, 1]; may be changed in place.
         parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.color_parameters``.
+        on_gpu: :func:`change_colors`, compiled, for images on a GPU.
 
     Returns:
         [B, 3, H, W] float32 in [0, 1].
     """
-    sigma, orders = parameters[:, _COLUMN["sigma"]], _ORDERS[parameters[:, _COLUMN["order"]].long()]
-    largest_sigma = float(sigma.max())
-    packed = torch.cat([parameters, orders], 1)
-    if _on_gpu(images):
-        packed = packed.pin_memory().to(images.device, non_blocking=True)
+    if not _on_gpu(images):
+        for image, values in zip(images.split(1), parameters.tolist(), strict=True):
+            image.copy_(_change_one(image, dict(zip(PARAMETERS, values, strict=True))))
+        return images
+    orders = _ORDERS[parameters[:, _COLUMN["order"]].long()]
+    radius = blur_radius(float(parameters[:, _COLUMN["sigma"]].max()))
+    radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
+    packed = torch.cat([parameters, orders], 1).pin_memory().to(images.device, non_blocking=True)
+    return (on_gpu or change_colors)(images, packed, radius)
+
+
+def _change_one(image: Tensor, values: dict[str, float]) -> Tensor:
+    """What :func:`augment` does on a CPU to [1, 3, H, W]: all changes of an image while it is in the cache."""
+    if values["jitter"]:
+        for operation in _ORDERS[int(values["order"])].tolist():
+            image = _ADJUST[_JITTER[operation]](image, values[_JITTER[operation]])
+    if values["grey"]:
+        image = rgb_to_grey(image).expand(-1, 3, -1, -1)
+    if values["sigma"] > 0:
+        image = _blur_one(image, values["sigma"])
+    return solarize(image) if values["solarize"] else image
+
+
+def change_colors(images: Tensor, packed: Tensor, radius: int) -> Tensor:
+    """What :func:`augment` does on a GPU.
+
+    Args:
+        images: [B, 3, H, W] float32 in [0, 1]; may be changed in place.
+        packed: [B, len(PARAMETERS) + 4] float32: the parameters, and the jitter's four operations in order.
+        radius: In pixels, of the largest blur, a number on the host, so that no device is waited for; 0 blurs nothing.
+
+    Returns:
+        [B, 3, H, W] float32 in [0, 1].
+    """
     parameters, orders = packed.tensor_split([len(PARAMETERS)], 1)
     columns = dict(zip(PARAMETERS, parameters.unbind(1), strict=True))
     jittered = columns["jitter"] > 0
     for place in range(4):
         for operation, name in enumerate(_JITTER):
             chosen = jittered & (orders[:, place] == operation)
-            images = _where(chosen, _ADJUST[name], images, columns[name].view(-1, 1, 1, 1))
-    images = _where(columns["grey"] > 0, _grey, images, columns["grey"])
-    if largest_sigma > 0:
-        blur = partial(gaussian_blur, largest_sigma=largest_sigma)
-        images = _where(columns["sigma"] > 0, blur, images, columns["sigma"])
-    return _where(columns["solarize"] > 0, _solarize, images, columns["solarize"])
+            images = _where(chosen, _ADJUST[name](images, columns[name].view(-1, 1, 1, 1)), images)
+    images = _where(columns["grey"] > 0, rgb_to_grey(images), images)
+    if radius:
+        images = _where(columns["sigma"] > 0, gaussian_blur(images, columns["sigma"], radius), images)
+    return _where(columns["solarize"] > 0, solarize(images), images)
 
 
-def _where(
-    chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], images: Tensor, factors: Tensor
-) -> Tensor:
-    """``operation`` done to the chosen images, with the factor of each."""
-    if _on_gpu(images):
-        return torch.where(chosen.view(-1, 1, 1, 1), operation(images, factors), images)
-    rows = torch.nonzero(chosen).flatten()
-    if len(rows):
-        images[rows] = operation(images[rows], factors[rows])
-    return images
+def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
+    """The changed images [B, 3 or 1, H, W] where they are chosen [B], else those that they were."""
+    return torch.where(chosen.view(-1, 1, 1, 1), changed, images)
 
 
 def _on_gpu(images: Tensor) -> bool:
@@ -111,12 +141,9 @@ def _on_gpu(images: Tensor) -> bool:
     return images.device.type != "cpu"
 
 
-def _grey(images: Tensor, _: Tensor) -> Tensor:
-    return rgb_to_grey(images).expand(-1, 3, -1, -1)
-
-
-def _solarize(images: Tensor, _: Tensor) -> Tensor:
-    return torch.where(images >= 128 / 255, 1 - images, images)
+def solarize(images: Tensor) -> Tensor:
+    """Invert all values of at least 128 of 255. Comparing and choosing takes a CPU three times as long."""
+    return (images - torch.floor(images - 128 / 255).add_(1)).abs_()
 
 
 def rgb_to_grey(images: Tensor) -> Tensor:
@@ -125,53 +152,57 @@ def rgb_to_grey(images: Tensor) -> Tensor:
     return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
 
 
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_brightness(images: Tensor, factor: Tensor | float) -> Tensor:
     """Scale values by ``factor`` [B, 1, 1, 1], clamped to [0, 1]."""
     return (images * factor).clamp_(0, 1)
 
 
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_contrast(images: Tensor, factor: Tensor | float) -> Tensor:
     """Blend with each image's mean luma."""
     mean = rgb_to_grey(images).mean((1, 2, 3), keepdim=True)
     return (factor * images + (1 - factor) * mean).clamp_(0, 1)
 
 
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+def adjust_saturation(images: Tensor, factor: Tensor | float) -> Tensor:
     """Blend with the luma."""
     return (factor * images + (1 - factor) * rgb_to_grey(images)).clamp_(0, 1)
 
 
-def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
-    """Turn the hue by ``factor`` in [-0.5, 0.5] turns, saturation and value kept (HSV)."""
-    red, green, blue = images.unbind(1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
-    hue = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = (hue / 6 + factor[:, 0]) % 1.0
-    # Channel n of HSV to RGB: value - chroma * clamp(min(k, 4 - k), 0, 1) with k = (n + 6 hue) mod 6
-    offsets = torch.arange(5.0, 0.0, -2.0, device=images.device).view(1, 3, 1, 1)
-    k = (offsets + 6 * hue.unsqueeze(1)) % 6
-    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
+def adjust_hue(images: Tensor, factor: Tensor | float) -> Tensor:
+    """Turn the hue by ``factor`` in [-0.5, 0.5] turns, saturation and value kept (HSV).
+
+    By arithmetic alone: comparing and choosing takes a CPU many times as long.
+    """
+    value, lowest = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
+    chroma = value - lowest
+    # Distance of each channel from the largest, in chromas; a grey pixel has none, and any hue
+    red, green, blue = ((value - images) / (chroma + (1 - chroma.ceil()))).split(1, 1)
+    not_red, not_green = red.ceil(), green.ceil()
+    sixths = (1 - not_red) * (blue - green)
+    sixths += not_red * ((1 - not_green) * (2 + red - blue) + not_green * (4 + green - red))
+    turns = sixths / 6 + factor
+    sixths = 6 * (turns - turns.floor())
+    ramps = (sixths - sixths.new_tensor([3.0, 2.0, 4.0]).view(3, 1, 1)).abs_()
+    ramps *= ramps.new_tensor([1.0, -1.0, -1.0]).view(3, 1, 1)
+    ramps += ramps.new_tensor([-1.0, 2.0, 2.0]).view(3, 1, 1)
+    return lowest + chroma * ramps.clamp_(0, 1)
 
 
-def gaussian_blur(images: Tensor, sigmas: Tensor, largest_sigma: float) -> Tensor:
+def blur_radius(sigma: float) -> int:
+    """Pixels to which a blur of a standard deviation reaches: 3 sigmas, at least one; 0 for sigma 0."""
+    return max(1, int(3 * sigma + 0.5)) if sigma > 0 else 0
+
+
+def gaussian_blur(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
     """Separable Gaussian blur of a radius of 3 sigmas (at least one pixel), reflected borders, each image by itself.
 
     Args:
         images: [B, C, H, W] float32.
         sigmas: [B] standard deviations in pixels; 0 changes nothing.
-        largest_sigma: Of the batch, a number on the host, so that no device is waited for.
+        radius: At least :func:`blur_radius` of the largest of them.
     """
     batch, channels, height, width = images.shape
     furthest = min(height, width) - 1
-    radius = max(1, int(3 * largest_sigma + 0.5))
-    if _on_gpu(images):
-        radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
     radius = min(radius, furthest)
     radii = (3 * sigmas + 0.5).floor().clamp(1, furthest).unsqueeze(1)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=images.device)
@@ -186,4 +217,20 @@ def gaussian_blur(images: Tensor, sigmas: Tensor, largest_sigma: float) -> Tenso
     return x.view(batch, channels, height, width)
 
 
-_ADJUST = dict(zip(_JITTER, (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue), strict=True))
+def _blur_one(image: Tensor, sigma: float) -> Tensor:
+    """The same of [1, C, H, W] on a CPU, by a sum of shifted images."""
+    radius = min(blur_radius(sigma), min(image.shape[-2:]) - 1)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
+    image = F.pad(image, (radius, radius, radius, radius), mode="reflect")
+    for axis in (2, 3):
+        length = image.shape[axis] - 2 * radius
+        total = torch.zeros_like(image.narrow(axis, 0, length))
+        for shift, weight in enumerate((weights / weights.sum()).tolist()):
+            total.add_(image.narrow(axis, shift, length), alpha=weight)
+        image = total
+    return image
+
+
+_ADJUST: dict[str, Callable[[Tensor, Any], Tensor]] = dict(
+    zip(_JITTER, (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue), strict=True)
+)

@@ -78,7 +78,9 @@ def nearest(
         Cosine similarity [M, count] float64, and index [M, count] int64.
     """
     candidates = _candidates(train, test, min(count + SPARE, len(train)), test_chunk, train_chunk)
-    norms = torch.linalg.vector_norm(train, dim=1, dtype=torch.float64).clamp(min=1e-12)  # as F.normalize has it
+    norms = torch.linalg.vector_norm(train, dim=1, dtype=torch.float64).clamp(
+        min=1e-12
+    )  # as F.normalize has it
     parts = zip(test.split(64), candidates.split(64), strict=True)
     exact = [_similarity(train, norms, *rows) for rows in parts]
     # By rising index first, so that the stable sort keeps the earlier of equals.

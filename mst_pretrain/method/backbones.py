@@ -5,11 +5,18 @@ The trunks stay plain timm models, so a checkpoint's ``teacher.backbone.`` keys 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from timm.models.swin_transformer import SwinTransformer, window_partition, window_reverse
+from timm.models.swin_transformer import (
+    SwinTransformer,
+    SwinTransformerBlock,
+    window_partition,
+    window_reverse,
+)
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,6 +98,7 @@ def forward_trunk(
     mask: Tensor | None = None,
     mask_token: Tensor | None = None,
     with_attention: bool = False,
+    compiled_block: Callable[..., Tensor] | None = None,
 ) -> Features:
     """Run a trunk, tokens under ``mask`` replaced by ``mask_token`` after projection, before position.
 
@@ -101,6 +109,7 @@ def forward_trunk(
             stage-4 token, i.e. 8 x 8 patches of stage 1.
         mask_token: [C], as wide as a token right after patch projection.
         with_attention: Also compute the last block's attention map.
+        compiled_block: :func:`residual_block`, compiled, which runs every block; None calls the blocks as they are.
 
     Raises:
         ValueError: The image does not divide into the grid, or the mask has another shape.
@@ -115,7 +124,7 @@ def forward_trunk(
             raise ValueError("a mask needs a mask_token")
         tokens = _hide(tokens, mask, mask_token, stride // trunk.patch_embed.patch_size[0])
     forward = _forward_swin if isinstance(trunk, SwinTransformer) else _forward_vit
-    return forward(trunk, tokens, with_attention)
+    return forward(trunk, tokens, with_attention, partial(_run, compiled_block))
 
 
 def _hide(tokens: Tensor, mask: Tensor, mask_token: Tensor, unit: int) -> Tensor:
@@ -130,22 +139,70 @@ def _hide(tokens: Tensor, mask: Tensor, mask_token: Tensor, unit: int) -> Tensor
     return torch.where(mask.unsqueeze(-1), mask_token.to(tokens.dtype), tokens)
 
 
-def _forward_vit(trunk: Trunk, tokens: Tensor, with_attention: bool) -> Features:
+def _forward_vit(trunk: Trunk, tokens: Tensor, with_attention: bool, run: Callable[..., Tensor]) -> Features:
     height, width = tokens.shape[1:3]
     x = trunk.norm_pre(trunk._pos_embed(tokens))
     for block in trunk.blocks[:-1]:
-        x = _run(block, x, trunk.grad_checkpointing)
+        x = run(block, x, trunk.grad_checkpointing)
     attention = vit_attention_map(trunk.blocks[-1], x, height, width) if with_attention else None
-    x = trunk.norm(_run(trunk.blocks[-1], x, trunk.grad_checkpointing))
+    x = trunk.norm(run(trunk.blocks[-1], x, trunk.grad_checkpointing))
     grid = x[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width))
     return Features(x[:, 0], grid, attention)
 
 
-def _run(block: Any, x: Tensor, checkpointing: bool) -> Tensor:
+def _run(compiled: Callable[..., Tensor] | None, block: Any, x: Tensor, checkpointing: bool) -> Tensor:
     """One block; with gradient checkpointing its activations are computed again in the backward pass."""
+    call = block if compiled is None else partial(_run_compiled, compiled, block)
     if checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, x, use_reentrant=False)
-    return block(x)
+        return checkpoint(call, x, use_reentrant=False)
+    return call(x)
+
+
+def _run_compiled(compiled: Callable[..., Tensor], block: Any, x: Tensor) -> Tensor:
+    """What differs between blocks of one width, done here: the probability of drop path, and the shift."""
+    shape = (len(x), *[1] * (x.ndim - 1))
+    # Never one tensor for both branches, which would be another graph
+    keep = [path(x.new_ones(shape)) for path in (block.drop_path1, block.drop_path2)]
+    if not isinstance(block, SwinTransformerBlock):
+        return compiled(block, x, *keep, None)
+    shift, window = block.shift_size, block.window_size
+    height, width = (side + -side % part for side, part in zip(x.shape[1:3], window, strict=True))
+    if not any(shift):
+        windows, area = height * width // block.window_area, block.window_area
+        return compiled(block, x, *keep, x.new_zeros(windows, area, area))
+    mask = block.get_attn_mask(x.new_empty(1, height, width, 1))
+    x = compiled(block, x.roll((-shift[0], -shift[1]), (1, 2)), *keep, mask)
+    return x.roll(shift, (1, 2))
+
+
+def residual_block(
+    block: Any, x: Tensor, keep_attention: Tensor, keep_mlp: Tensor, mask: Tensor | None
+) -> Tensor:
+    """What timm's ``block(x)`` computes, without shift and drop path: compiled once for all blocks of one shape.
+
+    Args:
+        block: timm ViT or Swin block.
+        x: [B, n, C] of a ViT, or [B, h, w, C] of a Swin, shifted: the block's input.
+        keep_attention: [B, 1, ...] factors of the attention branch: 0, or 1 over the probability to keep it.
+        keep_mlp: The same of the MLP branch.
+        mask: Of a Swin, [windows, area, area], added to the scores between a window's tokens; None of a ViT.
+
+    Returns:
+        Of the shape of ``x``.
+    """
+    if isinstance(block, SwinTransformerBlock):
+        x = x + keep_attention * _attend_in_windows(block, block.norm1(x), mask)
+        return x + keep_mlp * block.mlp(block.norm2(x))
+    x = x + keep_attention * block.ls1(block.attn(block.norm1(x)))
+    return x + keep_mlp * block.ls2(block.mlp(block.norm2(x)))
+
+
+def _attend_in_windows(block: Any, x: Tensor, mask: Tensor | None) -> Tensor:
+    _, height, width, _ = x.shape
+    window = block.window_size
+    x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
+    attended = block.attn(window_partition(x, window).flatten(1, 2), mask).unflatten(1, window)
+    return window_reverse(attended, window, *x.shape[1:3])[:, :height, :width]
 
 
 def vit_attention_map(block: Any, x: Tensor, height: int, width: int) -> Tensor:
@@ -171,15 +228,15 @@ def vit_attention_map(block: Any, x: Tensor, height: int, width: int) -> Tensor:
     return row[:, length - height * width :].reshape(batch, height, width)
 
 
-def _forward_swin(trunk: Trunk, x: Tensor, with_attention: bool) -> Features:
-    for layer in trunk.layers[:-1]:
-        x = layer(x)
-    last = trunk.layers[-1]
-    x = last.downsample(x)
-    for block in last.blocks[:-1]:
-        x = _run(block, x, last.grad_checkpointing)
-    attention = swin_attention_map(last.blocks[-1], x) if with_attention else None
-    x = trunk.norm(_run(last.blocks[-1], x, last.grad_checkpointing))
+def _forward_swin(trunk: Trunk, x: Tensor, with_attention: bool, run: Callable[..., Tensor]) -> Features:
+    attention = None
+    for layer in trunk.layers:
+        x = layer.downsample(x)
+        for block in layer.blocks:
+            if with_attention and block is trunk.layers[-1].blocks[-1]:
+                attention = swin_attention_map(block, x)
+            x = run(block, x, layer.grad_checkpointing)
+    x = trunk.norm(x)
     return Features(x.mean((1, 2)), x.permute(0, 3, 1, 2), attention)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
+from ..runtime.compiling import compiled
 from ..runtime.errors import InvalidValue
 
 # Natural logarithm of the smallest target: processors compute with numbers near the smallest ones of float32 (-87) many
@@ -28,6 +30,7 @@ class SelfDistillationLoss(nn.Module):
         prototypes: K.
         student_temperature: tau_s > 0.
         center_momentum: m of ``c <- m c + (1 - m) mean(t)``, in [0, 1].
+        compile: See :class:`MST`.
 
     Raises:
         InvalidValue: A temperature is not positive or the momentum is out of range.
@@ -37,7 +40,11 @@ class SelfDistillationLoss(nn.Module):
     pending_sum: Tensor
 
     def __init__(
-        self, prototypes: int, student_temperature: float = 0.1, center_momentum: float = 0.9
+        self,
+        prototypes: int,
+        student_temperature: float = 0.1,
+        center_momentum: float = 0.9,
+        compile: str | None = None,
     ) -> None:
         super().__init__()
         if student_temperature <= 0:
@@ -46,6 +53,7 @@ class SelfDistillationLoss(nn.Module):
             raise InvalidValue(f"center_momentum must be in [0, 1], got {center_momentum}")
         self.student_temperature = student_temperature
         self.center_momentum = center_momentum
+        self.cross_entropy = compiled(_CrossEntropy.compute, compile)
         self.register_buffer("center", torch.zeros(prototypes))
         self.register_buffer("pending_sum", torch.zeros(prototypes), persistent=False)
         self.pending_count = 0  # on the host: every process has as many
@@ -75,9 +83,10 @@ class SelfDistillationLoss(nn.Module):
         if teacher_temperature <= 0:
             raise ValueError(f"teacher_temperature must be positive, got {teacher_temperature}")
         with torch.autocast(student.device.type, enabled=False):
-            loss, entropy = _CrossEntropy.apply(
-                student, teacher.detach(), self.center, self.student_temperature, teacher_temperature
-            )
+            # a tensor: each value of a number would be compiled
+            temperature = self.center.new_full((), teacher_temperature)
+            inputs = (student, teacher.detach(), self.center, self.student_temperature, temperature)
+            loss, entropy = _CrossEntropy.apply(self.cross_entropy, *inputs)
         watched = {
             "teacher_entropy": entropy,
             "kl": loss.detach() - entropy,
@@ -125,22 +134,30 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Any, compute: Callable[..., tuple[Tensor, Tensor, Tensor]], student: Tensor, *others: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over pairs and images, and the targets' mean entropy; both float32."""
+        loss, entropy, gradient = compute(student, *others)
+        ctx.gradient, ctx.dtype = gradient, student.dtype  # the gradient is neither an input nor an output
+        ctx.mark_non_differentiable(entropy)
+        return loss, entropy
+
+    @staticmethod
+    def compute(
         student: Tensor,
         teacher: Tensor,
         center: Tensor,
         student_temperature: float,
-        teacher_temperature: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Mean over pairs and images, and the targets' mean entropy; both float32."""
+        teacher_temperature: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What :meth:`forward` returns, and the gradient; to be compiled, which needs no loop over the images."""
         (crops, batch, _), views = student.shape, len(teacher)
         scale = 1 / ((views * crops - views) * batch)
         # float16 would lose it: a scaled loss scales it in the backward pass alone
         gradient = torch.empty_like(student, dtype=None if student.dtype != torch.float16 else torch.float32)
         loss, entropy = center.new_zeros(()), center.new_zeros(())
-        parts = (
-            tensor.split(batch if student.is_cuda else 1, dim=1) for tensor in (teacher, student, gradient)
-        )
+        whole = student.is_cuda or torch.compiler.is_compiling()
+        parts = (tensor.split(batch if whole else 1, dim=1) for tensor in (teacher, student, gradient))
         for teacher_part, student_part, place in zip(*parts, strict=True):
             log_targets = ((teacher_part.float() - center) / teacher_temperature).log_softmax(-1)
             log_targets = log_targets.clamp_(min=SMALLEST)
@@ -158,16 +175,14 @@ class _CrossEntropy(torch.autograd.Function):
             probs *= counts.unsqueeze(-1) * (scale / student_temperature)
             probs[:views].add_(targets, alpha=scale / student_temperature)
             torch.sub(probs, summed, alpha=scale / student_temperature, out=place)
-        ctx.gradient, ctx.dtype = gradient, student.dtype  # the gradient is neither an input nor an output
-        ctx.mark_non_differentiable(entropy)
-        return loss * scale, entropy / (views * batch)
+        return loss * scale, entropy / (views * batch), gradient
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradient that was made with the loss, in place: a second backward pass is not possible."""
         gradient, ctx.gradient = ctx.gradient, None
-        return gradient.mul_(grad_loss).to(ctx.dtype), None, None, None, None
+        return None, gradient.mul_(grad_loss).to(ctx.dtype), None, None, None, None
 
 
 def restoration_loss(restored: Tensor, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..checkpoints.loading import load_backbone
+from ..data.photometric import MultiCropPreprocessor
+from ..runtime.compiling import compiled
 from ..runtime.errors import InvalidValue, UserError
-from .backbones import Features, build_trunk, choose_attention, forward_trunk, output_stride
+from .backbones import Features, build_trunk, choose_attention, forward_trunk, output_stride, residual_block
 from .decoder import ImageDecoder
 from .head import ProjectionHead
 from .losses import SelfDistillationLoss, restoration_loss
@@ -49,7 +52,8 @@ class MST(BaseModel):
         lambda_ce: Weight of the self-distillation loss.
         lambda_rec: Weight of the restoration loss.
         gradient_checkpointing: Compute the student's activations again in the backward pass: less memory, more time.
-        compile: Backend of ``torch.compile`` for both trunks, e.g. ``inductor``; None runs them as they are.
+        compile: Backend of ``torch.compile``, e.g. ``inductor``, for the blocks of both trunks (one graph for all
+            blocks of a shape), the self-distillation loss, and the colours on a GPU; None runs them as they are.
         init_from: Anybody's checkpoint whose backbone both networks start from; heads, mask token and decoder are
             new. None starts from random weights.
         data_preprocessor: MMEngine config; moves crops to the device and augments their colours.
@@ -83,7 +87,9 @@ class MST(BaseModel):
             )
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
-        self.distillation = SelfDistillationLoss(head.get("prototypes", 65536), **(distillation or {}))
+        self.distillation = SelfDistillationLoss(
+            head.get("prototypes", 65536), **(distillation or {}), compile=compile
+        )
         self.masking, self.mask_local = {"mode": "none", **(masking or {})}, mask_local
         # what is wrong with the masking must not wait for the first step
         make_mask(attention=torch.zeros(1, 1, 1), seeds=torch.zeros(1, dtype=torch.int64), **self.masking)
@@ -91,12 +97,11 @@ class MST(BaseModel):
         self.teacher_temperature = 0.04  # the schedule hook sets it at every iteration
         trunk = self.student.backbone
         trunk.set_grad_checkpointing(gradient_checkpointing)
-        if compile and compile not in torch.compiler.list_backends(exclude_tags=()):
-            known = ", ".join(torch.compiler.list_backends())
-            raise InvalidValue(f"compile backend '{compile}' is unknown; choose one of {known}")
-        self.forward_trunk = (  # static: crops have two sizes, and symbolic ones cost both their speed
-            torch.compile(forward_trunk, backend=compile, dynamic=False) if compile else forward_trunk
-        )
+        self.forward_trunk = forward_trunk
+        if compile:
+            self.forward_trunk = partial(forward_trunk, compiled_block=compiled(residual_block, compile))
+            if isinstance(self.data_preprocessor, MultiCropPreprocessor):
+                self.data_preprocessor.compile_augmentation(compile)
         masks = self.masking["mode"] != "none"
         self.mask_token = nn.Parameter(torch.zeros(trunk.patch_embed.proj.out_channels)) if masks else None
         stride = output_stride(trunk)

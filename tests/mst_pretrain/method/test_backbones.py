@@ -184,7 +184,7 @@ def test_swin_masks_whole_stage_4_tokens(randomize: Randomize) -> None:
     """Parts of a last-stage token would stay visible, and its content leak into what it should restore."""
     trunk = build(randomize, SWIN)
     seen: list[Tensor] = []
-    trunk.layers[0].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    trunk.layers[0].downsample.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     images = picture((224, 160))
     mask = torch.rand(2, 7, 5, generator=torch.Generator().manual_seed(5)) < 0.3
     token = torch.linspace(-1, 1, 8, dtype=torch.float64)

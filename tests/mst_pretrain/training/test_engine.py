@@ -185,14 +185,20 @@ def test_impossible_lengths_are_refused(toy_config: MakeConfig) -> None:
             build_runner(cfg).build_train_loop(cfg.train_cfg)
 
 
-@pytest.mark.parametrize(("accumulate", "decode"), [(1, "host"), (2, "device")])
-def test_resumed_run_is_the_uninterrupted_one(toy_config: MakeConfig, accumulate: int, decode: str) -> None:
+@pytest.mark.parametrize(
+    ("accumulate", "decode", "compile"),
+    [(1, "host", None), (2, "device", None), (1, "host", "aot_eager")],
+)
+def test_resumed_run_is_the_uninterrupted_one(
+    toy_config: MakeConfig, accumulate: int, decode: str, compile: str | None
+) -> None:
     """A resumed run would see other samples, drop other paths, or lose its optimizer's or centre's state.
 
     So would one whose images are decoded and kept elsewhere from then on.
     """
     options: dict[str, Any] = {
         "model__backbone__drop_path_rate": 0.3,
+        "model__compile": compile,
         "default_hooks__checkpoint__interval": 3,
         "train_cfg__accumulate": accumulate,
         "train_dataloader__batch_size": 3,

@@ -81,11 +81,18 @@ def test_gradient_checkpointing_changes_memory_only(
         assert_same(one, other, 1e-6)
 
 
-def test_compiled_trunks_are_the_trunks(randomize: Randomize) -> None:
-    """torch.compile would change losses or gradients, or a checkpoint's keys."""
-    batch = batch_of(32)
-    plain = model_of(randomize, VIT)
-    model = model_of(randomize, VIT, compile="aot_eager")
+@pytest.mark.parametrize(
+    ("backbone", "size", "checkpointing"),
+    [(VIT, 32, True), (SWIN | {"depths": (2, 1), "num_heads": (1, 2)}, 32, False)],
+    ids=["vit", "swin"],
+)
+def test_compiled_models_are_the_models(
+    randomize: Randomize, backbone: dict[str, Any], size: int, checkpointing: bool
+) -> None:
+    """torch.compile would change losses or gradients, drop other paths, or change a checkpoint's keys."""
+    backbone, batch = backbone | {"drop_path_rate": 0.5, "img_size": size}, batch_of(size)
+    plain = model_of(randomize, backbone)
+    model = model_of(randomize, backbone, compile="aot_eager", gradient_checkpointing=checkpointing)
     assert list(model.state_dict()) == list(plain.state_dict())
     expected, got = losses_and_gradients(plain, batch), losses_and_gradients(model, batch)
     torch._dynamo.reset()
