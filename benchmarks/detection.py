@@ -90,9 +90,7 @@ def trainer(variant: str, amp: bool, batch: dict[str, Any], device: str) -> Call
     cfg = config_of(variant)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).to(device).train()
-    if amp:
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.loss_scale = "dynamic"
+    cfg.optim_wrapper.type = "AmpOptimWrapper" if amp else "OptimWrapper"
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     def step() -> None:

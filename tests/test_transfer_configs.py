@@ -59,9 +59,16 @@ def rates(model: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
     """Optimizer group of every parameter by name."""
     from mmengine.optim import build_optim_wrapper
 
-    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    on_a_cpu = {**cfg.optim_wrapper, "type": "OptimWrapper"}
+    groups = build_optim_wrapper(model, on_a_cpu).optimizer.param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {names[id(parameter)]: group for group in groups for parameter in group["params"]}
+
+
+def test_precision_is_the_sources() -> None:
+    """Mask R-CNN would train several times slower than its source on a GPU, UperNet in another precision."""
+    found = {name: load_config(CONFIGS / name).optim_wrapper.type for name in (*NEW, *OLD)}
+    assert found == {name: f"{'Amp' if 'coco' in name else ''}OptimWrapper" for name in found}
 
 
 def test_every_full_size_config_is_listed() -> None:

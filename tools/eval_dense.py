@@ -14,15 +14,17 @@ from typing import Any
 from mmengine.config import Config
 from timm.models.swin_transformer import SwinTransformer
 
-from mst_pretrain.evaluation.arguments import add_backbone_arguments
+from mst_pretrain.evaluation.arguments import add_backbone_arguments, precision_of
 from mst_pretrain.evaluation.features import block_widths
 from mst_pretrain.evaluation.ranks import publish, world_size
 from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.config import load_config, read_options
+from mst_pretrain.runtime.devices import run_in
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
+from mst_pretrain.training.schedule_and_teacher import unwrap
 
 PROBES = Path(__file__).parents[1] / "configs/probe"
 TAPS = 4  # blocks of a ViT
@@ -89,6 +91,10 @@ def main(argv: list[str] | None = None) -> None:
     on_first_rank(lambda: check_training(cfg))
 
     def train_and_test(runner: Any) -> None:
+        model = unwrap(runner)
+        device = next(model.parameters()).device
+        dtype = precision_of(args, device)
+        model.backbone.forward = run_in(dtype, device, model.backbone.forward)
         runner.train()
         metrics = runner.test()
         publish(
@@ -103,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
                 "batch": cfg.train_dataloader.batch_size * world_size(),
                 "lr": cfg.optim_wrapper.optimizer.lr,
                 "seed": args.seed,
+                "dtype": dtype,
                 **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
                 **environment_info(),
             },

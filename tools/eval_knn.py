@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mst_pretrain.evaluation.arguments import add_image_arguments, positive, trunk_of
+from mst_pretrain.evaluation.arguments import add_image_arguments, positive, precision_of, trunk_of
 from mst_pretrain.evaluation.features import extract_features
 from mst_pretrain.evaluation.knn import accuracy, knn_predict
 from mst_pretrain.evaluation.labelled import open_train_val
@@ -59,9 +59,10 @@ def main(argv: list[str] | None = None) -> None:
     train, val = open_train_val(args.train, args.val)
     ks = neighbours(args.k, len(train.labels), args.train)
     trunk, origin = trunk_of(args)
+    dtype = precision_of(args, device)
     options = (args.resize, args.crop, args.batch_size, args.workers, device)
-    train_features = extract_features(trunk, train.source, *options, what="train features")
-    val_features = extract_features(trunk, val.source, *options, what="val features")
+    train_features = extract_features(trunk, train.source, *options, what="train features", precision=dtype)
+    val_features = extract_features(trunk, val.source, *options, what="val features", precision=dtype)
     mine = torch.tensor(share(len(val.labels)), dtype=torch.int64)
     predicted = {k: torch.empty(0, dtype=torch.int64) for k in ks}
     if len(mine):
@@ -81,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
             "val": args.val,
             "resize": args.resize,
             "crop": args.crop,
+            "dtype": dtype,
             "feature": "last1",
             "k": ks,
             "temperature": TEMPERATURE,

@@ -15,7 +15,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from mst_pretrain.evaluation.arguments import add_image_arguments, positive, trunk_of
+from mst_pretrain.evaluation.arguments import add_image_arguments, positive, precision_of, trunk_of
 from mst_pretrain.evaluation.features import block_widths, feature_columns
 from mst_pretrain.evaluation.heads import HeadBank
 from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_train_val
@@ -90,7 +90,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def settings_of(args: argparse.Namespace, trunk: Trunk, images: int) -> LinearSettings:
+def settings_of(
+    args: argparse.Namespace, trunk: Trunk, images: int, dtype: str = "float32"
+) -> LinearSettings:
     """What the protocol and the command line make of the training."""
     dino = args.protocol == "dino"
     depth = len(block_widths(trunk))
@@ -118,6 +120,7 @@ def settings_of(args: argparse.Namespace, trunk: Trunk, images: int) -> LinearSe
         workers=args.workers,
         blocks=min(max(blocks), depth),
         avgpool=any("avgpool" in name for name in columns),
+        dtype=dtype,
     )
 
 
@@ -158,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     indices, held = split(args, train)
     trunk, origin = trunk_of(args)
     trunk = trunk.to(device)
-    settings = settings_of(args, trunk, len(indices))
+    settings = settings_of(args, trunk, len(indices), precision_of(args, device))
     protocol = {
         "protocol": f"linear-{args.protocol}",
         **asdict(origin),

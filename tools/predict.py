@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mst_pretrain.evaluation.arguments import positive
 from mst_pretrain.runtime.config import load_config, read_options
+from mst_pretrain.runtime.devices import PRECISIONS
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.runtime.options import ConfigOptions
+
+GPU_BATCH = 8
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,6 +35,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tta", action="store_true", help="several sizes, each also mirrored, merged")
     parser.add_argument("--tta-scales", type=float, nargs="+", metavar="FACTOR", help="of the test size")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        help=f"images of equal shape in one forward pass (default: {GPU_BATCH} on a GPU, 1 elsewhere)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=PRECISIONS,
+        default="auto",
+        help="of a detector's backbone and neck, or of a whole segmentor; auto: bfloat16 on a GPU that computes in it, "
+        "else float32",
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -57,10 +73,11 @@ def main(argv: list[str] | None = None) -> int:
 
     images = find_images(args.images)
     fresh_folder(args.out, args.images)
-    predictor = Predictor(cfg, args.checkpoint, args.device, args.tta, args.tta_scales)
-    files = PredictionFiles(predictor, args.out, args.annotations, args.score_threshold)
+    predictor = Predictor(cfg, args.checkpoint, args.device, args.tta, args.tta_scales, args.dtype)
+    batch_size = args.batch_size or (GPU_BATCH if predictor.device.type == "cuda" else 1)
+    files = PredictionFiles(predictor, args.out, args.annotations, args.score_threshold, batch_size)
     settings = {"config": args.config, "checkpoint": args.checkpoint}
-    settings |= {"tta": tta, "tta_scales": args.tta_scales}
+    settings |= {"tta": tta, "tta_scales": args.tta_scales, "dtype": predictor.precision}
     index = files.run(images, settings)
     print(f"{len(index['images'])} of {len(images)} images predicted: {Path(args.out, INDEX)}", flush=True)
     return 1 if index["failed"] else 0

@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
     """Put the row into the config, check everything, train."""
+    from mst_pretrain.training.runner import MIXED
     from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
     from mst_transfer.data.coco_file import parsing_once
@@ -70,8 +71,9 @@ def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
                 f"--init {args.init} and --cfg-options {twice[0]} both name the weights. Give one."
             )
         use_row(cfg, args.init)
+    mixed = cfg.get("optim_wrapper", {}).get("type") == MIXED  # then --amp changes nothing
     prepare(cfg, args)
-    options = {**args.cfg_options, **({"amp": True} if args.amp else {})}
+    options = {**args.cfg_options, **({"amp": True} if args.amp and not mixed else {})}
 
     def train(runner: Runner) -> None:
         runner.register_hook(RunRecord(args.config, options))

@@ -18,7 +18,7 @@ model = dict(
     auxiliary_head=dict(in_channels=384),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",
+    type="OptimWrapper",  # float32 [code: Swin segmentation]; --amp: float16 on a GPU
     optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),  # [code: Swin segmentation]
     paramwise_cfg=dict(
         custom_keys={  # [code: Swin segmentation]

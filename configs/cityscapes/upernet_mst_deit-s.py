@@ -20,7 +20,7 @@ model = dict(
     test_cfg=dict(mode="slide", crop_size=(512, 1024), stride=(341, 683)),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",
+    type="OptimWrapper",  # float32 [code: iBOT]; --amp: float16 on a GPU
     constructor="LayerDecayOptimWrapperConstructor",
     optimizer=dict(type="AdamW", lr=3e-5, betas=(0.9, 0.999), weight_decay=0.05),  # [code: iBOT]
     paramwise_cfg=dict(layer_decay_rate=0.9, num_layers=12),  # [code: iBOT]; iBOT's paper says 0.65

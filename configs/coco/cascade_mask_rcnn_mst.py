@@ -17,7 +17,7 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",  # AmpOptimWrapper with --amp; the original trains in fp16 [code: iBOT]
+    type="AmpOptimWrapper",  # fp16 [code: iBOT]; on a CPU float32
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),  # [code: iBOT]
     paramwise_cfg=dict(
         custom_keys={  # [code: iBOT]; biases of linear layers are decayed

@@ -16,7 +16,7 @@ model = dict(
     neck=dict(in_channels=[384, 384, 384, 384]),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",  # AmpOptimWrapper with --amp; the original trains in fp16 [code: iBOT]
+    type="AmpOptimWrapper",  # fp16 [code: iBOT]; on a CPU float32
     constructor="LayerDecayOptimWrapperConstructor",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),  # [code: iBOT]
     paramwise_cfg=dict(layer_decay_rate=0.8, num_layers=12),  # [code: iBOT]: 12 blocks + 2 = 14 groups

@@ -18,9 +18,9 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 optim_wrapper = dict(
-    # The original trains in fp16 [code: Swin detection]: --amp, whose loss scale is dynamic unless
-    # --cfg-options +optim_wrapper.loss_scale=512.0; bfloat16: +optim_wrapper.dtype=bfloat16
-    type="OptimWrapper",
+    # [code: Swin detection] fp16; on a CPU float32. The loss scale is dynamic unless --cfg-options
+    # +optim_wrapper.loss_scale=512.0; bfloat16: +optim_wrapper.dtype=bfloat16; float32: optim_wrapper.type=OptimWrapper
+    type="AmpOptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),  # [code: Swin detection]
     paramwise_cfg=dict(
         custom_keys={  # [code: Swin detection]; biases of linear layers are decayed

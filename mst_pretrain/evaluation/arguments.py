@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
+import torch
+
 from ..method.backbones import Trunk
+from ..runtime.devices import PRECISIONS, precision_on
 from .features import check_size
+from .ranks import speaks
 from .trunk import Origin, load_trunk
 
 
@@ -30,7 +35,7 @@ def positive(text: str) -> int:
 
 
 def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which weights, which model."""
+    """Which weights, which model, in which precision."""
     parser.add_argument(
         "--checkpoint",
         help="any that tools/convert_checkpoint.py reads, e.g. of tools/pretrain.sh, DINO or Hugging Face; 'none' or "
@@ -41,6 +46,12 @@ def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", help="timm name of the backbone (default: the checkpoint's)")
     parser.add_argument("--model-args", type=json_object, default={}, help="JSON, e.g. '{\"patch_size\": 8}'")
+    parser.add_argument(
+        "--dtype",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the backbone's forward pass; auto: bfloat16 on a GPU that computes in it, else float32",
+    )
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,3 +72,11 @@ def trunk_of(args: argparse.Namespace) -> tuple[Trunk, Origin]:
     trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
     check_size(trunk, args.resize, args.crop)
     return trunk, origin
+
+
+def precision_of(args: argparse.Namespace, device: torch.device) -> str:
+    """float32 or bfloat16, as ``--dtype`` and the device have it; the first process prints it."""
+    precision = precision_on(device, args.dtype)
+    if speaks():
+        print(f"the backbone runs in {precision} on {device}", file=sys.stderr)
+    return precision

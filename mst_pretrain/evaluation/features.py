@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..data.decode import decode_rgb
 from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
 from ..method.backbones import Trunk
+from ..runtime.devices import autocast, on_host
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
 from .ranks import gather_rows, share
@@ -142,6 +144,7 @@ def extract_features(
     avgpool: bool = False,
     what: str = "features",
     indices: Sequence[int] | None = None,
+    precision: str = "float32",
 ) -> Tensor:
     """:func:`block_features` of a source's images, in order, in every process; each process extracts its share.
 
@@ -155,18 +158,36 @@ def extract_features(
         blocks: As in :func:`block_features`, with ``avgpool``.
         what: Name in the progress.
         indices: Of N images of the source; None: of all.
+        precision: ``float32`` or ``bfloat16``, of the forward.
 
     Returns:
         [N, F] float32 on the CPU, not normalised.
     """
+    device = torch.device(device)
     trunk = trunk.to(device).eval()
     wanted = range(len(source)) if indices is None else indices
     mine = [wanted[row] for row in share(len(wanted))]
     images = TransformedImages(source, evaluation_transform(resize, crop))
-    loader = DataLoader(images, batch_size=batch_size, num_workers=workers, sampler=mine)
-    rows = [
-        block_features(trunk, batch.to(device), blocks, avgpool).cpu()
-        for batch in Progress(what, len(loader)).over(loader)
-    ]
+    loader = image_loader(images, device, workers, batch_size=batch_size, sampler=mine)
     width = sum(block_widths(trunk)[-blocks:]) + (block_widths(trunk)[-1] if avgpool else 0)
-    return gather_rows(torch.cat([*rows, torch.empty(0, width)]), len(wanted))
+    rows = torch.empty(len(mine), width)
+    forward = partial(device_features, trunk, device, precision, blocks, avgpool)
+    done = 0
+    for features in on_host(map(forward, Progress(what, len(loader)).over(loader))):
+        rows[done : done + len(features)] = features
+        done += len(features)
+    return gather_rows(rows, len(wanted))
+
+
+def image_loader(images: Dataset, device: torch.device, workers: int, **sampling: Any) -> DataLoader:
+    """Batches of images in ``workers`` processes; for a GPU in pinned memory, so that copies do not make it wait."""
+    return DataLoader(images, num_workers=workers, pin_memory=device.type == "cuda", **sampling)
+
+
+@torch.no_grad()
+def device_features(
+    trunk: Trunk, device: torch.device, precision: str, blocks: int, avgpool: bool, images: Tensor
+) -> Tensor:
+    """:func:`block_features` of images [B, 3, H, W] on the host, float32 on the trunk's device."""
+    with autocast(device, precision):
+        return block_features(trunk, images.to(device, non_blocking=True), blocks, avgpool)

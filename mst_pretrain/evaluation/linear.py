@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..checkpoints.storage import load_checkpoint, save_atomic
 from ..data.decode import decode_rgb
@@ -21,7 +22,7 @@ from ..data.sources import ImageSource
 from ..method.backbones import Trunk
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
-from .features import NORMALIZE, block_features, extract_features
+from .features import NORMALIZE, device_features, extract_features, image_loader
 from .heads import HeadBank, bank_optimizer, cosine_factor, train_step
 from .ranks import rank, world_size
 
@@ -41,6 +42,7 @@ class LinearSettings:
         augment: Random resized crop and flip; False trains on cached features of the centre crop.
         seed: Of heads, order and crops.
         resize: The short side before the centre crop.
+        dtype: ``float32`` or ``bfloat16``, of the trunk's forward.
         blocks: Last blocks extracted; ``columns`` lie in these.
         avgpool: Whether ``columns`` reach into the mean of the patch tokens.
     """
@@ -58,6 +60,7 @@ class LinearSettings:
     workers: int = 2
     blocks: int = 4
     avgpool: bool = True
+    dtype: str = "float32"
 
     @property
     def scaled_rates(self) -> list[float]:
@@ -77,7 +80,7 @@ def extract(
     s = settings
     sizes = (s.resize, s.crop, s.forward_batch, s.workers)
     some = None if indices is None else indices.tolist()
-    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what, some)
+    return extract_features(trunk, source, *sizes, device, s.blocks, s.avgpool, what, some, s.dtype)
 
 
 class RandomCrops(Dataset):
@@ -183,16 +186,12 @@ class LinearTraining:
         pieces = [[piece for piece in mine.split(s.forward_batch) if len(piece)] for mine in shares]
         sampler = [[(epoch, int(index)) for index in piece] for parts in pieces for piece in parts]
         crops = RandomCrops(self.source, s.crop, s.seed)
-        loaded = iter(DataLoader(crops, batch_sampler=sampler, num_workers=s.workers))
+        loaded = iter(image_loader(crops, self.device, s.workers, batch_sampler=sampler))
+        forward = partial(device_features, self.trunk, self.device, s.dtype, s.blocks, s.avgpool)
         for mine, parts in zip(shares, pieces, strict=True):
-            rows = [self._forward(next(loaded)[0]) for _ in parts]
+            rows = [forward(next(loaded)[0]) for _ in parts]
             empty = torch.empty(0, max(stop for _, stop in s.columns.values()), device=self.device)
             yield torch.cat([*rows, empty]), self.labels[mine.to(self.device)]
-
-    @torch.no_grad()
-    def _forward(self, pixels: Tensor) -> Tensor:
-        s = self.settings
-        return block_features(self.trunk, pixels.to(self.device), s.blocks, s.avgpool)
 
     def _keep(self) -> None:
         if self.state is not None and rank() == 0:

@@ -13,6 +13,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
+from ..runtime.devices import autocast, computes_bfloat16
 from ..runtime.errors import InvalidValue, UserError
 
 FUSED = ("AdamW", "Adam", "SGD")  # of PyTorch's, those that can step over all tensors in one call
@@ -72,11 +73,7 @@ class MSTOptimWrapper(_DINOSteps, OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Gradient synchronisation as MMEngine's, forward pass in autocast where ``dtype`` asks for it."""
-        device_type = next(model.parameters()).device.type
-        with (
-            super().optim_context(model),
-            torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"),
-        ):
+        with super().optim_context(model), autocast(next(model.parameters()).device, self.dtype):
             yield
 
     def step(self, **kwargs: Any) -> None:
@@ -140,10 +137,7 @@ def forward_precision(dtype: str | None, device: torch.device) -> tuple[str, str
         )
     if device.type != "cuda":
         return "float32", f"optim_wrapper.dtype is auto, and the model is on the {device.type}"
-    # Older NVIDIA GPUs only emulate bfloat16, and PyTorch calls that supported.
-    if torch.cuda.is_bf16_supported() and (
-        torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0)
-    ):
+    if computes_bfloat16(device):
         return "bfloat16", "optim_wrapper.dtype is auto, and this GPU computes in it"
     return "float32", "optim_wrapper.dtype is auto, and this GPU has no bfloat16; --amp gives float16"
 

@@ -26,6 +26,7 @@ from .resume import RUN, check_continues, describe, plain, recorded, without_wei
 from .schedule_and_teacher import broken_weight, last_good, unwrap
 from .signals import PatientDataLoader, stop_signals
 
+MIXED = "AmpOptimWrapper"
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
 
 
@@ -169,6 +170,20 @@ class MSTRunner(Runner):
             raise UserError(
                 f"cannot resume: {error}. Use the config of the first run; another one may freeze other parameters."
             ) from error
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """MMEngine's; without a GPU its AmpOptimWrapper is a plain one in float32, and the log says which it is."""
+        if isinstance(optim_wrapper, dict) and optim_wrapper.get("type") == MIXED:
+            if torch.cuda.is_available():
+                dtype = optim_wrapper.get("dtype") or "float16"
+                self.logger.info(f"The forward pass runs in {dtype} with loss scaling: {MIXED}.")
+            else:
+                plainly = {k: v for k, v in optim_wrapper.items() if k not in ("dtype", "loss_scale")}
+                optim_wrapper = {**plainly, "type": "OptimWrapper"}
+                self.logger.info(
+                    f"The forward pass runs in float32: {MIXED} needs a GPU and none is visible."
+                )
+        return super().build_optim_wrapper(optim_wrapper)
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict[str, Any] | None = None) -> None:
         """Scale every learning rate linearly with the images of one optimizer step.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def confusion_matrix(
@@ -26,17 +28,52 @@ def confusion_matrix(
     Raises:
         ValueError: Another shape, or a label outside its range.
     """
+    predicted, true = (torch.from_numpy(labels.astype(np.int64)) for labels in (prediction, truth))
+    return matrix_of(count_pixels(predicted, true, num_classes, ignore_index), num_classes)
+
+
+def count_pixels(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """What :func:`matrix_of` makes a confusion matrix of, on the device of the maps, which is not waited for.
+
+    Args:
+        prediction: Labels [H, W], integer.
+        truth: Labels [H, W], integer, on the same device.
+        num_classes: C.
+        ignore_index: Label of true pixels that do not count.
+
+    Returns:
+        int64 [C * C + 4]: pixels by true and predicted class, then the least and the largest label of the truth where
+        it counts, and of the prediction.
+
+    Raises:
+        ValueError: The maps differ in shape.
+    """
     if prediction.shape != truth.shape:
-        raise ValueError(f"prediction {prediction.shape} and ground truth {truth.shape} differ in shape")
-    counted = truth != ignore_index
-    rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
-    for name, labels in (("ground truth", rows), ("prediction", columns)):
-        strange = labels[(labels < 0) | (labels >= num_classes)]
-        if strange.size:
-            raise ValueError(f"the {name} has label {int(strange[0])}, known are 0..{num_classes - 1}")
-    return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(
-        num_classes, num_classes
-    )
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and ground truth {tuple(truth.shape)} differ in shape"
+        )
+    ignored = truth == ignore_index
+    extremes = torch.stack([*truth.masked_fill(ignored, 0).aminmax(), *prediction.aminmax()]).long()
+    pairs = num_classes**2
+    index = torch.add(prediction.long(), truth, alpha=num_classes)
+    index = index.masked_fill_(ignored, pairs).clamp_(0, pairs).flatten()
+    # bincount would wait for a GPU, to learn the largest index
+    counts = index.new_zeros(pairs + 1).scatter_add_(0, index, index.new_ones(1).expand_as(index))
+    return torch.cat([counts[:-1], extremes])
+
+
+def matrix_of(counts: Tensor, num_classes: int) -> np.ndarray:
+    """The confusion matrix, int64 [C, C], of :func:`count_pixels`.
+
+    Raises:
+        ValueError: A label outside its range.
+    """
+    *extremes, pixels = *counts[-4:].tolist(), counts[:-4].numpy()
+    for name, least, largest in (("ground truth", *extremes[:2]), ("prediction", *extremes[2:])):
+        if least < 0 or largest >= num_classes:
+            strange = least if least < 0 else largest
+            raise ValueError(f"the {name} has label {strange}, known are 0..{num_classes - 1}")
+    return pixels.reshape(num_classes, num_classes)
 
 
 @dataclass(frozen=True)

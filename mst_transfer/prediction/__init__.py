@@ -1,5 +1,6 @@
 """Predictions for images that nobody labelled: as arrays, as pictures, as official result files."""
 
-from .predictor import Detections, Prediction, Predictor, Segmentation, predict
+from .predictions import Detections, Prediction, Segmentation
+from .predictor import Predictor, predict
 
 __all__ = ["Detections", "Prediction", "Predictor", "Segmentation", "predict"]

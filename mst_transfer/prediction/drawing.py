@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from .predictor import Detections, Segmentation
+from .predictions import Detections, Segmentation
 
 Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom

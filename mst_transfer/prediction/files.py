@@ -21,7 +21,8 @@ from ..evaluation.label_images import save_image, write_label_image
 from ..evaluation.settings import label_ids_of
 from .coco_ids import category_ids, image_ids, read_ids
 from .drawing import class_colors, draw_detections, draw_segmentation
-from .predictor import Detections, Predictor
+from .predictions import Detections, Prediction
+from .predictor import Predictor
 
 INDEX = "predictions.json"
 
@@ -37,6 +38,7 @@ class PredictionFiles:
         out: The folder.
         annotations: COCO JSON with the ids of images and categories, or None.
         score_threshold: Of the drawings; the results hold every detection.
+        batch_size: Images of equal shape in one forward pass.
 
     Raises:
         UserError: The annotations cannot be read.
@@ -48,8 +50,10 @@ class PredictionFiles:
         out: str | Path,
         annotations: str | Path | None = None,
         score_threshold: float = 0.3,
+        batch_size: int = 1,
     ) -> None:
         self.predictor, self.out, self.score_threshold = predictor, Path(out), score_threshold
+        self.batch_size = batch_size
         self.annotations = annotations
         self.content = None if annotations is None else read_ids(annotations)
         self.colors = class_colors(len(predictor.classes), predictor.palette)
@@ -58,7 +62,7 @@ class PredictionFiles:
         else:
             labels = list(range(len(predictor.classes)))
             self.ids = label_ids_of(predictor.config, predictor.classes) or labels
-        self.results: dict[str, list[dict[str, Any]]] = {"bbox": []}
+        self.results: dict[str, dict[int, list[dict[str, Any]]]] = {"bbox": {}}
 
     def run(self, images: Sequence[tuple[Path, Path]], settings: dict[str, Any]) -> dict[str, Any]:
         """Predict and write; an image that cannot be read is named and left out.
@@ -75,21 +79,24 @@ class PredictionFiles:
         """
         numbers = image_ids([path for path, _ in images], self.content, str(self.annotations))
         stems = Counter(name.with_suffix("") for _, name in images)
-        done: list[dict[str, Any]] = []
-        failed: list[dict[str, str]] = []
-        progress = Progress("predicting", len(images))
-        for (path, name), number in progress.over(zip(images, numbers, strict=True)):
+        done: dict[int, dict[str, Any]] = {}
+        failed: dict[int, dict[str, str]] = {}
+        found = self.predictor.in_batches([path for path, _ in images], self.batch_size)
+        for place, prediction in Progress("predicting", len(images)).over(found):
+            name, number = images[place][1], numbers[place]
             output = name.with_suffix("") if stems[name.with_suffix("")] == 1 else name
             try:
-                done.append(
-                    {"image_id": number, "file_name": name.as_posix()} | self._one(path, number, output)
-                )
+                if isinstance(prediction, UserError):
+                    raise prediction
+                told = self._one(images[place][0], prediction, number, output)
+                done[place] = {"image_id": number, "file_name": name.as_posix()} | told
             except UserError as error:
-                failed.append({"file_name": name.as_posix(), "reason": str(error)})
+                failed[place] = {"file_name": name.as_posix(), "reason": str(error)}
                 print(f"left out: {error}", flush=True)
         if not done:
             raise UserError(f"not one of {len(images)} images could be predicted; the reasons stand above.")
-        for iou_type, entries in self.results.items() if self.predictor.detects else ():
+        for iou_type, by_image in self.results.items() if self.predictor.detects else ():
+            entries = [entry for number in numbers for entry in by_image.get(number, ())]
             write_json(entries, self.out / f"detections.{iou_type}.json", indent=None)
         kind = "categories" if self.predictor.detects else "classes"
         index = {
@@ -97,15 +104,14 @@ class PredictionFiles:
             "checkpoint_sha256": file_sha256(settings["checkpoint"]),
             **environment_info(self.predictor.device),
             kind: [{"id": i, "name": name} for i, name in zip(self.ids, self.predictor.classes, strict=True)],
-            "images": done,
-            "failed": failed,
+            "images": [done[place] for place in sorted(done)],
+            "failed": [failed[place] for place in sorted(failed)],
         }
         write_json(index, self.out / INDEX)
         return index
 
-    def _one(self, path: Path, number: int, output: Path) -> dict[str, Any]:
-        """Predict one image and write its files; what the index says of it."""
-        found = self.predictor(path)
+    def _one(self, path: Path, found: Prediction, number: int, output: Path) -> dict[str, Any]:
+        """Write one image's files; what the index says of it."""
         image = mmcv.imread(str(path), channel_order="rgb")
         picture = _with_ending(self.out / "pictures" / output, ".png")
         if isinstance(found, Detections):
@@ -113,9 +119,8 @@ class PredictionFiles:
             optional = {"masks": found.masks, "mask_scores": found.mask_scores}
             instances = plain_instances(arrays | {k: v for k, v in optional.items() if v is not None})
             for iou_type in ("bbox",) if found.masks is None else ("bbox", "segm"):
-                self.results.setdefault(iou_type, []).extend(
-                    coco_results(number, instances, self.ids, iou_type)
-                )
+                entries = coco_results(number, instances, self.ids, iou_type)
+                self.results.setdefault(iou_type, {})[number] = entries
             save_image(draw_detections(image, found, self.colors, self.score_threshold), picture)
             return {"height": found.height, "width": found.width, "detections": len(found.scores)}
         label_map = _with_ending(self.out / "label_maps" / output, ".png")

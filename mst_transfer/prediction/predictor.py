@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,68 +20,18 @@ from mst_pretrain.checkpoints.loading import load_model
 from mst_pretrain.checkpoints.storage import load_checkpoint, use_safe_loading
 from mst_pretrain.data.files import find_fault, is_damage
 from mst_pretrain.runtime.config import explain, import_custom_modules, load_config
+from mst_pretrain.runtime.devices import precision_on, run_in
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.value_types import check_value_types
 
 from ..evaluation.label_images import unsigned
 from ..evaluation.settings import classes_of, dataset_meta, dataset_type, trained_classes
 from ..evaluation.tta import ANNOTATIONS, LOAD, use_tta, wrap
+from .predictions import Detections, Prediction, Segmentation
 
 ImageLike = str | Path | np.ndarray
 SCOPES = ("mmdet", "mmseg")
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What a detector finds in one image, N instances by falling score.
-
-    Attributes:
-        image: The file, or None for an array.
-        classes: Names by label.
-        boxes: float32 [N, 4], left, top, right, bottom in pixels of the image.
-        scores: float32 [N] in [0, 1].
-        labels: int64 [N].
-        masks: bool [N, H, W], or None from a model without masks.
-        height: H.
-        width: W.
-        mask_scores: float32 [N] where the model scores its masks apart, else None.
-    """
-
-    image: Path | None
-    classes: tuple[str, ...]
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: np.ndarray | None
-    height: int
-    width: int
-    mask_scores: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The class of every pixel of one image.
-
-    Attributes:
-        image: The file, or None for an array.
-        classes: Names by label.
-        label_map: uint8 [H, W], the image's own size; uint16 of more than 256 classes.
-    """
-
-    image: Path | None
-    classes: tuple[str, ...]
-    label_map: np.ndarray
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of the image's pixels by class, in [0, 1]."""
-        counts = np.bincount(self.label_map.ravel(), minlength=len(self.classes))
-        return {
-            name: float(count / self.label_map.size) for name, count in zip(self.classes, counts, strict=True)
-        }
-
-
-Prediction = Detections | Segmentation
+WINDOW = 4  # batches of images that are loaded at once, to find equal shapes among them
 
 
 class Predictor:
@@ -96,6 +45,9 @@ class Predictor:
         device: ``cpu``, ``cuda``, ...; None: a GPU where there is one.
         tta: Test-time augmentation: several sizes, each also mirrored.
         tta_scales: Their factors; None: the config's or the library's.
+        dtype: Of a detector's backbone and neck, and of a whole segmentor: ``float32``, ``bfloat16``, or ``auto``:
+            bfloat16 on a GPU that computes in it, else float32. Boxes are computed in float32 always: the pixels of a
+            large image have no number of their own in bfloat16.
 
     Every later load of MMEngine in this process is safe too: see :func:`mst_transfer.use_safe_loading`.
 
@@ -103,6 +55,7 @@ class Predictor:
         config: As read.
         classes: Names by label: the checkpoint's own, else the config's.
         palette: [C, 3] colours by label of the data set, or None.
+        precision: ``float32`` or ``bfloat16``.
 
     Raises:
         UserError: The config or the checkpoint cannot be used.
@@ -115,6 +68,7 @@ class Predictor:
         device: str | torch.device | None = None,
         tta: bool = False,
         tta_scales: Sequence[float] | None = None,
+        dtype: str = "auto",
     ) -> None:
         self.config = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
         scope = self.config.get("default_scope")
@@ -138,7 +92,11 @@ class Predictor:
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         tta_model = use_tta(self.config, tta_scales) if tta or tta_scales is not None else None
         self.pipeline, self.array_pipeline = _pipelines(self.config)
+        self.precision = precision_on(self.device, dtype)
         self.model = self._build(loaded, checkpoint)
+        if self.precision != "float32":
+            part = "extract_feat" if self.detects else "encode_decode"
+            setattr(self.model, part, run_in(self.precision, self.device, getattr(self.model, part)))
         if tta_model is not None:
             self.model = wrap(self.model, tta_model)
 
@@ -183,14 +141,45 @@ class Predictor:
                 f"{image} cannot be decoded ({error}). Copy it again, or leave it out."
             ) from error
 
-    @torch.no_grad()
     def __call__(self, image: ImageLike) -> Prediction:
         """Predict one image.
 
         Raises:
             UserError: As :meth:`load`.
         """
-        sample = self.model.test_step(pseudo_collate([self.load(image)]))[0]
+        return self._predict([image], [self.load(image)])[0]
+
+    def in_batches(
+        self, images: Sequence[ImageLike], batch_size: int
+    ) -> Iterator[tuple[int, Prediction | UserError]]:
+        """Predict images of equal shape together, as one by one up to float rounding: nothing is padded for a batch.
+
+        Args:
+            images: As :meth:`load` takes them.
+            batch_size: At most this many in one forward pass; four times as many are loaded at once.
+
+        Yields:
+            Every image's place and its prediction, or why it cannot be used; neighbours may change places.
+        """
+        for first in range(0, len(images), WINDOW * batch_size):
+            loaded: dict[int, dict[str, Any]] = {}
+            for place in range(first, min(first + WINDOW * batch_size, len(images))):
+                try:
+                    loaded[place] = self.load(images[place])
+                except UserError as error:
+                    yield place, error
+            for places in _equal_shapes(loaded, batch_size):
+                found = self._predict(
+                    [images[place] for place in places], [loaded.pop(place) for place in places]
+                )
+                yield from zip(places, found, strict=True)
+
+    @torch.no_grad()
+    def _predict(self, images: Sequence[ImageLike], loaded: Sequence[dict[str, Any]]) -> list[Prediction]:
+        samples = self.model.test_step(pseudo_collate(loaded))
+        return [self._plain(*pair) for pair in zip(images, samples, strict=True)]
+
+    def _plain(self, image: ImageLike, sample: Any) -> Prediction:
         path = None if isinstance(image, np.ndarray) else Path(image)
         if not self.detects:
             label_map = unsigned(sample.pred_sem_seg.data[0].cpu().numpy(), len(self.classes) - 1)
@@ -209,6 +198,8 @@ def predict(
     images: ImageLike | Sequence[ImageLike],
     device: str | torch.device | None = None,
     tta: bool = False,
+    batch_size: int = 1,
+    dtype: str = "auto",
 ) -> list[Prediction]:
     """Predict images with a detector or segmentor.
 
@@ -218,6 +209,8 @@ def predict(
         images: One or several: files, or RGB uint8 arrays [H, W, 3].
         device: None: a GPU where there is one.
         tta: Test-time augmentation.
+        batch_size: Images of equal shape in one forward pass.
+        dtype: As in :class:`Predictor`.
 
     Returns:
         A :class:`Detections` or :class:`Segmentation` with numpy arrays per image, in their order.
@@ -225,8 +218,14 @@ def predict(
     Raises:
         UserError: The config, the checkpoint or an image cannot be used.
     """
-    predictor = Predictor(config, checkpoint, device, tta)
-    return [predictor(image) for image in ([images] if isinstance(images, ImageLike) else images)]
+    predictor = Predictor(config, checkpoint, device, tta, dtype=dtype)
+    wanted = [images] if isinstance(images, ImageLike) else images
+    found: dict[int, Prediction] = {}
+    for place, prediction in predictor.in_batches(wanted, batch_size):
+        if isinstance(prediction, UserError):
+            raise prediction
+        found[place] = prediction
+    return [found[place] for place in range(len(wanted))]
 
 
 def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
@@ -241,6 +240,21 @@ def _pipelines(cfg: Config) -> tuple[Compose, Compose]:
     ]
     # TestTimeAug builds its transforms into the lists that it is given
     return Compose(copy.deepcopy(steps)), Compose(copy.deepcopy(from_array))
+
+
+def _equal_shapes(loaded: Mapping[int, dict[str, Any]], most: int) -> list[list[int]]:
+    """The keys of images whose tensors, and whose own sizes, are equal: at most ``most`` together."""
+    groups: dict[Any, list[list[int]]] = {}
+    for place, data in loaded.items():
+        views, samples = (
+            data[key] if isinstance(data[key], list) else [data[key]] for key in ("inputs", "data_samples")
+        )
+        shapes = tuple((view.shape, sample.ori_shape) for view, sample in zip(views, samples, strict=True))
+        groups.setdefault(shapes, [[]])
+        if len(groups[shapes][-1]) == most:
+            groups[shapes].append([])
+        groups[shapes][-1].append(place)
+    return [places for group in groups.values() for places in group]
 
 
 def _usable(device: str | torch.device) -> torch.device:

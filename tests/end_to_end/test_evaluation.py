@@ -16,6 +16,7 @@ from PIL import Image
 
 from mst_pretrain.evaluation.features import block_features
 from mst_pretrain.method.backbones import build_trunk
+from mst_pretrain.runtime.devices import run_in
 from mst_pretrain.runtime.errors import UserError, run_cli
 from tests.end_to_end.in_process import tool
 from tests.forked import free_port, outputs_of, two
@@ -108,6 +109,24 @@ def test_knn_of_two_processes_is_one_processes(
     assert first["train_features"].shape == (23, 16) and set(first) == set(second)
     for name in first:
         np.testing.assert_allclose(second[name], first[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_features_are_computed_in_the_precision_that_is_asked_for(
+    data: tuple[str, str], checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--dtype would change nothing, or a result not say in which precision its features were computed."""
+    features, banks = {}, {}
+    for dtype, given in (("float32", []), ("bfloat16", ["--dtype", "bfloat16"])):
+        arguments = [*data, "--checkpoint", checkpoint, *SIZES, *given, "--out", str(tmp_path / dtype)]
+        tool("eval_knn").main([*arguments, "-k", "1", "--save", str(tmp_path / f"{dtype}.npz")])
+        captured = capsys.readouterr()
+        assert last_json(captured.out)["dtype"] == dtype and f"runs in {dtype} on cpu" in captured.err
+        features[dtype] = np.load(tmp_path / f"{dtype}.npz")["val_features"]
+        tool("eval_linear").main([*arguments, "--epochs", "1", "--lr", "1"])
+        assert last_json(capsys.readouterr().out)["dtype"] == dtype
+        banks[dtype] = torch.load(tmp_path / f"{dtype}.state", weights_only=True)["bank"]["weights.0"]
+    for one, other in (features.values(), banks.values()):
+        assert 0 < abs(one - other).max() < 0.1 and one.dtype == other.dtype
 
 
 def test_default_neighbours_that_do_not_fit_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,7 +308,7 @@ def test_bad_input_is_one_message(
 
 
 def test_dense_probe_trains_one_layer_and_prints_miou(
-    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The dense probe would train the backbone, take another one's weights, or not say what it measured."""
     for split in ("train", "val"):
@@ -304,10 +323,21 @@ def test_dense_probe_trains_one_layer_and_prints_miou(
     config, run, out = tmp_path / "probe.py", tmp_path / "run", tmp_path / "dense.json"
     config.write_text(TOY_PROBE)
     arguments = [str(tmp_path / "street"), "--checkpoint", checkpoint, "--config", str(config)]
-    tool("eval_dense").main([*arguments, "--work-dir", str(run), "--out", str(out)])
+    probe, autocast = tool("eval_dense"), []
+
+    def spied(dtype: str, device: torch.device, forward: Any) -> Any:
+        def seen(images: torch.Tensor) -> Any:
+            autocast.append(torch.is_autocast_enabled("cpu"))
+            return forward(images)
+
+        return run_in(dtype, device, seen)
+
+    monkeypatch.setattr(probe, "run_in", spied)
+    probe.main([*arguments, "--work-dir", str(run), "--out", str(out), "--dtype", "bfloat16"])
+    assert autocast == [True] * 4  # two steps, two images tested
     result = json.loads(out.read_text())
     assert last_json(capsys.readouterr().out) == result
-    assert {"mIoU", "mAcc", "aAcc", "sha256", "iterations"} <= set(result)
+    assert {"mIoU", "mAcc", "aAcc", "sha256", "iterations"} <= set(result) and result["dtype"] == "bfloat16"
     assert (result["classes"], result["prefix"], result["model"]) == (
         ["road", "sky"],
         "teacher.backbone.",

@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 import mst_transfer
 from mst_pretrain.runtime.config import import_custom_modules, load_config
 from mst_pretrain.runtime.errors import run_cli
-from mst_transfer.prediction import Detections, Segmentation
+from mst_transfer.prediction import Detections, Predictor, Segmentation
 from tests.end_to_end.in_process import tool
 
 ROOT = Path(__file__).parents[2]
@@ -315,6 +315,64 @@ def test_bad_images_are_named_and_the_rest_is_predicted(
     torch.save(cut, tmp_path / "cut.pth")
     assert called("predict", photos / "a.jpg", *arguments[:3], tmp_path / "cut.pth", *arguments[4:]) == 2
     assert "rpn_head.rpn_cls.bias" in capsys.readouterr().err
+
+
+def test_batches_are_single_images(coco: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Results would depend on --batch-size: by padding, by images exchanged in a batch, or by one that is broken."""
+    _, config, checkpoint = coco
+    sizes = {"a": (96, 128), "b": (131, 97), "d": (192, 256), "e": (96, 128)}
+    for seed, (name, size) in enumerate(
+        sizes.items()
+    ):  # a, d and e have one test size, a and e their own size too
+        photo(tmp_path / f"photos/{name}.jpg", seed, *size)
+    (tmp_path / "photos/c.jpg").write_bytes(b"no image")
+    found = {}
+    for batch in ("1", "2"):
+        out = tmp_path / batch
+        arguments = ["--config", config, "--checkpoint", checkpoint, "--out", out, "--batch-size", batch]
+        assert called("predict", tmp_path / "photos", *arguments) == 1
+        names = ("predictions", "detections.bbox", "detections.segm")
+        found[batch] = [json.loads((out / f"{name}.json").read_text()) for name in names]
+    (one, *ones), (other, *others) = found.values()
+    assert {**one, "date": None} == {**other, "date": None} and one["dtype"] == "float32"
+    for alone, together in zip(ones, others, strict=True):
+        assert [entry["image_id"] for entry in alone] == [entry["image_id"] for entry in together]
+        scores = [[entry["score"] for entry in entries] for entries in (alone, together)]
+        assert len(alone) > 50 and scores[0] == pytest.approx(scores[1], abs=1e-4)
+    boxes = [[value for entry in entries for value in entry["bbox"]] for entries in (ones[0], others[0])]
+    assert boxes[0] == pytest.approx(boxes[1], abs=0.05)
+
+
+def test_batches_and_bfloat16_with_augmentation(coco: tuple[Path, Path, Path]) -> None:
+    """Views of a batch would be merged across images, or --dtype change nothing or break heads in float32."""
+    root, config, checkpoint = coco
+    pixels = np.asarray(Image.open(root / "val2017/000000000064.jpg").convert("RGB"))
+    exact = Predictor(config, checkpoint, "cpu", tta_scales=[1.0])
+    pair = [pixels, pixels[:, ::-1].transpose(1, 0, 2)]
+    together = dict(exact.in_batches(pair, 2))
+    rounded = Predictor(config, checkpoint, "cpu", tta_scales=[1.0], dtype="bfloat16")(pixels)
+    for place, one in enumerate(map(exact, pair)):
+        other = together[place]
+        assert isinstance(one, Detections) and isinstance(other, Detections)
+        np.testing.assert_allclose(other.scores, one.scores, atol=1e-4)
+    assert isinstance(rounded, Detections) and rounded.boxes.dtype == np.float32
+    scores = rounded.scores[:5], together[0].scores[:5]  # type: ignore[union-attr]
+    np.testing.assert_allclose(*scores, atol=0.05)
+    assert not np.array_equal(*scores)
+
+
+def test_batches_and_bfloat16_of_a_segmentor(cityscapes: tuple[Path, Path, Path]) -> None:
+    """A batch would mix its images up, or --dtype change nothing."""
+    root, checkpoint, _ = cityscapes
+    street = np.asarray(Image.open(next(root.rglob("ulm_000000_000019_leftImg8bit.png"))).convert("RGB"))
+    pair = [street, street[:, ::-1]]
+    one, together, rounded = (
+        mst_transfer.predict(SEGMENT, checkpoint, pair, batch_size=size, dtype=dtype)
+        for size, dtype in ((1, "float32"), (2, "float32"), (2, "bfloat16"))
+    )
+    for maps in zip(one, together, rounded, strict=True):
+        first, second, third = (found.label_map for found in maps if isinstance(found, Segmentation))
+        assert (first == second).mean() > 0.999 and 0.8 < (first == third).mean() < 1
 
 
 def test_results_of_two_runs_do_not_mix(

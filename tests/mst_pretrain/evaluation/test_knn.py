@@ -160,6 +160,8 @@ def test_features_stand_in_the_order_of_the_files(images: Path) -> None:
         alone = [trunk.forward_features(transform(Image.open(p).convert("RGB"))[None])[0, 0] for p in paths]
     torch.testing.assert_close(got, torch.stack(alone), rtol=1e-4, atol=1e-5)
     assert got.shape == (17, 16) and not trunk.training
+    rounded = extract_features(trunk, open_source(images), 40, 32, workers=0, precision="bfloat16")
+    assert rounded.dtype == torch.float32 and 0 < (rounded - got).abs().max() < 0.1
 
 
 def test_neighbours_that_float32_cannot_tell_apart() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training import launch, optim
 from mst_pretrain.training.optim import MSTAmpOptimWrapper, MSTOptimWrapper, MSTOptimWrapperConstructor
-from mst_pretrain.training.runner import build_runner
+from mst_pretrain.training.runner import MSTRunner, build_runner
 
 GPU = torch.device("cuda", 0)
 
@@ -125,6 +125,26 @@ def test_the_config_asks_for_auto_and_trains(toy_config: Callable[..., Config], 
     assert cfg.optim_wrapper.dtype == "auto"
     build_runner(cfg).train()
     assert len(said) == 1 and "float32" in said[0]
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_mixed_precision_of_a_fine_tuning(
+    on_gpu: bool, gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config in mixed precision would not run on a CPU, lose its loss scale on a GPU, or not tell which it is."""
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(AmpOptimWrapper, "__init__", lambda self, **kwargs: made.append(kwargs))
+    if on_gpu:
+        gpu((8, 0))
+    runner, lines = MSTRunner.__new__(MSTRunner), []
+    runner.model, runner.logger = nn.Linear(2, 1), argparse.Namespace(info=lines.append)
+    given = {"type": "AmpOptimWrapper", "loss_scale": 512.0, "optimizer": {"type": "SGD", "lr": 0.5}}
+    wrapper = runner.build_optim_wrapper(given)
+    assert type(wrapper) is (AmpOptimWrapper if on_gpu else OptimWrapper)
+    assert [kwargs["loss_scale"] for kwargs in made] == [512.0] * on_gpu and given["loss_scale"] == 512.0
+    assert len(lines) == 1 and f"runs in {'float16' if on_gpu else 'float32'}" in lines[0]
+    if not on_gpu:
+        assert wrapper.optimizer.param_groups[0]["lr"] == 0.5
 
 
 def test_amp_is_float16_as_before(

@@ -100,7 +100,7 @@ def test_predictions_of_300_classes(tmp_path: Path) -> None:
     written = PredictionFiles.__new__(PredictionFiles)
     written.predictor, written.out, written.ids = predictor(labels, 300), tmp_path / "out", list(range(300))
     written.colors = colors
-    entry = written._one(tmp_path / "a.png", 1, Path("a"))
+    entry = written._one(tmp_path / "a.png", written.predictor("a.png"), 1, Path("a"))
     assert read(tmp_path / "out" / entry["label_map"]).tolist() == labels.tolist()
     assert entry["shares"]["class 299"] == 0.25
 

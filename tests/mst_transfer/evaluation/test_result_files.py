@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from examples.quickstart import sheet
@@ -109,6 +110,8 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
     probe, processes = tool("eval_dense"), [1]
 
     class Runner:
+        model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1)})
+
         def train(self) -> None: ...
 
         def test(self) -> dict[str, float]:

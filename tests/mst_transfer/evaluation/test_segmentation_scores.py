@@ -12,8 +12,9 @@ from PIL import Image
 
 from mst_pretrain.runtime.errors import UserError
 from mst_transfer.data.layouts import CITYSCAPES_CLASSES
-from mst_transfer.evaluation import MSTIoUMetric, SegmentationScores, confusion_matrix
+from mst_transfer.evaluation import MSTIoUMetric, SegmentationScores, confusion_matrix, iou_metric
 from mst_transfer.evaluation.label_images import cityscapes_label_ids, label_image_path
+from mst_transfer.evaluation.segmentation_scores import count_pixels
 
 ROAD, CAR = 7, 26
 
@@ -186,6 +187,34 @@ def test_labels_to_be_ignored_are_the_configs() -> None:
     assert metric.results[0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
     with pytest.raises(UserError, match="label 255"):
         metric.process({}, [sample(prediction, np.full((2, 2), 255), Path("photo.png"))])
+
+
+class OnGPU(torch.Tensor):
+    """Says that it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_a_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image's scores would make a GPU idle, the last ones be lost, or a strange label be charged to another."""
+    waits: list[int] = []
+
+    def copies(counts: torch.Tensor) -> Any:
+        return lambda: waits.append(int(counts[0])) or counts.as_subclass(torch.Tensor)
+
+    monkeypatch.setattr(iou_metric, "count_pixels", lambda *maps: count_pixels(*maps).as_subclass(OnGPU))
+    monkeypatch.setattr(iou_metric, "to_host", copies)
+    metric = MSTIoUMetric()
+    metric.dataset_meta = {"classes": ("a", "b")}
+    for pixels in (1, 2, 3):
+        maps = [np.zeros((1, pixels), int)] * 2
+        metric.process({}, [sample(*maps, Path(f"{pixels}.png"))])
+        assert waits == list(range(1, pixels))
+    assert metric.evaluate(3)["aAcc"] == 100.0 and waits == [1, 2, 3]
+    assert metric.report["images"] == 3 and metric.report["confusion_matrix"]["pixels"] == [[6, 0], [0, 0]]
+    metric.process({}, [sample(np.zeros((1, 1), int), np.full((1, 1), 9), Path("bad.png"))])
+    with pytest.raises(UserError, match=r"bad\.png.*label 9"):
+        metric.process({}, [sample(*maps, Path("good.png"))])
 
 
 def test_strange_label_names_the_file() -> None:

@@ -71,6 +71,7 @@ def parts() -> tuple[nn.Module, Any]:
     """Model and optimizer wrapper of the config, every weight drawn, in float64."""
     cfg = load_config(ROOT / "configs/coco/mask_rcnn_mst.py", TOY)
     import_custom_modules(cfg)
+    cfg.optim_wrapper.type = "OptimWrapper"  # as the runner makes it on a CPU
     with MODELS.switch_scope_and_registry("mmdet") as registry:
         model = registry.build(cfg.model)
     generator = torch.Generator().manual_seed(0)
