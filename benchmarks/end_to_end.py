@@ -26,7 +26,7 @@ from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.pretrain_step import CONFIG, DTYPES, MSTStep
+from benchmarks.pretrain_step import CONFIG, DTYPES, step_of
 from benchmarks.timing import publish, wait
 
 WARM = 3
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cfg = load_config(args.config, dict(option.split("=", 1) for option in args.cfg_options))
     dataset = UnlabelledImages(args.data, cfg.train_dataloader.dataset.crops, seed=0)
-    step = MSTStep(cfg, args.batch, device, args.dtype)
+    step = step_of(cfg, args.batch, device, args.dtype)
 
     def batches() -> Iterator[Any]:
         """Without an end."""
