@@ -13,9 +13,10 @@ import pytest
 from mmengine.config import Config
 
 from mst_pretrain.data.multicrop import MultiCrop
+from mst_pretrain.method.mst import MST
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.cost import cost_of, estimate, largest_batch, report
-from mst_pretrain.training.single_step import Measured, MSTStep, loader_of, noise
+from mst_pretrain.training.single_step import Measured, loader_of, noise
 from tests.end_to_end.in_process import tool
 
 GIB = 2**30
@@ -70,15 +71,17 @@ def test_a_few_steps_are_measured_and_nothing_is_written(
     toy_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The estimate would be of another config than the run's, or claim the work directory of one."""
-    made = []
-    step = MSTStep.__call__
-    monkeypatch.setattr(MSTStep, "__call__", lambda self: made.append(self.data) or step(self))  # type: ignore[func-returns-value]
+    seen = []
+    micro_batch = MST.train_step
+    monkeypatch.setattr(
+        MST, "train_step", lambda self, data, w: seen.append(data) or micro_batch(self, data, w)
+    )
     cfg = toy_config(train_cfg__accumulate=2, train_cfg__max_epochs=5)
     before = set(Path(cfg.work_dir).parent.iterdir())
     cost = cost_of(cfg, gpus=2, steps=3)
     assert (cost.images, cost.global_batch, cost.iterations) == (17, 16, 5)
     assert cost.load_seconds and cost.step_seconds > 0 and cost.peak_gib > 0.01 and cost.largest_batch is None
-    assert len(made) == 2 + 3 and "index" in made[0]  # of the loader
+    assert len(seen) == (2 + 3) * 2 and "index" in seen[0]  # of the loader
     assert set(Path(cfg.work_dir).parent.iterdir()) == before
     assert "images a step  16 = 4 x 2 (process) x 2" in report(cost)
 
