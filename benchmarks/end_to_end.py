@@ -28,7 +28,7 @@ from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import run_cli
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.pretrain_step import CONFIG, DTYPES, MSTStep
+from benchmarks.pretrain_step import CONFIG, DTYPES, step_of
 from benchmarks.timing import publish, wait
 
 WARM = 3
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args.config, read_options(args.config, options))
     wanted = {**cfg.train_dataloader.dataset, "data_root": args.data, "seed": 0, "type": "UnlabelledImages"}
     dataset = DATASETS.build(wanted)
-    step = MSTStep(cfg, args.batch, device, args.dtype)
+    step = step_of(cfg, args.batch, device, args.dtype)
 
     def batches() -> Iterator[Any]:
         """Without an end."""

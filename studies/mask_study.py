@@ -1,17 +1,21 @@
 """Does hiding what the teacher attends to least help? MST's masks and decoder compared on real photographs.
 
     MST_REAL_DATA=DIR python studies/mask_study.py --jobs 2 --out work_dirs/mask_study
+    MST_REAL_DATA=DIR python studies/mask_study.py --preset gpu --jobs 4 --out work_dirs/mask_study_gpu
 
 Resumable: run the same command again until it says that nothing is left; ``--report`` only writes the table of what
-is there. DIR holds tiny-imagenet-100 (WebDataset shards) and camvid-as-cityscapes. Pretraining sees Tiny-ImageNet's
-train photos alone, so no frame of CamVid and no val photo.
+is there. DIR holds tiny-imagenet-100 (WebDataset shards) and camvid-as-cityscapes. ``--photos TRAIN VAL`` takes the
+labelled photos from elsewhere: folders of class folders, or whatever else ``data_root`` names. Pretraining sees the
+train photos alone, so no frame of CamVid and no val photo. The presets are described in studies/README.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import threading
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,15 +24,35 @@ from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from studies.parts.arms import ARMS, Arm
+from studies.parts.arms import ARMS, GPU_ARMS, Arm
 from studies.parts.jobs import Jobs, parse_study
 from studies.parts.readouts import Evaluation
 from studies.parts.report import ReadOut, write_report
 
-CONFIG = Path(__file__).with_name("configs") / "mask_cpu.py"
-SEEDS = (1, 2, 3)
+CONFIGS = Path(__file__).with_name("configs")
 READOUT = "readout.pth"
 RANDOM, PIXELS, PRIOR = "random weights", "raw pixels", "position prior"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is compared, and how large.
+
+    Attributes:
+        config: Of every run.
+        arms: One run each for every seed.
+        seeds: Of the runs.
+    """
+
+    config: Path
+    arms: list[Arm]
+    seeds: tuple[int, ...]
+
+
+PRESETS = {
+    "cpu": Preset(CONFIGS / "mask_cpu.py", ARMS, (1, 2, 3)),
+    "gpu": Preset(CONFIGS / "mask_gpu.py", GPU_ARMS, (1,)),
+}
 
 
 class Study:
@@ -39,25 +63,40 @@ class Study:
         out: Everything is written below it.
         options: More ``--cfg-options`` for every run, e.g. a shorter length to try the whole.
         jobs: Pretraining runs at a time, which share the cores evenly.
+        preset: What is compared.
+        photos: Labelled train and val photos, each as ``data_root`` takes them; None: the shards in ``data``.
     """
 
-    def __init__(self, data: Path, out: Path, options: list[str], jobs: int = 1) -> None:
-        self.data, self.out, self.options = data, out, options
+    def __init__(
+        self,
+        data: Path,
+        out: Path,
+        options: list[str],
+        jobs: int = 1,
+        preset: Preset = PRESETS["cpu"],
+        photos: list[str] | None = None,
+    ) -> None:
+        self.data, self.out, self.options, self.preset = data, out, options, preset
         self.jobs = Jobs(jobs)
-        cfg = load_config(CONFIG)
+        cfg = load_config(preset.config)
+        shards = data / "tiny-imagenet-100"
+        self.photos = photos or [str(shards / Path(cfg.data_root).name), str(shards / "val-0000.tar")]
         self.size, self.patch = cfg.model.backbone.img_size, cfg.model.backbone.patch_size
         self.tokens = (self.size // self.patch) ** 2
+        length = cfg.train_cfg
+        iterations = (
+            f"{length.max_iters} steps" if length.max_epochs is None else f"{length.max_epochs} epochs"
+        )
         self.length = (
-            f"{cfg.train_cfg.max_epochs} epochs of {Path(cfg.data_root).name} in batches of "
+            f"{iterations} of {Path(self.photos[0]).name} in batches of "
             f"{cfg.train_dataloader.batch_size}{''.join(f', {option}' for option in options)}"
         )
-        self.shards = data / "tiny-imagenet-100" / Path(cfg.data_root).name
         self.evaluation: Evaluation | None = None
         self.one_at_a_time = threading.Lock()
 
     def run(self) -> None:
         """Do everything that is not done yet."""
-        plan = [(seed, arm) for seed in SEEDS for arm in ARMS]
+        plan = [(seed, arm) for seed in self.preset.seeds for arm in self.preset.arms]
 
         def step(place: int, seed: int, arm: Arm) -> None:
             print(f"[{place}/{len(plan)}] {arm.name}, seed {seed}", flush=True)
@@ -73,8 +112,13 @@ class Study:
 
     def pretrain(self, arm: Arm, seed: int) -> None:
         """One run, or the rest of it."""
-        options = [f"data_root={self.shards}", f"randomness.seed={seed}", *arm.cfg_options(), *self.options]
-        arguments = [str(CONFIG), "--resume", "--cfg-options", *options]
+        options = [
+            f"data_root={self.photos[0]}",
+            f"randomness.seed={seed}",
+            *arm.cfg_options(),
+            *self.options,
+        ]
+        arguments = [str(self.preset.config), "--resume", "--cfg-options", *options]
         self.jobs.once("train", arguments, self.work_dir(arm, seed))
 
     def read_out(self, arm: Arm, seed: int) -> None:
@@ -88,12 +132,14 @@ class Study:
         }
         for folder, evaluate in wanted.items():
             if not (folder / READOUT).exists():
-                self.evaluation = self.evaluation or Evaluation(self.data, self.shards, self.size, self.patch)
+                self.evaluation = self.evaluation or Evaluation(self.data, self.photos, self.size, self.patch)
                 save_atomic(vars(evaluate(self.evaluation)), folder / READOUT)
 
     def report(self, command: str) -> str:
         """Write ``report.md``, ``report.json`` and ``report.png`` of what is there."""
-        names = {arm.folder: arm.name for arm in ARMS} | {name: name for name in (RANDOM, PIXELS, PRIOR)}
+        names = {arm.folder: arm.name for arm in self.preset.arms} | {
+            name: name for name in (RANDOM, PIXELS, PRIOR)
+        }
         arms = {
             name: {
                 int(path.parent.name.removeprefix("seed")): ReadOut(**load_checkpoint(path))
@@ -101,8 +147,8 @@ class Study:
             }
             for folder, name in names.items()
         }
-        hidden = {arm.name: arm.hidden(self.tokens) for arm in ARMS}
-        realised = {arm.name: self.realised(arm) for arm in ARMS}
+        hidden = {arm.name: arm.hidden(self.tokens) for arm in self.preset.arms}
+        realised = {arm.name: self.realised(arm) for arm in self.preset.arms}
         return write_report(self.out, arms, hidden, realised, self.length, command)
 
     def realised(self, arm: Arm) -> float | None:
@@ -116,10 +162,17 @@ class Study:
         return sum(known) / len(known) if known else None
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this study takes beside every study's arguments."""
+    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="what is compared (default cpu)")
+    parser.add_argument("--photos", nargs=2, metavar=("TRAIN", "VAL"), help="labelled photos of 64 px")
+
+
 def main() -> None:
     """Parse, run, report."""
-    args, data, command = parse_study(__doc__)
-    study = Study(data, args.out.resolve(), args.cfg_options, args.jobs)
+    args, data, command = parse_study(__doc__, add=add_arguments)
+    preset = PRESETS[args.preset]
+    study = Study(data, args.out.resolve(), args.cfg_options, args.jobs, preset, args.photos)
     if not args.report:
         study.run()
         print("nothing is left")

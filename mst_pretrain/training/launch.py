@@ -203,11 +203,18 @@ def _leave_together() -> None:
         torch.distributed.destroy_process_group()
 
 
-def check_pretraining(cfg: Config) -> None:
-    """Raise a UserError where a pretraining config has no images or an impossible length, before anything is built."""
+def check_pretraining(cfg: Config, images: bool = True) -> None:
+    """Raise a UserError where a pretraining config has no images or an impossible length, before anything is built.
+
+    Args:
+        cfg: The config.
+        images: False leaves out whether the images are there.
+    """
     check_known_keys(cfg)
     check_numbers(cfg)
     check_lengths(cfg, 0)  # 0 leaves the initial weights as the checkpoint
+    if not images:
+        return
     dataset = (cfg.get("train_dataloader") or {}).get("dataset", {})
     if dataset.get("type") == "UnlabelledImages":
         from ..data.sources import check_source

@@ -38,6 +38,28 @@ def with_names(dataloader: Any, runner: Runner) -> Any:
     return {**dataloader, "dataset": {**dataset, "names": str(names)}}
 
 
+def run_length(
+    images: int, global_batch: int, max_epochs: float | None, max_iters: int | None
+) -> tuple[int, int, int]:
+    """Iterations of an epoch, of the schedules, and of the run; see :class:`PretrainLoop`.
+
+    Raises:
+        UserError: Neither length is given, or the data set is smaller than one global batch.
+    """
+    iters_per_epoch = images // global_batch
+    if iters_per_epoch == 0:
+        raise UserError(
+            f"{images} images are fewer than one global batch of {global_batch}. Add images to the data "
+            "root or lower train_dataloader.batch_size."
+        )
+    if max_epochs is None and max_iters is None:
+        raise UserError("train_cfg has neither max_epochs nor max_iters. Set one of them.")
+    spans = [int(max_epochs * iters_per_epoch)] if max_epochs is not None else []
+    limits = [max_iters] if max_iters is not None else []
+    schedule_iters = (spans + limits)[0]
+    return iters_per_epoch, schedule_iters, min(spans + limits)
+
+
 @LOOPS.register_module()
 class PretrainLoop(BaseLoop):
     """One iteration is one optimizer step, over ``accumulate`` micro-batches.
@@ -71,19 +93,9 @@ class PretrainLoop(BaseLoop):
         self.accumulate = accumulate
         self.per_process = int(self.dataloader.batch_size)
         self.global_batch = self.per_process * get_world_size() * accumulate
-        images = len(self.dataloader.dataset)
-        self.iters_per_epoch = images // self.global_batch
-        if self.iters_per_epoch == 0:
-            raise UserError(
-                f"{images} images are fewer than one global batch of {self.global_batch}. Add images to the data "
-                "root or lower train_dataloader.batch_size."
-            )
-        if max_epochs is None and max_iters is None:
-            raise UserError("train_cfg has neither max_epochs nor max_iters. Set one of them.")
-        spans = [int(max_epochs * self.iters_per_epoch)] if max_epochs is not None else []
-        limits = [max_iters] if max_iters is not None else []
-        self.schedule_iters = (spans + limits)[0]
-        self.max_iters = min(spans + limits)
+        self.iters_per_epoch, self.schedule_iters, self.max_iters = run_length(
+            len(self.dataloader.dataset), self.global_batch, max_epochs, max_iters
+        )
         self.epoch, self.max_epochs = 0, 1  # for MMEngine one long epoch
         self._iter = 0
         self.indices: list[torch.Tensor | None] = []

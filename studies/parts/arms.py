@@ -43,9 +43,7 @@ class Arm:
 
 
 DINO, MST = Arm("DINO", "none", False), Arm("guided 25 %", "attention", True)
-ARMS = [
-    DINO,
-    MST,
-    Arm("random 25 %, equal count", "random_equal_count", True),
-    Arm("guided 25 %, no decoder", "attention", False),
-]
+DECODER = Arm("decoder alone", "none", True)
+RANDOM = Arm("random 25 %, equal count", "random_equal_count", True)
+ARMS = [DINO, MST, RANDOM, Arm("guided 25 %, no decoder", "attention", False)]
+GPU_ARMS = [DINO, DECODER, MST, RANDOM]

@@ -79,9 +79,9 @@ def cell_shares(labels: Tensor, grid: tuple[int, int], classes: int) -> Tensor:
 
 
 @torch.no_grad()
-def extract(features: DenseFeatures, images: Tensor, batch: int = 8) -> Tensor:
-    """[N, D, h, w] float16 on the CPU."""
-    return torch.cat([features(normalise(part)).half().cpu() for part in images.split(batch)])
+def extract(features: DenseFeatures, images: Tensor, device: torch.device | str, batch: int = 8) -> Tensor:
+    """[N, D, h, w] float16 on the device."""
+    return torch.cat([features(normalise(part.to(device))).half() for part in images.split(batch)])
 
 
 def probe(
@@ -90,6 +90,7 @@ def probe(
     val: Frames,
     classes: int,
     seed: int,
+    device: torch.device | str = "cpu",
     epochs: int = 20,
     batch: int = 8,
     lr: float = 1e-2,
@@ -102,12 +103,12 @@ def probe(
     Returns:
         [N, classes, classes] int64: per val frame, true class by predicted class.
     """
-    x = extract(features, train.images)
+    x = extract(features, train.images, device)
     mean = x.float().mean((0, 2, 3), keepdim=True)
     std = x.float().std((0, 2, 3), keepdim=True) + 1e-6
-    shares = cell_shares(train.labels, (x.shape[2], x.shape[3]), classes)
+    shares = cell_shares(train.labels, (x.shape[2], x.shape[3]), classes).to(device)
     generator = torch.Generator().manual_seed(seed)
-    layer = torch.nn.Conv2d(x.shape[1], classes, 1)
+    layer = torch.nn.Conv2d(x.shape[1], classes, 1, device=device)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(layer.parameters(), lr=lr, weight_decay=0.0)
@@ -125,9 +126,9 @@ def probe(
     with torch.no_grad():
         for start in range(0, len(val.images), batch):
             part = slice(start, start + batch)
-            logits = layer((extract(features, val.images[part]).float() - mean) / std)
+            logits = layer((extract(features, val.images[part], device).float() - mean) / std)
             logits = F.interpolate(logits, val.labels.shape[1:], mode="bilinear", align_corners=False)
-            confusion.append(confusions(val.labels[part], logits.argmax(1), classes))
+            confusion.append(confusions(val.labels[part], logits.argmax(1).cpu(), classes))
     return torch.cat(confusion)
 
 

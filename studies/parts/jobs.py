@@ -21,9 +21,16 @@ COMMAND = "command.txt"  # of the first call
 
 
 def parse_study(
-    description: str | None, argv: Sequence[str] | None = None
+    description: str | None,
+    argv: Sequence[str] | None = None,
+    add: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
 ) -> tuple[argparse.Namespace, Path, str]:
     """What every resumable study takes.
+
+    Args:
+        description: For ``--help``.
+        argv: The arguments; None takes the command line's.
+        add: Adds a study's own arguments.
 
     Returns:
         The arguments, the folder of the real data, and the command for the report.
@@ -38,6 +45,7 @@ def parse_study(
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
     parser.add_argument("--report", action="store_true", help="only write the report of what is there")
     parser.add_argument("--cfg-options", nargs="*", default=[], help="for every run, KEY=VALUE")
+    add(parser)
     words = sys.argv[1:] if argv is None else argv
     args, data = parser.parse_args(words), Path(os.environ.get("MST_REAL_DATA", ""))
     if "MST_REAL_DATA" not in os.environ or not data.is_dir():

@@ -36,24 +36,27 @@ class Evaluation:
 
     Args:
         data: Folder of the real photos.
-        shards: Tiny-ImageNet's training shards used for pretraining; labelled, they train k-NN and the heads.
+        photos: Labelled train and val photos; those used for pretraining train k-NN and the heads.
         size: Side of a photo.
         patch: Side of a patch, the cell of the raw-pixel dense features.
     """
 
-    def __init__(self, data: Path, shards: Path, size: int, patch: int) -> None:
-        self.train, self.val = open_train_val(str(shards), str(data / "tiny-imagenet-100" / "val-0000.tar"))
+    def __init__(self, data: Path, photos: list[str], size: int, patch: int) -> None:
+        self.train, self.val = open_train_val(*photos)
         camvid = data / "camvid-as-cityscapes"
         self.frames, self.train_ids = load_frames(camvid, "train", DENSE_SIZE, None)
         self.val_frames, _ = load_frames(camvid, "val", DENSE_SIZE, self.train_ids)
         self.size, self.patch = size, patch
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def of_checkpoint(self, checkpoint: Path, seed: int) -> ReadOut:
         """What a pretraining checkpoint's teacher is worth."""
         trunk, _ = load_trunk(str(checkpoint))
         columns = feature_columns(trunk, (1, BLOCKS), avgpool=True)
         train, val = (
-            extract_features(trunk, part.source, self.size, self.size, 256, blocks=BLOCKS, avgpool=True)
+            extract_features(
+                trunk, part.source, self.size, self.size, 256, device=self.device, blocks=BLOCKS, avgpool=True
+            )
             for part in (self.train, self.val)
         )
         cls = slice(*columns["last1"])
@@ -63,6 +66,7 @@ class Evaluation:
             self.val_frames,
             len(self.train_ids),
             seed,
+            self.device,
         )
         return ReadOut(
             self.knn(train[:, cls], val[:, cls]), self.linear(columns, train, val, seed), confusion
@@ -79,6 +83,7 @@ class Evaluation:
             self.val_frames,
             len(self.train_ids),
             0,
+            self.device,
         )
         columns = {"pixels": (0, train.shape[1])}
         return ReadOut(self.knn(train, val), self.linear(columns, train, val, 0), confusion)
@@ -89,13 +94,14 @@ class Evaluation:
 
     def knn(self, train: Tensor, val: Tensor) -> Tensor:
         """[M] bool: is the vote right."""
-        return knn_predict(train, self.train.labels, val, [NEIGHBOURS])[NEIGHBOURS] == self.val.labels
+        here = (part.to(self.device) for part in (train, self.train.labels, val))
+        return knn_predict(*here, [NEIGHBOURS])[NEIGHBOURS].cpu() == self.val.labels
 
     def linear(self, columns: dict[str, tuple[int, int]], train: Tensor, val: Tensor, seed: int) -> Tensor:
         """[M] bool: the head that is best on held-out training photos, on val."""
         kept, held = hold_out(self.train.labels, HELD_OUT, seed)
-        labels = self.train.labels
-        bank = HeadBank(columns, RATES, len(self.train.classes), seed)
+        train, val, labels = (part.to(self.device) for part in (train, val, self.train.labels))
+        bank = HeadBank(columns, RATES, len(self.train.classes), seed).to(self.device)
         optimizer = bank_optimizer(bank)
         for epoch in range(LINEAR_EPOCHS):
             batches = batches_of_epoch(len(kept), LINEAR_BATCH, seed, epoch)
@@ -104,7 +110,7 @@ class Evaluation:
                 factor = cosine_factor(epoch * len(batches) + step, LINEAR_EPOCHS * len(batches))
                 train_step(bank, optimizer, train[rows], labels[rows], len(batch), factor)
         best = int(bank.correct(train[held], labels[held]).argmax())
-        return bank(val)[best].argmax(1) == self.val.labels
+        return bank(val)[best].argmax(1).cpu() == self.val.labels
 
 
 @torch.no_grad()

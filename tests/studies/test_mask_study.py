@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mst_pretrain.method.masking import make_mask
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError
-from studies.mask_study import Study
-from studies.parts.arms import ARMS, Arm
+from studies.mask_study import PRESETS, Preset, Study
+from studies.parts.arms import ARMS, GPU_ARMS, Arm
 from studies.parts.dense import Frames, cell_shares, confusions, mean_iou, position_prior, probe
 from studies.parts.report import ReadOut, bootstrap_difference, write_report
 
@@ -21,10 +22,40 @@ from studies.parts.report import ReadOut, bootstrap_difference, write_report
 def test_the_expected_count_is_what_the_mask_hides() -> None:
     """The table would print another number of hidden tokens than the arm hides, or two arms share a folder."""
     attention = torch.rand(200, 8, 8, generator=torch.Generator().manual_seed(0))
-    for arm in ARMS:
+    for arm in (*ARMS, *GPU_ARMS):
         mask = make_mask(attention=attention, seeds=torch.arange(200), **arm.masking)
         assert arm.hidden(64) == (0 if mask is None else mask.sum().item() / 200), arm.name
-    assert len({arm.folder for arm in ARMS}) == 4
+    assert len({arm.folder for arm in ARMS}) == len({arm.folder for arm in GPU_ARMS}) == 4
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_arm_is_a_config_with_its_mask_and_decoder(preset: Preset) -> None:
+    """A preset would stop at its third run, on a lent GPU, or two arms train alike."""
+    models = []
+    for arm in preset.arms:
+        options = [option.split("=", 1) for option in arm.cfg_options()]
+        cfg = load_config(preset.config, read_options(preset.config, dict(options), "tools/train.py"))
+        assert {key: cfg.model.masking[key] for key in arm.masking} == arm.masking
+        assert (cfg.model.decoder is not None) == arm.decoder
+        models.append(cfg.model.to_dict())
+    assert all(models.count(model) == 1 for model in models)
+
+
+def test_the_gpu_preset_is_what_its_table_says() -> None:
+    """The rows would be of another network, length or data than those that they are compared with."""
+    cfg, arms = load_config(PRESETS["gpu"].config), PRESETS["gpu"].arms
+    assert [(arm.mode, arm.decoder) for arm in arms] == [
+        ("none", False),
+        ("none", True),
+        ("attention", True),
+        ("random_equal_count", True),
+    ]
+    backbone = cfg.model.backbone
+    assert (backbone.embed_dim, backbone.depth, backbone.patch_size, backbone.img_size) == (192, 12, 8, 64)
+    assert (cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size) == (1310, 256)
+    given = Study(Path(), Path(), [], preset=PRESETS["gpu"], photos=["photos/train", "photos/val"])
+    assert given.photos == ["photos/train", "photos/val"]
+    assert given.length == "1310 steps of train in batches of 256"
 
 
 def test_shares_and_confusions_count_pixels() -> None:
