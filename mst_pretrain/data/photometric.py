@@ -43,9 +43,9 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.augment = augment
 
-    def compile_augmentation(self, backend: str) -> None:
-        """Compile what :func:`augment` does on a GPU, by a backend of ``torch.compile``."""
-        self.augment = partial(augment, on_gpu=compiled(change_colors, backend))
+    def compile_jitter(self, backend: str) -> None:
+        """Compile :func:`jitter`, as it is on a GPU, by a backend of ``torch.compile``."""
+        self.augment = partial(augment, jitter_on_gpu=compiled(jitter, backend))
 
     @torch.no_grad()
     def forward(self, data: dict[str, Any], training: bool = True) -> dict[str, Tensor]:
@@ -72,14 +72,16 @@ class MultiCropPreprocessor(BaseDataPreprocessor):
 
 
 def augment(
-    images: Tensor, parameters: Tensor, on_gpu: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    images: Tensor,
+    parameters: Tensor,
+    jitter_on_gpu: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """DINO's colour pipeline: jitter, grey, blur, solarize [code: DINO].
 
     Args:
         images: [B, 3, H, W] float32 in [0, 1]; may be changed in place.
         parameters: [B, len(PARAMETERS)] float32 on the CPU, see ``multicrop.color_parameters``.
-        on_gpu: :func:`change_colors`, compiled, for images on a GPU.
+        jitter_on_gpu: :func:`jitter`, compiled, for images on a GPU.
 
     Returns:
         [B, 3, H, W] float32 in [0, 1].
@@ -89,10 +91,17 @@ def augment(
             image.copy_(_change_one(image, dict(zip(PARAMETERS, values, strict=True))))
         return images
     orders = _ORDERS[parameters[:, _COLUMN["order"]].long()]
-    radius = blur_radius(float(parameters[:, _COLUMN["sigma"]].max()))
-    radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
+    largest_sigma = float(parameters[:, _COLUMN["sigma"]].max())
     packed = torch.cat([parameters, orders], 1).pin_memory().to(images.device, non_blocking=True)
-    return (on_gpu or change_colors)(images, packed, radius)
+    parameters, orders = packed.tensor_split([len(PARAMETERS)], 1)
+    columns = dict(zip(PARAMETERS, parameters.unbind(1), strict=True))
+    for operations in orders.unbind(1):
+        images = (jitter_on_gpu or jitter)(images, parameters, operations)
+    images = _where(columns["grey"] > 0, rgb_to_grey(images), images)
+    if largest_sigma > 0:
+        blurred = gaussian_blur(images, columns["sigma"], largest_sigma)
+        images = _where(columns["sigma"] > 0, blurred, images)
+    return _where(columns["solarize"] > 0, solarize(images), images)
 
 
 def _change_one(image: Tensor, values: dict[str, float]) -> Tensor:
@@ -107,28 +116,22 @@ def _change_one(image: Tensor, values: dict[str, float]) -> Tensor:
     return solarize(image) if values["solarize"] else image
 
 
-def change_colors(images: Tensor, packed: Tensor, radius: int) -> Tensor:
-    """What :func:`augment` does on a GPU.
+def jitter(images: Tensor, parameters: Tensor, operations: Tensor) -> Tensor:
+    """One of the jitter's four operations on each image, as it is done on a GPU.
 
     Args:
         images: [B, 3, H, W] float32 in [0, 1]; may be changed in place.
-        packed: [B, len(PARAMETERS) + 4] float32: the parameters, and the jitter's four operations in order.
-        radius: In pixels, of the largest blur, a number on the host, so that no device is waited for; 0 blurs nothing.
+        parameters: [B, len(PARAMETERS)] float32 on their device; without ``jitter`` an image is left as it is.
+        operations: [B] float32, each image's: 0 brightness, 1 contrast, 2 saturation, 3 hue.
 
     Returns:
         [B, 3, H, W] float32 in [0, 1].
     """
-    parameters, orders = packed.tensor_split([len(PARAMETERS)], 1)
     columns = dict(zip(PARAMETERS, parameters.unbind(1), strict=True))
-    jittered = columns["jitter"] > 0
-    for place in range(4):
-        for operation, name in enumerate(_JITTER):
-            chosen = jittered & (orders[:, place] == operation)
-            images = _where(chosen, _ADJUST[name](images, columns[name].view(-1, 1, 1, 1)), images)
-    images = _where(columns["grey"] > 0, rgb_to_grey(images), images)
-    if radius:
-        images = _where(columns["sigma"] > 0, gaussian_blur(images, columns["sigma"], radius), images)
-    return _where(columns["solarize"] > 0, solarize(images), images)
+    for operation, name in enumerate(_JITTER):
+        chosen = (columns["jitter"] > 0) & (operations == operation)
+        images = _where(chosen, _ADJUST[name](images, columns[name].view(-1, 1, 1, 1)), images)
+    return images
 
 
 def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
@@ -182,27 +185,24 @@ def adjust_hue(images: Tensor, factor: Tensor | float) -> Tensor:
     sixths += not_red * ((1 - not_green) * (2 + red - blue) + not_green * (4 + green - red))
     turns = sixths / 6 + factor
     sixths = 6 * (turns - turns.floor())
-    ramps = (sixths - sixths.new_tensor([3.0, 2.0, 4.0]).view(3, 1, 1)).abs_()
-    ramps *= ramps.new_tensor([1.0, -1.0, -1.0]).view(3, 1, 1)
-    ramps += ramps.new_tensor([-1.0, 2.0, 2.0]).view(3, 1, 1)
+    # By how many chromas red, green and blue lie above the lowest
+    ramps = torch.cat([(sixths - 3).abs() - 1, 2 - (sixths - 2).abs(), 2 - (sixths - 4).abs()], 1)
     return lowest + chroma * ramps.clamp_(0, 1)
 
 
-def blur_radius(sigma: float) -> int:
-    """Pixels to which a blur of a standard deviation reaches: 3 sigmas, at least one; 0 for sigma 0."""
-    return max(1, int(3 * sigma + 0.5)) if sigma > 0 else 0
-
-
-def gaussian_blur(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
+def gaussian_blur(images: Tensor, sigmas: Tensor, largest_sigma: float) -> Tensor:
     """Separable Gaussian blur of a radius of 3 sigmas (at least one pixel), reflected borders, each image by itself.
 
     Args:
         images: [B, C, H, W] float32.
         sigmas: [B] standard deviations in pixels; 0 changes nothing.
-        radius: At least :func:`blur_radius` of the largest of them.
+        largest_sigma: Of the batch, a number on the host, so that no device is waited for.
     """
     batch, channels, height, width = images.shape
     furthest = min(height, width) - 1
+    radius = max(1, int(3 * largest_sigma + 0.5))
+    if _on_gpu(images):
+        radius += -radius % 4  # few shapes for what is compiled; weights beyond an image's own radius are 0
     radius = min(radius, furthest)
     radii = (3 * sigmas + 0.5).floor().clamp(1, furthest).unsqueeze(1)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=images.device)
@@ -219,7 +219,7 @@ def gaussian_blur(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
 
 def _blur_one(image: Tensor, sigma: float) -> Tensor:
     """The same of [1, C, H, W] on a CPU, by a sum of shifted images."""
-    radius = min(blur_radius(sigma), min(image.shape[-2:]) - 1)
+    radius = min(max(1, int(3 * sigma + 0.5)), min(image.shape[-2:]) - 1)
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
     image = F.pad(image, (radius, radius, radius, radius), mode="reflect")
     for axis in (2, 3):

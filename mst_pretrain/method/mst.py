@@ -53,7 +53,7 @@ class MST(BaseModel):
         lambda_rec: Weight of the restoration loss.
         gradient_checkpointing: Compute the student's activations again in the backward pass: less memory, more time.
         compile: Backend of ``torch.compile``, e.g. ``inductor``, for the blocks of both trunks (one graph for all
-            blocks of a shape), the self-distillation loss, and the colours on a GPU; None runs them as they are.
+            blocks of a shape), the self-distillation loss, and the colour jitter on a GPU; None runs them as they are.
         init_from: Anybody's checkpoint whose backbone both networks start from; heads, mask token and decoder are
             new. None starts from random weights.
         data_preprocessor: MMEngine config; moves crops to the device and augments their colours.
@@ -101,7 +101,7 @@ class MST(BaseModel):
         if compile:
             self.forward_trunk = partial(forward_trunk, compiled_block=compiled(residual_block, compile))
             if isinstance(self.data_preprocessor, MultiCropPreprocessor):
-                self.data_preprocessor.compile_augmentation(compile)
+                self.data_preprocessor.compile_jitter(compile)
         masks = self.masking["mode"] != "none"
         self.mask_token = nn.Parameter(torch.zeros(trunk.patch_embed.proj.out_channels)) if masks else None
         stride = output_stride(trunk)

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from mst_pretrain.data import photometric
 from mst_pretrain.data.multicrop import PARAMETERS
-from mst_pretrain.data.photometric import MultiCropPreprocessor, augment, blur_radius, gaussian_blur
+from mst_pretrain.data.photometric import MultiCropPreprocessor, augment, gaussian_blur
 
 JITTER = ("brightness", "contrast", "saturation", "hue")
 TORCHVISION: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -75,22 +75,22 @@ def test_blur_is_torchvisions_whatever_the_neighbours() -> None:
     """A sample's blur would depend on the batch it is in, so on the number of ranks or micro-batches."""
     sigmas = [0.1, 0.4, 1.0, 2.0, 3.5]
     images = pictures(5)
-    got = gaussian_blur(images, torch.tensor(sigmas), blur_radius(max(sigmas)))
+    got = gaussian_blur(images, torch.tensor(sigmas), max(sigmas))
     for image, sigma, result in zip(images, sigmas, got, strict=True):
         torch.testing.assert_close(result, alone(image, {"sigma": sigma}), rtol=1e-5, atol=1e-6)
-        by_itself = gaussian_blur(image[None], torch.tensor([sigma]), blur_radius(sigma))[0]
+        by_itself = gaussian_blur(image[None], torch.tensor([sigma]), sigma)[0]
         torch.testing.assert_close(result, by_itself, rtol=1e-6, atol=1e-6)
 
 
 def test_blur_of_an_image_smaller_than_its_kernel() -> None:
     """A tiny local crop would crash in the reflection at its border."""
     images = pictures(1, size=5)
-    torch.testing.assert_close(
-        gaussian_blur(images, torch.tensor([2.0]), blur_radius(2.0)),
-        tv.gaussian_blur(images, [9, 9], [2.0, 2.0]),
-        rtol=1e-5,
-        atol=1e-6,
-    )
+    expected = tv.gaussian_blur(images, [9, 9], [2.0, 2.0])
+    for blurred in (
+        gaussian_blur(images, torch.tensor([2.0]), 2.0),
+        augment(images.clone(), torch.tensor([row(sigma=2.0)])),
+    ):
+        torch.testing.assert_close(blurred, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(params=["CPU", "GPU"])
