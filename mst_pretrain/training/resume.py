@@ -21,6 +21,7 @@ COMPARED = (  # the parts of a config that a training step depends on; a launche
 )
 UNSEEN = (  # keys inside these parts that change where a run reads, waits, stops or reports, not what it computes
     *("*.num_workers", "*.persistent_workers", "*.pin_memory", "*.prefetch_factor", "*.data_root"),
+    "*.non_blocking",
     *("train_cfg.val_*", "train_cfg.dynamic_intervals"),
     *(f"default_hooks.{hook}*" for hook in ("logger", "timer", "first_steps", "checkpoint", "visualization")),
 )
