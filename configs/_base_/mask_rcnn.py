@@ -8,6 +8,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_mask=True,
         pad_size_divisor=32,
+        non_blocking=True,  # ours: no wait for each image's copy to the GPU
     ),
     neck=dict(type="FPN", out_channels=256, num_outs=5),
     rpn_head=dict(

@@ -71,6 +71,8 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         if (cfg.get(name) or {}).get("num_workers") == 0:
             cfg[name].persistent_workers = False  # PyTorch refuses it without workers
+        if cfg.get(name) and torch.cuda.is_available():
+            cfg[name].setdefault("pin_memory", True)  # so that a copy to the GPU need not be waited for
     _log_short_runs(cfg)
     _check_encoding(cfg)
     _set_up_devices(cfg)

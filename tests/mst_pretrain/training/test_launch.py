@@ -130,6 +130,19 @@ def test_amp_switches_the_wrapper(
     assert cfg.optim_wrapper.type == mixed and cfg.optim_wrapper.loss_scale == "dynamic"
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_batches_for_a_gpu_are_in_pinned_memory(
+    config: Path, monkeypatch: pytest.MonkeyPatch, on_gpu: bool
+) -> None:
+    """A GPU would wait for every image's copy, a CPU run be warned, or the config's own choice be replaced."""
+    cfg = load_config(config)
+    cfg.train_dataloader, cfg.val_dataloader = {"num_workers": 1}, {"num_workers": 1, "pin_memory": False}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    launch.prepare(cfg, arguments(config))
+    assert cfg.train_dataloader.get("pin_memory", False) is on_gpu
+    assert cfg.val_dataloader.pin_memory is False
+
+
 def test_amp_without_gpu_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--amp on a CPU would end in an assertion inside MMEngine."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
