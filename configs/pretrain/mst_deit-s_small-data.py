@@ -11,7 +11,6 @@ model = dict(
 )
 train_dataloader = dict(batch_size=16, dataset=dict(data_root=data_root))
 train_cfg = dict(max_epochs=300)  # not measured: as long as you can wait
-optim_wrapper = dict(dtype="bfloat16")
 default_hooks = dict(
     schedule=dict(
         base_lr=5e-4,

@@ -22,6 +22,11 @@ def computes_bfloat16(device: torch.device) -> bool:
     )
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether a device is a CPU without instructions for bfloat16 (Intel and AMD: before AVX-512)."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def precision_on(device: torch.device, precision: str = "auto") -> str:
     """One of :data:`PRECISIONS` without ``auto``, which is bfloat16 where the device computes in it, else float32."""
     if precision == "auto":

@@ -128,6 +128,11 @@ def forward_precision(dtype: str | None, device: torch.device) -> tuple[str, str
         dtype: ``bfloat16``; ``float32`` or None; ``auto``: bfloat16 on a GPU that computes in it, else float32.
         device: Where the model is.
     """
+    if dtype == "bfloat16" and emulates_bfloat16(device):
+        return (
+            dtype,
+            "optim_wrapper.dtype is bfloat16, which this CPU emulates: float32 is many times as fast",
+        )
     if dtype in (None, "float32", "bfloat16"):
         return dtype or "float32", f"optim_wrapper.dtype is {dtype}"
     if dtype != "auto":

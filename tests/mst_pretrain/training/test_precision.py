@@ -93,7 +93,7 @@ def test_auto_takes_bfloat16_where_the_gpu_computes_in_it(
         (
             {"dtype": "bfloat16"},
             torch.bfloat16,
-            "The forward pass runs in bfloat16: optim_wrapper.dtype is bfloat16.",
+            "The forward pass runs in bfloat16: optim_wrapper.dtype is bfloat16",
         ),
     ],
 )
@@ -106,6 +106,15 @@ def test_the_cpu_computes_in_what_the_log_says(
     with wrapper.optim_context(model):
         assert model(torch.ones(1, 2)).dtype == computed
     assert len(said) == 1 and said[0].startswith(said_so)
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_cpu_without_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    """A pretraining would take ten times as long on such a CPU, and nobody would know why."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    _, why = optim.forward_precision("bfloat16", torch.device("cpu"))
+    assert ("this CPU emulates" in why) != supported
+    assert "emulates" not in optim.forward_precision("bfloat16", GPU)[1]
 
 
 def test_auto_reaches_the_autocast_of_a_gpu(
