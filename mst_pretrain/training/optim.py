@@ -13,7 +13,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
-from ..runtime.devices import autocast, computes_bfloat16
+from ..runtime.devices import autocast, computes_bfloat16, emulates_bfloat16
 from ..runtime.errors import InvalidValue, UserError
 
 FUSED = ("AdamW", "Adam", "SGD")  # of PyTorch's, those that can step over all tensors in one call
