@@ -1,10 +1,11 @@
 """From files to steps: images per second of the loader, of the step, and of both, and how long the step waits.
 
-    python benchmarks/end_to_end.py DATA [--config configs/pretrain/mst_deit-s_8xb128-300e_in1k.py] [--batch 128]
-        [--workers 16] [--dtype float32|bfloat16] [--steps 20] [--cfg-options KEY=VALUE ...]
+    python benchmarks/end_to_end.py DATA [--draw 4096] [--config configs/pretrain/mst_deit-s_8xb128-300e_in1k.py]
+        [--batch 128] [--workers 16] [--dtype float32|bfloat16] [--steps 20] [--cfg-options KEY=VALUE ...]
 
-DATA is what ``data_root`` takes; the option train_dataloader.dataset.decode=device decodes and cuts on the GPU. The
-first steps, in which workers start and kernels are chosen, are not counted.
+DATA is what ``data_root`` takes, or with ``--draw`` a folder to write so many photographs into. The option
+train_dataloader.dataset.decode=device decodes and cuts on the GPU. The first steps, in which workers start and kernels
+are chosen, are not counted.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import run_cli
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.loader import photograph
 from benchmarks.pretrain_step import CONFIG, DTYPES, step_of
 from benchmarks.timing import publish, wait
 
@@ -40,6 +42,9 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data")
+    parser.add_argument(
+        "--draw", type=int, default=0, metavar="N", help="write N photographs of 500 x 375 first"
+    )
     parser.add_argument("--config", default=str(CONFIG))
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=16)
@@ -49,6 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     MMLogger.get_instance("mmengine", log_level="WARNING")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for number in range(args.draw):
+        Path(args.data).mkdir(parents=True, exist_ok=True)
+        Path(args.data, f"{number}.jpg").write_bytes(photograph(number, 500, 375))
     options = dict(option.split("=", 1) for option in args.cfg_options)
     cfg = load_config(args.config, read_options(args.config, options))
     wanted = {**cfg.train_dataloader.dataset, "data_root": args.data, "seed": 0, "type": "UnlabelledImages"}
