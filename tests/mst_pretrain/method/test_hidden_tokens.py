@@ -47,7 +47,7 @@ def student_inputs(model: MST, batch: dict[str, Tensor]) -> list[Tensor]:
     """What the student's first block (Swin: stage) is given for the global views, then for the local ones."""
     trunk: Any = model.student.backbone
     given: list[Tensor] = []
-    first = trunk.layers[0] if hasattr(trunk, "layers") else trunk.blocks[0]
+    first = trunk.layers[0].blocks[0] if hasattr(trunk, "layers") else trunk.blocks[0]
     handle = first.register_forward_pre_hook(lambda module, args: given.append(args[0]))
     with torch.no_grad():
         model.loss(**batch)
