@@ -170,8 +170,10 @@ class _CrossEntropy(torch.autograd.Function):
             log_sums = logits.amax(-1) - probs.amax(-1).log()
             counts = log_sums.new_full((crops, 1), float(views))
             counts[:views] -= 1
-            loss += (counts * log_sums).sum() - torch.einsum("sbk,bk->", logits, summed)
-            loss += torch.einsum("sbk,sbk->", logits[:views], targets)
+            loss += (counts * log_sums).sum() + (logits[:views] * targets).sum()
+            loss -= torch.bmm(
+                logits.transpose(0, 1), summed.unsqueeze(2)
+            ).sum()  # einsum would copy the logits
             probs *= counts.unsqueeze(-1) * (scale / student_temperature)
             probs[:views].add_(targets, alpha=scale / student_temperature)
             torch.sub(probs, summed, alpha=scale / student_temperature, out=place)
