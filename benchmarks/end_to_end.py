@@ -59,7 +59,16 @@ def main(argv: list[str] | None = None) -> None:
         Path(args.data, f"{number}.jpg").write_bytes(photograph(number, 500, 375))
     options = dict(option.split("=", 1) for option in args.cfg_options)
     cfg = load_config(args.config, read_options(args.config, options))
-    wanted = {**cfg.train_dataloader.dataset, "data_root": args.data, "seed": 0, "type": "UnlabelledImages"}
+    kept = options.get(
+        "train_dataloader.dataset.cache", "none"
+    )  # else the second pass would find pixels in memory
+    wanted = {
+        **cfg.train_dataloader.dataset,
+        "cache": kept,
+        "data_root": args.data,
+        "seed": 0,
+        "type": "UnlabelledImages",
+    }
     dataset = DATASETS.build(wanted)
     step = step_of(cfg, args.batch, device, args.dtype)
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
@@ -56,9 +57,11 @@ def crops_of(
         raise InvalidValue(
             f"decode='device' works on GPUs with CUDA and on the CPU, not on '{device}'; choose 'host'"
         )
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", get_world_size()))  # torchrun's, else all there are
+    context = loader.multiprocessing_context
+    method = context.get_start_method() if context is not None else None
     on = device if dataset.on_device else None
-    dataset.cache, why = choose_cache(dataset.cache_place, dataset.source, on, processes)
+    dataset.cache, why = choose_cache(dataset.cache_place, dataset.source, on, processes, method)
     say(why)
     return prepared_ahead(loader, DeviceBatches(dataset, device), device) if on else loader
 
@@ -93,6 +96,11 @@ class DeviceBatches:
         forms, indices, cache = batch["form"].tolist(), batch["index"].tolist(), self.dataset.cache
         jpegs = [place for place, form in enumerate(forms) if form[0]]
         decoded = dict(zip(jpegs, decode_jpegs([parts[place] for place in jpegs], self.device), strict=True))
+        if len(jpegs) >= 4 and all(image is None for image in decoded.values()):
+            raise InvalidValue(
+                f"decode='device': none of the {len(jpegs)} JPEGs of a batch can be decoded on {self.device}. This "
+                "torchvision may lack nvJPEG; choose decode='host'."
+            )
         images = []
         for place, (is_jpeg, orientation, height, width, keep) in enumerate(forms):
             if not is_jpeg and not len(parts[place]):

@@ -54,6 +54,8 @@ def decode_jpegs(encoded: list[Tensor], device: torch.device) -> list[Tensor | N
     """
     try:
         return list(decode_jpeg(encoded, ImageReadMode.RGB, device)) if encoded else []
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:  # of one of them
         if len(encoded) == 1:
             return [None]

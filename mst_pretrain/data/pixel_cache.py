@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 import multiprocessing
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ PLACES = ("none", "host", "device", "auto")
 SHARE = 0.25  # of the memory that is free when a run begins
 SAMPLED = 256  # images by which the size of a data set is estimated
 ENTRY = np.dtype([("start", np.int64), ("height", np.int32), ("width", np.int32)])
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class PixelCache:
@@ -79,49 +80,52 @@ class PixelCache:
 
 
 def choose_cache(
-    place: str, source: ImageSource, device: torch.device | None, processes: int = 1
+    place: str,
+    source: ImageSource,
+    device: torch.device | None,
+    processes: int = 1,
+    start_method: str | None = None,
 ) -> tuple[PixelCache | None, str]:
     """The cache that a run is to have, and a sentence that says why.
 
     Args:
-        place: ``none``, ``host`` or ``device``; ``auto``: on the device or else the host, where all images fit into
-            ``SHARE`` of its free memory. One that is asked for by name holds as many as do.
+        place: ``none``; ``host``, or ``device`` where images are decoded there; ``auto``: whichever of these it is, if
+            all images fit into ``SHARE`` of its free memory. One that is asked for by name holds as many as do.
         source: The images.
         device: A GPU that decoded images are on, or None where they are cut on the CPU.
         processes: That share the host's memory, each with a cache of its own.
+        start_method: Of the workers; None: the default.
 
     Raises:
         InvalidValue: The place is unknown, or on a device that no image is on, or cannot be shared with workers.
     """
     if place not in PLACES:
         raise InvalidValue(f"cache is '{place}'; choose one of {', '.join(PLACES)}")
-    if place == "device" and device is None:
-        raise InvalidValue("cache='device' needs decode='device'; choose 'host', 'auto' or 'none'")
     if place == "none":
         return None, "Decoded images are not kept (cache='none')."
-    forks = multiprocessing.get_start_method() == "fork"
-    if place == "host" and not forks:
+    own = "host" if device is None else "device"
+    if place not in (own, "auto"):
         raise InvalidValue(
-            "cache='host' needs env_cfg.mp_cfg.mp_start_method='fork', by which workers share memory; choose 'none'"
+            f"cache='{place}' does not go with decode='{own}'; choose '{own}', 'auto' or 'none'"
+        )
+    forks = (start_method or multiprocessing.get_start_method()) == "fork"
+    if place != "auto" and not forks:
+        raise InvalidValue(
+            f"cache='{place}' needs workers that are forked (env_cfg.mp_cfg.mp_start_method='fork'), which share "
+            "memory; choose 'none'"
         )
     needed = estimated_bytes(source)
-    room = {"device": 0, "host": int(SHARE * free_memory() / processes) if forks else 0}
-    if device is not None:
-        room["device"] = int(
-            SHARE * (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory())
-        )
-    where = [
-        name
-        for name in ("device", "host")
-        if place in (name, "auto") and (place == name or needed <= room[name])
-    ]
-    figures = f"about {needed / 2**30:.2f} GiB decoded, {room[where[0] if where else 'host'] / 2**30:.2f} GiB allowed"
-    if not where:
-        return None, f"Decoded images are not kept: {figures} (cache='{place}')."
-    cache = PixelCache(
-        len(source), min(room[where[0]], int(1.25 * needed) + 2**20), device if where[0] == "device" else None
+    on_gpu = device is not None and device.type == "cuda"
+    room = (
+        int(SHARE * (torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory() / processes))
+        if forks
+        else 0
     )
-    return cache, f"Decoded images are kept in the memory of the {where[0]}: {figures} (cache='{place}')."
+    figures = f"about {needed / 2**30:.2f} GiB decoded, {room / 2**30:.2f} GiB allowed"
+    if place == "auto" and needed > room:
+        return None, f"Decoded images are not kept: {figures} (cache='auto')."
+    cache = PixelCache(len(source), min(room, int(1.25 * needed) + 2**20), device)
+    return cache, f"Decoded images are kept in the memory of the {own}: {figures} (cache='{place}')."
 
 
 def estimated_bytes(source: ImageSource) -> int:
@@ -137,7 +141,7 @@ def estimated_bytes(source: ImageSource) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take from the host: of the machine, or of its control group.
+    """Bytes that this process may still take from the host: of the machine, or of its control groups.
 
     0 where the system does not tell: outside Linux.
     """
@@ -145,11 +149,37 @@ def free_memory() -> int:
         free = 1024 * _figure(Path("/proc/meminfo"), "MemAvailable:")
     except (OSError, StopIteration):
         return 0
+    return min([free, *map(_room_of, _control_groups())])
+
+
+def _control_groups() -> list[Path]:
+    """Folders of the process's groups, each with those that it lies in, by either version of control groups."""
     try:
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        return min(free, max(limit - used + _figure(CGROUP / "memory.stat", "inactive_file"), 0))
-    except (OSError, StopIteration, ValueError):  # no control group, or one without a limit
-        return free
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = CGROUP / controllers
+            own = top / path.lstrip("/")
+            folders += [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
+    return folders
+
+
+def _room_of(folder: Path) -> int:
+    """Bytes that a control group may still take; what it holds of files counts as free."""
+    for limit, used, files in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most, now = (int((folder / name).read_text()) for name in (limit, used))
+            return max(most - now + _figure(folder / "memory.stat", files), 0)
+        except (OSError, StopIteration, ValueError):  # no such group, or one without a limit
+            continue
+    return sys.maxsize
 
 
 def _figure(path: Path, name: str) -> int:

@@ -22,6 +22,8 @@ MARGIN = 0.1  # of a GPU's free memory, for what PyTorch's allocator keeps besid
 ASSUMED = (
     "one process was measured: several GPUs are assumed to take as long each, with no time for exchanging gradients",
     "each process is assumed to have its own cores for its workers, at the speed that one core had here",
+    "every image is decoded in every epoch, as if none were kept (cache), and what decode='device' leaves to the GPU, "
+    "its time and the memory of kept images, is left out",
     "logs, checkpoints, the look at every image before the first step, and evaluation are left out",
 )
 
@@ -200,6 +202,8 @@ def cost_of(cfg: Config, gpus: int, steps: int = 5, images: int | None = None) -
 def length_of(cfg: Config, gpus: int, images: int) -> tuple[int, int]:
     """Iterations of an epoch and of the whole run; raises as :func:`run_length`."""
     length = cfg.train_cfg
+    if length.get("accumulate", 1) < 1:
+        raise UserError(f"train_cfg.accumulate is {length.accumulate}. Give 1 or more.")
     global_batch = cfg.train_dataloader.batch_size * gpus * length.get("accumulate", 1)
     per_epoch, _, iterations = run_length(
         images, global_batch, length.get("max_epochs"), length.get("max_iters")

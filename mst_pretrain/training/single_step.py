@@ -147,6 +147,8 @@ def loader_of(cfg: Config, batch: int, dataset: Any = None) -> DataLoader:
     """The config's loader without workers, for batches of ``batch`` images; of ``dataset`` if that is open already."""
     given = {key: value for key, value in cfg.train_dataloader.items() if key != "prefetch_factor"}
     alone = dict(num_workers=0, persistent_workers=False, pin_memory=torch.cuda.is_available())
+    if isinstance(dataset, UnlabelledImages) and dataset.on_device:
+        given["collate_fn"] = dict(type="collate_for_device")
     seed = (cfg.get("randomness") or {}).get("seed") or 0
     return MSTRunner.build_dataloader(
         {**given, **alone, "batch_size": batch, "dataset": given["dataset"] if dataset is None else dataset},

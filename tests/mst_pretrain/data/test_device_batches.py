@@ -18,6 +18,7 @@ from mst_pretrain.data.datasets import UnlabelledImages
 from mst_pretrain.data.device_batches import DeviceBatches, collate_for_device, one_ahead, prepared_ahead
 from mst_pretrain.data.device_decode import decode_jpegs, jpeg_for_device, upright
 from mst_pretrain.data.pixel_cache import PixelCache
+from mst_pretrain.runtime.errors import InvalidValue
 
 CPU = torch.device("cpu")
 CROPS: dict[str, Any] = {
@@ -116,6 +117,17 @@ def test_a_picture_that_the_device_refuses_goes_the_cpus_way(
         batches(UnlabelledImages(str(photos), CROPS, seed=3, decode="device")),
         batches(UnlabelledImages(str(photos), CROPS, seed=3)),
     )
+
+
+def test_a_device_that_decodes_nothing_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without nvJPEG, one thread of the main process would decode every image, without a word."""
+
+    def none(encoded: Any, mode: Any, device: Any) -> Any:
+        raise RuntimeError("not compiled with nvJPEG")
+
+    monkeypatch.setattr("mst_pretrain.data.device_decode.decode_jpeg", none)
+    with pytest.raises(InvalidValue, match=r"none of the 4 JPEGs.*choose decode='host'"):
+        batches(UnlabelledImages(str(photos), CROPS, seed=3, decode="device"))
 
 
 @pytest.mark.usefixtures("one_thread")

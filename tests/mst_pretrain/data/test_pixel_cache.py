@@ -40,7 +40,7 @@ def test_the_size_is_told_by_a_few_headers(source: ImageSource, tmp_path: Path) 
         ("auto", CPU, 4 * BYTES, "device"),
         ("none", CPU, 4 * BYTES, "none"),
         ("host", None, 2 * BYTES, "host"),
-        ("host", CPU, 4 * BYTES, "host"),
+        ("auto", CPU, 4 * BYTES - 4, "none"),
         ("device", CPU, 2 * BYTES, "device"),
     ],
 )
@@ -74,24 +74,39 @@ def test_impossible_places_are_refused(source: ImageSource, monkeypatch: pytest.
     """Nothing would be kept, without a word."""
     with pytest.raises(InvalidValue, match="cache is 'ram'; choose one of none, host, device, auto"):
         choose_cache("ram", source, None)
-    with pytest.raises(InvalidValue, match="cache='device' needs decode='device'"):
-        choose_cache("device", source, None)
+    for place, device in (("device", None), ("host", CPU)):
+        with pytest.raises(InvalidValue, match=f"cache='{place}' does not go with decode="):
+            choose_cache(place, source, device)
+    for place, device in (("host", None), ("device", CPU)):
+        assert choose_cache("auto", source, device, start_method="spawn")[0] is None
+        with pytest.raises(InvalidValue, match="mp_start_method='fork'"):
+            choose_cache(place, source, device, start_method="spawn")
     monkeypatch.setattr(pixel_cache.multiprocessing, "get_start_method", lambda: "spawn")
     assert choose_cache("auto", source, None)[0] is None
-    with pytest.raises(InvalidValue, match="mp_start_method='fork'"):
-        choose_cache("host", source, None)
 
 
-def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container with 8 of 512 GiB, the cache would end the run."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    """In a container or a job with 8 of 512 GiB, the cache would end the run."""
     whole = free_memory()
     assert 2**20 < whole
+    names = (
+        ("memory.max", "memory.current")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    )
+    job = tmp_path / ("" if version == 2 else "memory") / "slurm" / "job"
+    (job / "step").mkdir(parents=True)
+    (tmp_path / "own").write_text(
+        "0::/slurm/job/step\n" if version == 2 else "9:cpu:/\n4:memory:/slurm/job/step\n"
+    )
     monkeypatch.setattr(pixel_cache, "CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("600\n")
-    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 100\n")
+    monkeypatch.setattr(pixel_cache, "OWN_GROUPS", tmp_path / "own")
+    (job / names[0]).write_text("max\n")
+    (job / names[1]).write_text("600\n")
+    (job / "memory.stat").write_text("anon 500\ninactive_file 100\ntotal_inactive_file 100\n")
     assert free_memory() == pytest.approx(whole, rel=0.2)
-    (tmp_path / "memory.max").write_text("1000\n")
+    (job / names[0]).write_text("1000\n")
     assert free_memory() == 500
 
 
