@@ -11,8 +11,6 @@ from mst_pretrain.runtime.devices import PRECISIONS
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.runtime.options import ConfigOptions
 
-GPU_BATCH = 8
-
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, check everything, predict; 1 where some images were left out."""
@@ -38,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--batch-size",
         type=positive,
-        help=f"images of equal shape in one forward pass (default: {GPU_BATCH} on a GPU, 1 elsewhere)",
+        default=1,
+        help="images of equal shape in one forward pass (default 1); the masks of all are in memory at once",
     )
     parser.add_argument(
         "--dtype",
@@ -74,8 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     images = find_images(args.images)
     fresh_folder(args.out, args.images)
     predictor = Predictor(cfg, args.checkpoint, args.device, args.tta, args.tta_scales, args.dtype)
-    batch_size = args.batch_size or (GPU_BATCH if predictor.device.type == "cuda" else 1)
-    files = PredictionFiles(predictor, args.out, args.annotations, args.score_threshold, batch_size)
+    files = PredictionFiles(predictor, args.out, args.annotations, args.score_threshold, args.batch_size)
     settings = {"config": args.config, "checkpoint": args.checkpoint}
     settings |= {"tta": tta, "tta_scales": args.tta_scales, "dtype": predictor.precision}
     index = files.run(images, settings)
