@@ -3,7 +3,7 @@
     python benchmarks/end_to_end.py DATA [--draw 4096] [--config configs/pretrain/mst_deit-s_8xb128-300e_in1k.py]
         [--batch 128] [--workers 16] [--dtype float32|bfloat16] [--steps 20] [--cfg-options KEY=VALUE ...]
 
-DATA is what ``data_root`` takes, or with ``--draw`` a folder to write so many photographs into. The option
+DATA is what ``data_root`` takes. ``--draw N`` first writes N photographs into that folder. The option
 train_dataloader.dataset.decode=device decodes and cuts on the GPU. The first steps, in which workers start and kernels
 are chosen, are not counted.
 """

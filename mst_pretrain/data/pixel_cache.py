@@ -93,7 +93,7 @@ def choose_cache(
             all images fit into ``SHARE`` of its free memory. One that is asked for by name holds as many as do.
         source: The images.
         device: A GPU that decoded images are on, or None where they are cut on the CPU.
-        processes: That share the host's memory, each with a cache of its own.
+        processes: How many share the host's memory. Each has its own cache.
         start_method: Of the workers; None: the default.
 
     Raises:

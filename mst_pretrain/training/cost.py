@@ -88,7 +88,7 @@ def largest_batch(peak_bytes: dict[int, int], limit: float) -> int | None:
         limit: In bytes.
 
     Returns:
-        None where there is no such line: fewer than two peaks, or no more memory for more images.
+        None with fewer than two peaks, or if more images take no more memory.
     """
     if len(peak_bytes) < 2:
         return None

@@ -80,7 +80,7 @@ class Measured:
 
     Attributes:
         step_seconds: Of an iteration, all its micro-batches, median; by images of a micro-batch.
-        load_seconds: Of the loader for one image on one core, median; None where there are no images.
+        load_seconds: Median time in which the loader makes one image on one core. None without images.
         peak_bytes: Peak memory, by images of a micro-batch: the GPU's tensors, or this process.
         usable_bytes: Memory of the GPU that is free for this process; None on a CPU.
         exchange_bytes: What DDP's buckets add to the peak where there are several GPUs.

@@ -183,7 +183,7 @@ def test_a_full_cache_keeps_what_it_has(photos: Path) -> None:
 
 @pytest.mark.usefixtures("one_thread")
 def test_workers_share_what_one_of_them_has_decoded(photos: Path) -> None:
-    """Every worker would keep pixels of its own, and the parent none."""
+    """Each worker would decode and keep every image itself."""
     data = UnlabelledImages(str(photos), CROPS, seed=3)
     data.cache = PixelCache(len(data), 10**8)
     order = [(0, index) for index in range(len(data))]

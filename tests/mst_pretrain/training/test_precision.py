@@ -110,7 +110,7 @@ def test_the_cpu_computes_in_what_the_log_says(
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_a_cpu_without_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
-    """A pretraining would take ten times as long on such a CPU, and nobody would know why."""
+    """Pretraining on such a CPU would be many times slower without a message."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
     _, why = optim.forward_precision("bfloat16", torch.device("cpu"))
     assert ("this CPU emulates" in why) != supported
