@@ -16,7 +16,7 @@ from .broken_images import candidates, encode, first_usable, read_again
 from .decode import decode_rgb
 from .device_decode import jpeg_for_device
 from .multicrop import DRAWS, CropPlan, MultiCrop, pixels_of
-from .pixel_cache import PixelCache
+from .pixel_cache import PixelCache, check_place
 from .sources import open_again, open_source
 
 PLACES = ("host", "device")
@@ -60,7 +60,8 @@ class UnlabelledImages(Dataset):
         cache: Where decoded pixels are kept from their first use on, see :func:`choose_cache`. The loop chooses.
 
     Raises:
-        UserError: The source is missing or empty, or ``decode`` is unknown.
+        UserError: The source is missing or empty, or ``decode`` or ``cache`` is unknown or does not
+            go with the other.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class UnlabelledImages(Dataset):
     ) -> None:
         if decode not in PLACES:
             raise InvalidValue(f"decode is '{decode}'; choose one of {', '.join(PLACES)}")
+        check_place(cache, decode)
         self.source = open_source(data_root) if names is None else open_again(data_root, Path(names))
         self.check = check
         self.crops = MultiCrop(**(crops or {}))

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 from ..runtime.errors import InvalidValue
 from .datasets import UnlabelledImages, packed
 from .device_crops import cut_on_device
-from .device_decode import decode_jpegs, upright
+from .device_decode import can_decode, decode_jpegs, upright
 from .multicrop import MultiCrop
 from .pixel_cache import choose_cache
 
@@ -57,6 +57,10 @@ def crops_of(
         raise InvalidValue(
             f"decode='device' works on GPUs with CUDA and on the CPU, not on '{device}'; choose 'host'"
         )
+    if dataset.on_device and not can_decode(device):
+        raise InvalidValue(
+            f"decode='device': this torchvision cannot decode a JPEG on '{device}'; it may lack nvJPEG. Choose 'host'"
+        )
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", get_world_size()))  # torchrun's, else all there are
     context = loader.multiprocessing_context
     method = context.get_start_method() if context is not None else None
@@ -96,11 +100,6 @@ class DeviceBatches:
         forms, indices, cache = batch["form"].tolist(), batch["index"].tolist(), self.dataset.cache
         jpegs = [place for place, form in enumerate(forms) if form[0]]
         decoded = dict(zip(jpegs, decode_jpegs([parts[place] for place in jpegs], self.device), strict=True))
-        if len(jpegs) >= 4 and all(image is None for image in decoded.values()):
-            raise InvalidValue(
-                f"decode='device': none of the {len(jpegs)} JPEGs of a batch can be decoded on {self.device}. This "
-                "torchvision may lack nvJPEG; choose decode='host'."
-            )
         images = []
         for place, (is_jpeg, orientation, height, width, keep) in enumerate(forms):
             if not is_jpeg and not len(parts[place]):

@@ -62,6 +62,16 @@ def decode_jpegs(encoded: list[Tensor], device: torch.device) -> list[Tensor | N
         return [decode_jpegs([one], device)[0] for one in encoded]
 
 
+def can_decode(device: torch.device) -> bool:
+    """Whether a device decodes a JPEG that nothing is wrong with."""
+    encoded = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(encoded, "JPEG")
+    return (
+        decode_jpegs([torch.frombuffer(bytearray(encoded.getvalue()), dtype=torch.uint8)], device)[0]
+        is not None
+    )
+
+
 def upright(pixels: Tensor, orientation: int) -> Tensor:
     """Turn or mirror [3, H, W] as EXIF's orientation asks for."""
     if orientation >= 5:

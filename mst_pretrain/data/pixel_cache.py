@@ -99,15 +99,10 @@ def choose_cache(
     Raises:
         InvalidValue: The place is unknown, or on a device that no image is on, or cannot be shared with workers.
     """
-    if place not in PLACES:
-        raise InvalidValue(f"cache is '{place}'; choose one of {', '.join(PLACES)}")
+    own = "host" if device is None else "device"
+    check_place(place, own)
     if place == "none":
         return None, "Decoded images are not kept (cache='none')."
-    own = "host" if device is None else "device"
-    if place not in (own, "auto"):
-        raise InvalidValue(
-            f"cache='{place}' does not go with decode='{own}'; choose '{own}', 'auto' or 'none'"
-        )
     forks = (start_method or multiprocessing.get_start_method()) == "fork"
     if place != "auto" and not forks:
         raise InvalidValue(
@@ -126,6 +121,21 @@ def choose_cache(
         return None, f"Decoded images are not kept: {figures} (cache='auto')."
     cache = PixelCache(len(source), min(room, int(1.25 * needed) + 2**20), device)
     return cache, f"Decoded images are kept in the memory of the {own}: {figures} (cache='{place}')."
+
+
+def check_place(place: str, own: str) -> None:
+    """Refuse a place that is unknown, or where no image is decoded.
+
+    Args:
+        place: As :func:`choose_cache` takes it.
+        own: Where images are decoded, ``host`` or ``device``.
+    """
+    if place not in PLACES:
+        raise InvalidValue(f"cache is '{place}'; choose one of {', '.join(PLACES)}")
+    if place not in (own, "auto", "none"):
+        raise InvalidValue(
+            f"cache='{place}' does not go with decode='{own}'; choose '{own}', 'auto' or 'none'"
+        )
 
 
 def estimated_bytes(source: ImageSource) -> int:

@@ -15,7 +15,13 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from mst_pretrain.data.datasets import UnlabelledImages
-from mst_pretrain.data.device_batches import DeviceBatches, collate_for_device, one_ahead, prepared_ahead
+from mst_pretrain.data.device_batches import (
+    DeviceBatches,
+    collate_for_device,
+    crops_of,
+    one_ahead,
+    prepared_ahead,
+)
 from mst_pretrain.data.device_decode import decode_jpegs, jpeg_for_device, upright
 from mst_pretrain.data.pixel_cache import PixelCache
 from mst_pretrain.runtime.errors import InvalidValue
@@ -126,16 +132,17 @@ def test_a_device_that_decodes_nothing_is_refused(photos: Path, monkeypatch: pyt
         raise RuntimeError("not compiled with nvJPEG")
 
     monkeypatch.setattr("mst_pretrain.data.device_decode.decode_jpeg", none)
-    with pytest.raises(InvalidValue, match=r"none of the 4 JPEGs.*choose decode='host'"):
-        batches(UnlabelledImages(str(photos), CROPS, seed=3, decode="device"))
+    data = UnlabelledImages(str(photos), CROPS, seed=3, decode="device")
+    with pytest.raises(InvalidValue, match=r"cannot decode a JPEG on 'cpu'.*Choose 'host'"):
+        crops_of(DataLoader(data), CPU, print)
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_picture_that_breaks_after_its_header_was_read_is_replaced(photos: Path) -> None:
     """Its place in the batch would hold garbage, or its fault would not be told."""
     whole = (photos / "plain.jpg").read_bytes()
-    start = whole.index(b"\xff\xda") + 2
-    (photos / "plain.jpg").write_bytes(whole[:start] + b"\xff\xd9")  # a header, and no pixels
+    table = whole.index(b"\xff\xc4") + 4  # the first Huffman table: the header and the end are whole
+    (photos / "plain.jpg").write_bytes(whole[:table] + b"\xff" * 20 + whole[table + 20 :])
     expected = batches(UnlabelledImages(str(photos), CROPS, seed=3))
     place = sorted(path.name for path in photos.iterdir()).index("plain.jpg")
     assert "plain.jpg" in expected["faults"][place]
