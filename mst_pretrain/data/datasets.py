@@ -60,8 +60,8 @@ class UnlabelledImages(Dataset):
         cache: Where decoded pixels are kept from their first use on, see :func:`choose_cache`. The loop chooses.
 
     Raises:
-        UserError: The source is missing or empty, or ``decode`` or ``cache`` is unknown or does not
-            go with the other.
+        UserError: The source is missing or empty.
+        InvalidValue: ``decode`` or ``cache`` is unknown, or one does not go with the other.
     """
 
     def __init__(

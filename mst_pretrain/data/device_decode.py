@@ -66,10 +66,9 @@ def can_decode(device: torch.device) -> bool:
     """Whether a device decodes a JPEG that nothing is wrong with."""
     encoded = io.BytesIO()
     Image.new("RGB", (16, 16)).save(encoded, "JPEG")
-    return (
-        decode_jpegs([torch.frombuffer(bytearray(encoded.getvalue()), dtype=torch.uint8)], device)[0]
-        is not None
-    )
+    content = torch.frombuffer(bytearray(encoded.getvalue()), dtype=torch.uint8)
+    (decoded,) = decode_jpegs([content], device)
+    return decoded is not None
 
 
 def upright(pixels: Tensor, orientation: int) -> Tensor:

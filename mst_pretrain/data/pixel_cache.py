@@ -129,6 +129,9 @@ def check_place(place: str, own: str) -> None:
     Args:
         place: As :func:`choose_cache` takes it.
         own: Where images are decoded, ``host`` or ``device``.
+
+    Raises:
+        InvalidValue: It is such a place.
     """
     if place not in PLACES:
         raise InvalidValue(f"cache is '{place}'; choose one of {', '.join(PLACES)}")

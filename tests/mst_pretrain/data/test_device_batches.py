@@ -137,6 +137,13 @@ def test_a_device_that_decodes_nothing_is_refused(photos: Path, monkeypatch: pyt
         crops_of(DataLoader(data), CPU, print)
 
 
+@pytest.mark.parametrize(("decode", "cache"), [("device", "host"), ("host", "device"), ("host", "disk")])
+def test_a_cache_where_nothing_is_decoded_is_refused_at_once(photos: Path, decode: str, cache: str) -> None:
+    """An estimate of the cost would be printed for a run that is refused when it starts."""
+    with pytest.raises(InvalidValue, match=f"cache.*'{cache}'"):
+        UnlabelledImages(str(photos), CROPS, decode=decode, cache=cache)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_a_picture_that_breaks_after_its_header_was_read_is_replaced(photos: Path) -> None:
     """Its place in the batch would hold garbage, or its fault would not be told."""
