@@ -1,7 +1,12 @@
-"""The ``mst`` command: every tool and config of the repository, from a clone or from an installed wheel.
+"""The ``mst`` command: own photos and own labels in five commands, and every tool and config of the repository.
 
-    mst                              # the tools and what they do
-    mst configs [TEXT]               # the configs, those with TEXT in their name
+    mst doctor PHOTOS                                        # look at data, machine and plan before anything runs
+    mst pretrain PHOTOS                                      # a backbone from images without labels
+    mst finetune detection DATA --init runs/PHOTOS_vit-small # a detector, or a segmentor, from it
+    mst evaluate RUN                                         # scores per class, with intervals
+    mst predict RUN PHOTOS --out DIR                         # pictures and result files
+
+    mst configs [TEXT]               # the full MMEngine configs, those with TEXT in their name
     mst train CONFIG [arguments]     # the same as python tools/train.py
     mst dist_train CONFIG 8          # the same as bash tools/dist_train.sh
     mst --version
@@ -15,10 +20,12 @@ import ast
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from . import __version__
+from . import __version__, api
+from .arguments import parse, parse_docstring
 from .resources import resources
 
 ONLY_IN_A_CLONE = ("setup_env", "run_tests", "launch_env")
@@ -39,11 +46,32 @@ def describe(tool: Path) -> str:
     return text.splitlines()[1].removeprefix("# ")
 
 
+def friendly(name: str, arguments: Sequence[str]) -> Callable[..., Any] | None:
+    """The call of that name, unless the arguments are those that the tool of the same name has always had."""
+    call = next((call for call in api.CALLS if call.__name__ == name), None)
+    if name == "pretrain" and arguments and arguments[0].endswith(".py"):
+        return None  # tools/pretrain.sh CONFIG GPUS
+    if name == "predict" and any(word.split("=")[0] == "--config" for word in arguments):
+        return None  # tools/predict.py PHOTOS --config CONFIG --checkpoint FILE
+    if name == "compare" and not any(
+        word.split("=")[0] in ("--starts", "-h", "--help") for word in arguments
+    ):
+        return None  # tools/compare.py [FOLDERS] [--run --configs --rows]
+    return call
+
+
+def show(result: Any) -> int:
+    """End a call as a command does: a path is printed, a number of faults decides the exit code."""
+    if isinstance(result, Path):
+        print(result)
+    return 1 if isinstance(result, int) and result else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the named tool with the remaining arguments; without one, list them.
+    """Run the named call or tool with the remaining arguments; without one, list them.
 
     Raises:
-        UserError: There is no such tool, or no tools at all.
+        UserError: There is no such call or tool, or no tools at all.
     """
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-V", "--version"):
@@ -51,8 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name in ("-h", "--help"):
         print(__doc__)
-        print("\n".join(f"  {tool:20} {describe(path)}" for tool, path in sorted(tools().items())))
+        calls = [(call.__name__, parse_docstring(call)[0]) for call in api.CALLS]
+        named = [(tool, describe(path)) for tool, path in sorted(tools().items()) if tool not in dict(calls)]
+        for title, entries in (("Commands (mst COMMAND --help)", calls), ("Tools", named)):
+            print(f"\n{title}:", *(f"  {entry:20} {text}" for entry, text in entries), sep="\n")
         return 0
+    if (call := friendly(name, arguments)) is not None:
+        return show(call(**parse(call, arguments)))
     if name == "configs":
         folder = resources()
         configs = (str(path.relative_to(folder)) for path in sorted(folder.glob("configs/*/*.py")))
@@ -65,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if tool is None:
         from mst_pretrain.runtime.errors import UserError
 
-        raise UserError(f"there is no tool '{name}'. mst --help lists them.")
+        raise UserError(f"there is no command '{name}'. mst --help lists them.")
     if tool.suffix == ".sh":
         os.environ.setdefault("PYTHON", sys.executable)
         os.execvp("bash", ["bash", str(tool), *arguments])

@@ -1,0 +1,363 @@
+"""Pretraining and fine-tuning: facts, plan, config, and the training itself as a process of its own.
+
+The training is ``tools/train.py`` on the run's own ``config.py``: what a friendly call does can be done again, resumed
+and started under Slurm without it, and its memory is free again when it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
+
+from .facts import machine
+from .plan import RunPlan, check_lengths
+from .resources import child_environment, resources
+from .runs import CHECKPOINTS, CONFIG, LAST, PLAN
+from .starts import RANDOM, Start, fetched, find_start, model_named
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from .layouts import Found
+
+RUNS = Path("runs")
+
+
+def pretrain(data: str | Path, out: str | Path | None, resume: bool, dry_run: bool, **asked: Any) -> Path:
+    """See :func:`mst_toolkit.api.pretrain`."""
+    check_lengths(epochs=asked["epochs"], steps=asked["steps"], hours=asked["hours"])
+    check_gpus(asked["gpus"])
+    if resume:
+        return go_on(out, asked["gpus"])
+    plan, cfg = pretraining_plan(data, asked)
+    folder = Path(out) if out else RUNS / f"{name_of(data)}_{plan['architecture']}"
+    begin(plan, cfg, folder, dry_run, asked)
+    if dry_run:
+        return folder
+    launch(folder, asked["gpus"], resume=False)
+    finish_pretraining(folder)
+    return folder
+
+
+def pretraining_plan(data: str | Path, asked: dict[str, Any]) -> tuple[RunPlan, Config]:
+    """What a pretraining of ``data`` would do, and its config."""
+    from mst_pretrain.data.sources import open_source
+
+    from .planning import plan_pretraining
+    from .recipes import pretraining
+    from .timing import in_hours
+
+    source = str(Path(data).resolve()) if Path(data).exists() else str(data)
+    images = len(open_source(source))
+    init = asked.get("init")
+    start = None if init in (None, RANDOM) else fetched(find_start(str(init)), RUNS / "downloads")
+    model = start.model if start is not None else model_named(asked["arch"])
+
+    def make(**length: Any) -> tuple[RunPlan, Config]:
+        plan = plan_pretraining(source, images, model, start, machine(), {**asked, **length})
+        return plan, with_options(pretraining(plan, start, model, source), asked)
+
+    return in_hours(make, asked.get("hours"), asked["gpus"])
+
+
+def finetune(
+    task: str,
+    data: str | Path | None,
+    init: str | Path | None,
+    out: str | Path | None,
+    resume: bool,
+    dry_run: bool,
+    **asked: Any,
+) -> Path:
+    """See :func:`mst_toolkit.api.finetune`."""
+    check_lengths(epochs=asked["epochs"], steps=asked["steps"], hours=asked["hours"])
+    check_gpus(asked["gpus"])
+    if resume:
+        return go_on(out, asked["gpus"])
+    if init is None:
+        raise UserError(
+            "This training starts from a pretrained backbone, and no --init says from which. Use your own: "
+            "--init runs/YOUR_RUN. Start without: --init random. [S01]"
+        )
+    found, start = find_data(task, data, asked), fetched(find_start(init, asked["arch"]), RUNS / "downloads")
+    named = name_of(data) if data is not None else name_of(Path(str(asked["train_json"])).parent)
+    folder = Path(out) if out else RUNS / f"{named}_{task}_{start_name(start)}"
+    train(found, start, folder, asked, dry_run)
+    return folder
+
+
+def train(found: Found, start: Start, folder: Path, asked: dict[str, Any], dry_run: bool = False) -> None:
+    """Fine-tune on data that were found, with a validation part, from a start whose weights are here."""
+    plan, cfg = finetuning_plan(found, start, folder, asked, write=not dry_run)
+    begin(plan, cfg, folder, dry_run, asked)
+    if not dry_run:
+        launch(folder, asked["gpus"], resume=False)
+        finish_finetuning(folder)
+
+
+def finetuning_plan(
+    found: Found, start: Start, folder: Path, asked: dict[str, Any], write: bool
+) -> tuple[RunPlan, Config]:
+    """What a fine-tuning would do, and its config.
+
+    Args:
+        found: The data.
+        start: What the backbone starts from.
+        folder: Of the run.
+        asked: The arguments of the call.
+        write: Whether the lists of a split may be written into ``folder``.
+    """
+    from . import layouts, recipes
+    from .planning import plan_finetuning
+    from .timing import in_hours
+
+    if found.val is None:
+        found = layouts.split(found, asked["seed"])
+    if write:
+        refuse_used(folder)
+        layouts.write_lists(found, folder)
+    build = recipes.detection if found.task == "detection" else recipes.segmentation
+
+    def make(**length: Any) -> tuple[RunPlan, Config]:
+        plan = plan_finetuning(found, start, machine(), {**asked, **length})
+        return plan, with_options(build(plan, start, found), asked)
+
+    return in_hours(make, asked.get("hours"), asked["gpus"])
+
+
+def find_data(task: str | None, data: str | Path | None, asked: dict[str, Any]) -> Found:
+    """The labelled data of a call.
+
+    Raises:
+        UserError: See :func:`mst_toolkit.layouts.recognise`.
+    """
+    from . import layouts
+
+    names = ("train_json", "train_images", "val_json", "val_images")
+    explicit = {name: asked[name] for name in names if asked.get(name) is not None}
+    if data is None and not explicit:
+        raise UserError("Give the labelled data: mst finetune TASK DATA, or --train-json and --train-images.")
+    return layouts.recognise(data, task, boxes_only=bool(asked.get("boxes_only")), **explicit)
+
+
+def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
+    """``--cfg-options`` put into a config as every tool does.
+
+    Raises:
+        UserError: A key is not in it, or the value is of another kind.
+    """
+    words = list(asked.get("cfg_options") or ())
+    asked["options"] = {}
+    if not words:
+        return cfg
+    import tempfile
+
+    from mst_pretrain.runtime.config import load_config, read_options
+    from mst_pretrain.runtime.options import ConfigOptions
+
+    parser = argparse.ArgumentParser(prog="mst")
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={})
+    texts = parser.parse_args(["--cfg-options", *words]).cfg_options
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "recipe.py")
+        path.write_text(cfg.pretty_text)
+        asked["options"] = read_options(path, texts)
+        return load_config(path, asked["options"])
+
+
+def begin(plan: RunPlan, cfg: Config, folder: Path, dry_run: bool, asked: dict[str, Any]) -> None:
+    """Print the plan, and write the folder of the run.
+
+    Raises:
+        UserError: There is a run in the folder.
+    """
+    from mst_pretrain.runtime.atomic import write_json
+
+    from .recipes import write
+
+    data = plan.data
+    counts = (
+        f"{data['train']:,} training and {data['val']:,} validation images"
+        if data["val"]
+        else f"{data['train']:,} images"
+    )
+    print(f"Data    {data['root']}: {data['layout']}, {counts}")
+    for kind in ("notes", "warnings"):
+        for text in data.get(kind, ()):
+            print(f"        {kind[:-1]}: {text}")
+    print(*plan.lines(), sep="\n", flush=True)
+    if dry_run:
+        print(f"--dry-run: nothing was written. Without it this goes to {folder}")
+        return
+    refuse_used(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(plan, cfg, folder, asked["options"], asked.get("logger") or ())
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_json(plan.record(created), folder / PLAN)
+    print(f"Run     {folder}: {CONFIG} is yours to edit", flush=True)
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise a UserError where a run is in the folder already."""
+    if (folder / CONFIG).exists() or (folder / CHECKPOINTS).is_dir():
+        raise UserError(
+            f"{folder} holds a run already. Continue it: --out {folder} --resume; or start another: --out NEW_FOLDER"
+        )
+
+
+def check_gpus(gpus: int) -> None:
+    """Raise a UserError where there are not as many GPUs; without any, processes share the CPU."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if gpus < 1 or (there and gpus > there):
+        raise UserError(f"--gpus {gpus}: this machine has {there}. Give a number from 1 to {max(1, there)}.")
+
+
+def go_on(out: str | Path | None, gpus: int) -> Path:
+    """Continue the run of a folder from its newest checkpoint.
+
+    Raises:
+        UserError: No folder is named, or it has no run.
+    """
+    from .runs import open_run
+
+    if out is None:
+        raise UserError("--resume: name the run's folder with --out.")
+    run = open_run(out)
+    launch(run.folder, gpus, resume=True)
+    (finish_pretraining if run.task == "pretrain" else finish_finetuning)(run.folder)
+    return run.folder
+
+
+def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), quiet: bool = False) -> None:
+    """Train the config of a run's folder, in a process of its own, or one for each GPU.
+
+    Its lines go where this process prints: to the terminal, or into a notebook.
+
+    Raises:
+        UserError: The training ended with an error, which it has printed.
+        Stopped: It was stopped by a signal, and can be resumed.
+    """
+    root = resources()
+    words = [str(root / "tools/train.py"), str(folder / CONFIG), "--work-dir", str(folder)]
+    words += ["--resume"] if resume else []
+    words += ["--cfg-options", *options] if options else []
+    if gpus > 1:
+        code = "from mst_pretrain.training.launch import torchrun; torchrun()"
+        command = [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
+    else:
+        command = [sys.executable, *words]
+    packages = Path(__file__).resolve().parents[1]
+    code_number = run_child(command, child_environment(packages), quiet)
+    if code_number == STOPPED:
+        raise Stopped(f"stopped; continue with: --out {folder} --resume")
+    if code_number in (-signal.SIGINT, 130):
+        raise KeyboardInterrupt
+    if code_number:
+        raise UserError(
+            f"the training ended with code {code_number}; its message stands above and in {folder / 'train.log'}. "
+            f"Continue it where that is mended: --out {folder} --resume"
+        )
+
+
+def run_child(command: Sequence[str], environment: dict[str, str], quiet: bool) -> int:
+    """Run a command to its end, and hand signals on to it.
+
+    In a notebook, where ``sys.stdout`` is not the process's own, its lines are printed one by one.
+
+    Returns:
+        Its exit code.
+    """
+    own = sys.stdout is sys.__stdout__ and not quiet
+    pipes: dict[str, Any] = (
+        {} if own else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    )
+    with subprocess.Popen(command, env=environment, **pipes) as child:
+        handled = {}
+        for name in ("SIGTERM", "SIGUSR1"):
+            number = getattr(signal, name, None)
+            if number is None:
+                continue
+            try:
+                handled[number] = signal.signal(number, lambda given, _: os.kill(child.pid, given))
+            except ValueError:  # not the main thread: signals stay as they are
+                break
+        lines: list[str] = []
+        try:
+            for line in child.stdout or ():
+                lines.append(line)
+                if not quiet:
+                    print(line, end="", flush=True)
+            code = child.wait()
+        except KeyboardInterrupt:
+            code = child.wait()  # the terminal has sent it the same
+            code = code or 130
+        finally:
+            for number, before in handled.items():
+                signal.signal(number, before)
+    if quiet and code:
+        print("".join(lines[-15:]), end="", flush=True)
+    return code
+
+
+def finish_pretraining(folder: Path) -> None:
+    """The backbone for others, the report, and what to do next."""
+    from .exporting import backbone_folder
+
+    backbone_folder(folder / CHECKPOINTS / LAST, folder / "backbone")
+    write_page(folder)
+    print(
+        f"Done    {folder}/backbone holds the backbone for timm and others. Next:",
+        f"        mst finetune detection DATA --init {folder}",
+        f"        mst probe knn {folder} DATA",
+        sep="\n",
+        flush=True,
+    )
+
+
+def finish_finetuning(folder: Path) -> None:
+    """The report, and what to do next."""
+    write_page(folder)
+    print(
+        f"Done    {folder}. Next:",
+        f"        mst evaluate {folder}",
+        f"        mst predict {folder} PHOTOS --out predictions",
+        sep="\n",
+        flush=True,
+    )
+
+
+def write_page(folder: Path) -> None:
+    """``report.html``; a page that cannot be made is named, and does not make a finished training an error."""
+    from .reporting import write_report
+
+    try:
+        print(f"Report  {write_report([folder])}", flush=True)
+    except UserError as error:
+        print(f"warning: no report was written: {error}", flush=True)
+
+
+def name_of(data: str | Path) -> str:
+    """A folder's name for data: the last part of a path, without what file names do not take."""
+    text = str(Path(str(data)).resolve().name) if Path(str(data)).exists() else str(data)
+    stem = text.rsplit("/", 1)[-1]
+    return (
+        "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in stem).strip("_") or "data"
+    )
+
+
+def start_name(start: Start) -> str:
+    """For a folder: the run's name, the row's, or ``random``."""
+    if start.kind == RANDOM:
+        return RANDOM
+    return name_of(start.given)
