@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(
             f"{args.config} has no test_dataloader. For a pretraining checkpoint use tools/eval_knn.py."
         )
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    cfg.load_from, cfg.resume, cfg.run_folder = args.checkpoint, False, False
 
     from mst_transfer.comparison.record import ResultRecord
     from mst_transfer.data.coco_file import parsing_once
