@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..runtime.errors import UserError
@@ -55,14 +55,19 @@ class Best:
                 self.name = str(line["main"])
             self.improves(line["step"], scores)
 
-    def improves(self, step: int, scores: Mapping[str, float]) -> bool:
+    def improves(self, step: int, scores: Mapping[str, float], metrics: Collection[str] = ()) -> bool:
         """Whether these scores are the best so far; then they are from now on.
+
+        Args:
+            step: Finished iterations.
+            scores: By the names of a line.
+            metrics: MMEngine's names of the validation's scores.
 
         Raises:
             UserError: The score that was named is not among them.
         """
         self.last = step
-        self.name = self.name or self._choose(scores)
+        self.name = self.name or self._choose(scores, metrics)
         value = scores.get(self.name)
         if value is None:
             return False
@@ -72,10 +77,11 @@ class Best:
             self.step, self.value = step, value
         return better
 
-    def _choose(self, scores: Mapping[str, float]) -> str:
+    def _choose(self, scores: Mapping[str, float], metrics: Collection[str]) -> str:
         if self.wanted in AUTO:
             return next((name for name in MAIN if name in scores), next(iter(scores), ""))
-        names = [str(self.wanted), *_short(str(self.wanted), scores)]
+        absent = metrics and COCO.match(str(self.wanted)) and self.wanted not in metrics
+        names = [] if absent else [str(self.wanted), *_short(str(self.wanted), scores)]
         found = next((name for name in names if name in scores), None)
         if found is None:
             raise UserError(

@@ -21,14 +21,20 @@ from .console import BAR, LINE, draw
 from .health import HealthHook
 from .lines import data_warning, eval_line, scores_of, train_line
 from .metrics_file import EVAL, TRAIN, MetricsFile
-from .stages import checkpoints_left, epoch_of, images_per_step, stage_of, validations_left
+from .pace import Interval
+from .stages import (
+    begins_with_validation,
+    checkpoints_left,
+    epoch_of,
+    images_per_step,
+    stage_of,
+    validations_left,
+)
 
 VALIDATION = "validation"  # the kind of pause
-SLOW_DATA, LOOKED_AT, QUIET = (
-    0.1,
-    5,
-    100,
-)  # a share; intervals that are averaged; those until the next warning
+# Waiting for images is said where it took a larger share of the last intervals, which together took this many seconds
+# or more; then not again for some intervals.
+SLOW_DATA, LOOKED_AT, LONG, QUIET = 0.1, 5, 30.0, 100
 REDRAW = 0.5  # seconds between two drawings of a bar
 UNTOLD = (
     "time",
@@ -62,7 +68,7 @@ class RunLogHook(LoggerHook):
     def __init__(self, save_best: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.best = Best(save_best, rule)
-        self.shares: deque[float] = deque(maxlen=LOOKED_AT)
+        self.recent: deque[Interval] = deque(maxlen=LOOKED_AT)
         self.lines, self.warned = 0, -QUIET
         self.counted = 0  # steps since the last line
         self.text, self.drawn = "", 0.0
@@ -74,13 +80,14 @@ class RunLogHook(LoggerHook):
         self.best.start([])
         missing = False
         if is_main_process():
-            kept = self.file.cut(runner.iter, evaluated=not runner.unvalidated)
+            first = runner.unvalidated or begins_with_validation(runner.train_loop)
+            kept = self.file.cut(runner.iter, evaluated=not first)
             self.best.start([line for line in kept if line["stage"] == EVAL])
             ended = any(line["stage"] == EVAL and line["step"] == runner.iter for line in kept)
             left, before = (
                 validations_left(runner.train_loop, step) for step in (runner.iter, runner.iter - 1)
             )
-            missing = bool(kept) and runner.iter > 0 and left < before and not ended
+            missing = bool(kept) and runner.iter > 0 and left < before and not (ended or first)
         found = [missing]
         broadcast_object_list(found)
         runner.unvalidated |= found[0]
@@ -118,7 +125,7 @@ class RunLogHook(LoggerHook):
             self.text = train_line(self.stage, shown, health_of(runner))
             share = values["step"] / max(values["total"], 1)
             runner.logger.info(self.text, extra={LINE: True, BAR: share})
-            self._warn(runner, values["data_share"])
+            self._warn(runner)
 
     def _draw(self, runner: Any) -> None:
         """Between two lines a terminal sees the steps count."""
@@ -134,6 +141,7 @@ class RunLogHook(LoggerHook):
         """One line's numbers."""
         loop, step = runner.train_loop, runner.iter + 1
         interval = runner.pace.end(self.counted)
+        self.recent.append(interval)
         self.lines, self.counted = self.lines + 1, 0
         pauses = {VALIDATION: validations_left(loop, step), LAST: checkpoints_left(runner, step)}
         scalars = {
@@ -156,13 +164,14 @@ class RunLogHook(LoggerHook):
             "data_share": interval.data_share,
         }
 
-    def _warn(self, runner: Any, share: float) -> None:
+    def _warn(self, runner: Any) -> None:
         """Say it where the last intervals together waited too long, and again only much later."""
-        self.shares.append(share)
-        mean = sum(self.shares) / len(self.shares)
-        if len(self.shares) == LOOKED_AT and mean > SLOW_DATA and self.lines - self.warned >= QUIET:
+        seconds = sum(interval.seconds for interval in self.recent)
+        waited = sum(interval.seconds * interval.data_share for interval in self.recent)
+        told = self.lines - self.warned < QUIET
+        if len(self.recent) == LOOKED_AT and seconds >= LONG and waited > SLOW_DATA * seconds and not told:
             self.warned = self.lines
-            runner.logger.warning(data_warning(mean, runner.train_dataloader.num_workers))
+            runner.logger.warning(data_warning(waited / seconds, runner.train_dataloader.num_workers))
 
     def before_val(self, runner: Any) -> None:
         """A validation is not training."""
@@ -191,7 +200,7 @@ class RunLogHook(LoggerHook):
             return
         step, total = runner.iter, runner.max_iters
         scores = scores_of(metrics or {})
-        improved = self.best.improves(step, scores)
+        improved = self.best.improves(step, scores, list(metrics or {}))
         saved = ""
         if improved:
             meta = {"epoch": runner.epoch, "iter": step}

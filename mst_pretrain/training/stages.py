@@ -49,6 +49,13 @@ def validations_left(loop: Any, step: int) -> int:
     return by_interval + int(extra)
 
 
+def begins_with_validation(loop: Any) -> bool:
+    """Whether a resumed loop ends an epoch first: its checkpoint is of the last iteration, before the validation."""
+    if not hasattr(loop, "full_iters") or loop.iter == 0:
+        return False
+    return bool(loop.iter == (loop.epoch + 1) * len(loop.dataloader))
+
+
 def checkpoints_left(runner: Any, step: int) -> int:
     """Checkpoints that are due after the iterations that follow ``step``."""
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
