@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     tool = "tools/test.py --tta" if tta else "tools/test.py"
     args.cfg_options = read_options(args.config, args.cfg_options, tool)
     cfg = load_config(args.config, args.cfg_options)
+    cfg.loggers = []  # a test has its own files
     prepare(cfg, args)
     on_first_rank(lambda: writable_folder(cfg.work_dir, "--work-dir"))
     if cfg.get("test_dataloader") is None:

@@ -19,9 +19,10 @@ from ..runtime.config import check_lengths, check_seed, explain, import_custom_m
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.known_keys import check_known_keys, check_numbers
 from ..runtime.options import ConfigOptions
-from ..runtime.run_files import SWITCH, newest_checkpoint
+from ..runtime.run_files import LOGGERS, SWITCH, newest_checkpoint
 from ..runtime.value_types import check_value_types
 from ..runtime.work_dir import explain_full_disk
+from .loggers import check_loggers
 from .processes import launcher_of
 from .signals import STOP_SIGNALS, ignore_signals
 
@@ -74,6 +75,9 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
             cfg[name].persistent_workers = False  # PyTorch refuses it without workers
         if cfg.get(name) and torch.cuda.is_available():
             cfg[name].setdefault("pin_memory", True)  # so that a copy to the GPU need not be waited for
+    if getattr(args, "logger", None):
+        cfg[LOGGERS] = list(dict.fromkeys(args.logger))
+    check_loggers(cfg)
     _log_short_runs(cfg)
     _check_encoding(cfg)
     _set_up_devices(cfg)

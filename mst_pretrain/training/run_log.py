@@ -119,7 +119,8 @@ class RunLogHook(LoggerHook):
         else:
             values = self.values(runner)
             self.file.add(values)
-            runner.visualizer.add_scalars(_plotted(values), step=values["step"])
+            with runner.pace.pause("loggers"):
+                runner.visualizer.add_scalars(_plotted(values), step=values["step"])
             on_gpu = torch.cuda.is_available()
             shown = values if on_gpu else {**values, "memory_gb": None}
             self.text = train_line(self.stage, shown, health_of(runner))

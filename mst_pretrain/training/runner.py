@@ -22,10 +22,11 @@ from ..checkpoints.storage import INITIAL, load_checkpoint
 from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
-from ..runtime.run_files import BEST, CONFIG, LATEST, RunFiles
+from ..runtime.run_files import BEST, CONFIG, LATEST, LOGGERS, RunFiles
 from ..runtime.work_dir import need_space
 from .console import show_only_lines
 from .folder_hooks import in_run_folder
+from .loggers import with_loggers
 from .pace import Pace
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .schedule_and_teacher import broken_weight, last_good, unwrap
@@ -104,9 +105,13 @@ class MSTRunner(Runner):
         return own.is_file() and (self._resume or (file is not None and Path(file).absolute() == own))
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
-        """MMEngine's; a run folder has its numbers in ``metrics.jsonl``, so nothing else is written by default."""
-        if self.files.tidy and visualizer is None:
-            visualizer = {"type": "mmengine.Visualizer", "vis_backends": []}
+        """MMEngine's, with the config's ``loggers``; a run folder has its numbers in ``metrics.jsonl`` by itself."""
+        loggers = self.cfg.get(LOGGERS) or []
+        if visualizer is None and (self.files.tidy or loggers):
+            local = [] if self.files.tidy else [{"type": "mmengine.LocalVisBackend"}]
+            visualizer = {"type": "mmengine.Visualizer", "vis_backends": local}
+        if loggers and isinstance(visualizer, dict):
+            visualizer = with_loggers(visualizer, loggers, self.files.root, lambda: self._resume)
         return super().build_visualizer(visualizer)
 
     def train(self) -> torch.nn.Module:
