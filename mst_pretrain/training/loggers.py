@@ -193,7 +193,9 @@ class MLflowCurves(_Begun, MLflowVisBackend):
         folder, files = Path(self._save_dir).resolve(), None
         if not os.environ.get(MLFLOW_SET_UP):
             folder.mkdir(parents=True, exist_ok=True)
-            mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")  # it takes no folder of files any more
+            mlflow.set_tracking_uri(
+                f"sqlite:///{folder / 'mlflow.db'}"
+            )  # it takes no folder of files any more
             files = (folder / "files").as_uri()
         known = self.known_id()
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
