@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -78,6 +80,23 @@ def bar(share: float, text: str, columns: int) -> str:
     """
     done = round(WIDTH * min(max(share, 0.0), 1.0))
     return f"[{'#' * done}{'.' * (WIDTH - done)}] {text}"[: max(columns - 1, WIDTH)]
+
+
+def warnings_to(logger: logging.Logger) -> Callable[[], None]:
+    """From now on Python's warnings, which are about functions, go into a log's file; returns how to stop it."""
+    before = warnings.showwarning
+
+    def show(
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        logger.info(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
+
+    def stop() -> None:
+        if warnings.showwarning is show:
+            warnings.showwarning = before
+
+    warnings.showwarning = show
+    return stop
 
 
 def show_only_lines(logger: logging.Logger) -> None:

@@ -111,8 +111,8 @@ def scores_of(metrics: Mapping[str, Any]) -> dict[str, float]:
             ending = match[2] or ""
             short = f"AP{ending}" if ending.isdigit() else f"AP_{ending}" if ending else "AP"
             scores[f"{PARTS[match[1]]} {short}" if len(kinds) > 1 else short] = 100 * float(value)
-    masks_first = sorted(scores, key=lambda name: not name.startswith("mask "))
-    return {name: scores[name] for name in masks_first}
+    main_first = sorted(scores, key=lambda name: not name.startswith(("mask ", "mIoU")))
+    return {name: scores[name] for name in main_first}
 
 
 def eval_line(step: int, total: int, scores: Mapping[str, float], best: str, saved: str = "") -> str:

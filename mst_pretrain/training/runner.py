@@ -24,7 +24,7 @@ from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
 from ..runtime.run_files import BEST, CONFIG, LATEST, LOGGERS, RunFiles
 from ..runtime.work_dir import need_space
-from .console import show_only_lines
+from .console import show_only_lines, warnings_to
 from .folder_hooks import in_run_folder
 from .loggers import with_loggers
 from .pace import Pace
@@ -57,7 +57,7 @@ class MSTRunner(Runner):
         self.resumed: dict[str, Any] | None = None
         work_dir = kwargs["work_dir"] if "work_dir" in kwargs else args[1]
         self.files = RunFiles.of(kwargs.get("cfg") or {}, Path(work_dir).absolute())
-        self.pace = Pace()
+        self.pace, self.stop_warnings = Pace(), lambda: None
         super().__init__(*args, **kwargs)
         self.given = plain(self.cfg)
 
@@ -83,6 +83,7 @@ class MSTRunner(Runner):
         logger = super().build_logger(*args, **kwargs)
         if self.files.tidy:
             show_only_lines(logger)
+            self.stop_warnings = warnings_to(logger)
         for handler in logger.handlers:
             if isinstance(handler, FileHandler) and isinstance(handler.stream, TextIOWrapper):
                 handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -119,8 +120,11 @@ class MSTRunner(Runner):
         need_space(
             self.work_dir, sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
         )
-        with stop_signals():
-            return super().train()
+        try:
+            with stop_signals():
+                return super().train()
+        finally:
+            self.stop_warnings()
 
     @staticmethod
     def build_dataloader(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from pathlib import Path
 
 import mmengine
 import pytest
 
-from mst_pretrain.training.console import BAR, LINE, ConsoleHandler, bar, draw
+from mst_pretrain.training.console import BAR, LINE, ConsoleHandler, bar, draw, warnings_to
 
 
 class Terminal(io.StringIO):
@@ -52,6 +53,21 @@ def test_a_terminal_has_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == (
         f"{erase}[#####...............] step 1{erase}[######..............] step 2{erase}warning   slow\nstep 4\n"
     )
+
+
+def test_warnings_of_python_go_into_the_file() -> None:
+    """The first lines of a training would be about the arguments of some library's function."""
+    stream, kept = io.StringIO(), io.StringIO()
+    logger = logger_to(stream)
+    logger.addHandler(logging.StreamHandler(kept))
+    before = warnings.showwarning
+    stop = warnings_to(logger)
+    with warnings.catch_warnings(record=False):
+        warnings.simplefilter("always")
+        warnings.warn("an argument is old", UserWarning, stacklevel=1)
+    stop()
+    assert warnings.showwarning is before
+    assert stream.getvalue() == "" and "UserWarning: an argument is old" in kept.getvalue()
 
 
 def test_a_bar_fits_into_its_line() -> None:
