@@ -62,6 +62,20 @@ class ConsoleHandler(logging.StreamHandler):
             self.drawn = True
             self.flush()
 
+    def leave(self) -> None:
+        """Go to a new line behind a bar, which stays."""
+        if self.drawn:
+            self.stream.write("\n")
+            self.drawn = False
+            self.flush()
+
+
+def leave_bars(logger: logging.Logger) -> None:
+    """Whatever is printed next begins a line of its own."""
+    for handler in logger.handlers:
+        if isinstance(handler, ConsoleHandler):
+            handler.leave()
+
 
 def draw(logger: logging.Logger, share: float, text: str) -> None:
     """Show a bar on the terminal of a logger, if it has one; no file keeps it."""

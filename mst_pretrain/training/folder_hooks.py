@@ -17,7 +17,7 @@ class _OneLast(CheckpointHook):
     """One ``checkpoints/last.pth`` that is replaced, in the place of numbered files of which some are kept."""
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
-        self.last_ckpt = str(runner.files.latest)  # type: ignore[assignment]
+        self.last_ckpt = str(runner.files.latest)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
         runner.save_checkpoint(
             runner.work_dir,

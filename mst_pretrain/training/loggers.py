@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -142,7 +143,7 @@ class WandbCurves(_Begun, WandbVisBackend):
     name = "wandb"
 
     def _init_env(self) -> None:
-        import wandb
+        wandb: Any = importlib.import_module("wandb")
 
         known = self.known_id()
         identity = known or secrets.token_hex(4)
@@ -187,7 +188,7 @@ class MLflowCurves(_Begun, MLflowVisBackend):
     name = "mlflow"
 
     def _init_env(self) -> None:
-        import mlflow
+        mlflow: Any = importlib.import_module("mlflow")
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of each table of its database
         folder, files = Path(self._save_dir).resolve(), None

@@ -24,7 +24,7 @@ from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
 from ..runtime.run_files import BEST, CONFIG, LATEST, LOGGERS, RunFiles
 from ..runtime.work_dir import need_space
-from .console import show_only_lines, warnings_to
+from .console import leave_bars, show_only_lines, warnings_to
 from .folder_hooks import in_run_folder
 from .loggers import with_loggers
 from .pace import Pace
@@ -77,7 +77,7 @@ class MSTRunner(Runner):
         """MMEngine's; its file is UTF-8 whatever the locale, and takes names that are not."""
         if self.files.tidy:
             with suppress(OSError):  # the folder that MMEngine has just made for this start
-                Path(self._log_dir).rmdir()
+                Path(self.log_dir).rmdir()
             self._log_dir = str(self.files.root)
             kwargs["log_file"] = str(self.files.log)
         logger = super().build_logger(*args, **kwargs)
@@ -125,6 +125,7 @@ class MSTRunner(Runner):
                 return super().train()
         finally:
             self.stop_warnings()
+            leave_bars(self.logger)
 
     @staticmethod
     def build_dataloader(

@@ -10,7 +10,7 @@ from pathlib import Path
 import mmengine
 import pytest
 
-from mst_pretrain.training.console import BAR, LINE, ConsoleHandler, bar, draw, warnings_to
+from mst_pretrain.training.console import BAR, LINE, ConsoleHandler, bar, draw, leave_bars, warnings_to
 
 
 class Terminal(io.StringIO):
@@ -48,10 +48,14 @@ def test_a_terminal_has_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     logger.info("step 1", extra={LINE: True, BAR: 0.25})
     draw(logger, 0.3, "step 2")
     logger.warning("slow")
+    leave_bars(logger)  # nothing is drawn
     logger.info("step 4", extra={LINE: True, BAR: 1.0})
+    draw(logger, 0.0, "")
+    leave_bars(logger)
     erase = "\r\x1b[K"
     assert stream.getvalue() == (
         f"{erase}[#####...............] step 1{erase}[######..............] step 2{erase}warning   slow\nstep 4\n"
+        f"{erase}[....................] \n"
     )
 
 
