@@ -52,6 +52,8 @@ class ConsoleHandler(logging.StreamHandler):
             self.stream.write(f"{before}{text}\n")
             self.drawn = False
             self.flush()
+        except BrokenPipeError:  # the reader has gone (| head): that ends no training, and train.log has it all
+            pass
         except Exception:
             self.handleError(record)
 
