@@ -52,7 +52,9 @@ class ConsoleHandler(logging.StreamHandler):
             self.stream.write(f"{before}{text}\n")
             self.drawn = False
             self.flush()
-        except BrokenPipeError:  # the reader has gone (| head): that ends no training, and train.log has it all
+        except (
+            BrokenPipeError
+        ):  # the reader has gone (| head): that ends no training, and train.log has it all
             pass
         except Exception:
             self.handleError(record)
