@@ -12,6 +12,7 @@ from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.runtime.work_dir import claim
 from mst_pretrain.training.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
+from mst_pretrain.training.loggers import PACKAGES
 from mst_pretrain.training.signals import handle_signals
 
 
@@ -39,6 +40,13 @@ def main(argv: list[str] | None = None) -> None:
         metavar="ROW",
         help="fine-tuning starts from this row of the comparison: random, supervised, dino, moby, esvit, ibot, "
         "mst-100 or mst-300. Sets the backbone's weights and the work directory (work_dirs/CONFIG_ROW_seedSEED)",
+    )
+    parser.add_argument(
+        "--logger",
+        nargs="+",
+        choices=PACKAGES,
+        help="also log to these: offline unless they are set up (WANDB_API_KEY or WANDB_MODE, MLFLOW_TRACKING_URI), "
+        "into the work directory",
     )
     add_arguments(parser)
     args = parser.parse_args(argv)
