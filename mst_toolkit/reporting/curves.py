@@ -20,6 +20,7 @@ from .reported_run import ReportedRun
 
 COLORS = 8  # variables --c0 to --c7 of the page
 POINTS = 300  # of one line
+FLAT = 0.2  # share of the level below which a range is widened
 WIDTH, HEIGHT = 4.6, 2.5  # inches: text of 9 pt stays legible at the width of a phone
 INK = "#010203"  # stands for the page's text colour
 LINES = [f"#0102{16 * (number + 1):02x}" for number in range(COLORS)]  # stand for the variables
@@ -41,7 +42,7 @@ PANELS = (
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveLine:
     """One line of a panel.
 
     Attributes:
@@ -58,7 +59,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Panel:
+class CurvePanel:
     """One drawn picture with its title and legend, which the page writes itself."""
 
     title: str
@@ -66,9 +67,9 @@ class Panel:
     legend: tuple[tuple[str, int], ...]
 
 
-def panels(run: ReportedRun, prefix: str = "run") -> list[Panel]:
+def panels(run: ReportedRun, prefix: str = "run") -> list[CurvePanel]:
     """Every curve that a run recorded: losses, scores, learning rate, speed, health."""
-    losses = [key for key in _keys(run.training) if "loss" in key]
+    losses = [key for key in _keys(run.training) if "loss" in key and not key.startswith("loss_scale")]
     groups: list[tuple[str, Sequence[str], Sequence[dict]]] = [
         ("Loss", sorted(losses, key=lambda key: key != "loss"), run.training)
     ]
@@ -79,13 +80,13 @@ def panels(run: ReportedRun, prefix: str = "run") -> list[Panel]:
     groups += [(title, keys, run.training) for title, keys in PANELS]
     found = []
     for number, (title, keys, lines) in enumerate(groups):
-        drawn = [Line(key, *series(lines, key), color) for color, key in enumerate(keys)]
+        drawn = [CurveLine(key, *series(lines, key), color) for color, key in enumerate(keys)]
         panel = draw_panel(title, drawn, f"{prefix}-{number}", marked=lines is run.validations)
         found += [panel] if panel else []
     return found
 
 
-def shared_panels(runs: Sequence[ReportedRun], names: Sequence[str]) -> list[Panel]:
+def shared_panels(runs: Sequence[ReportedRun], names: Sequence[str]) -> list[CurvePanel]:
     """Loss and main score of several runs over each other."""
     wanted = [("Loss", [("loss", run.training) for run in runs], False)]
     wanted += [
@@ -94,7 +95,7 @@ def shared_panels(runs: Sequence[ReportedRun], names: Sequence[str]) -> list[Pan
     found = []
     for number, (title, parts, marked) in enumerate(wanted):
         drawn = [
-            Line(name, *series(lines, key), place)
+            CurveLine(name, *series(lines, key), place)
             for place, (name, (key, lines)) in enumerate(zip(names, parts, strict=True))
         ]
         panel = draw_panel(title, drawn, f"shared-{number}", marked)
@@ -102,7 +103,9 @@ def shared_panels(runs: Sequence[ReportedRun], names: Sequence[str]) -> list[Pan
     return found
 
 
-def draw_panel(title: str, lines: Sequence[Line], prefix: str, marked: bool = False) -> Panel | None:
+def draw_panel(
+    title: str, lines: Sequence[CurveLine], prefix: str, marked: bool = False
+) -> CurvePanel | None:
     """One panel, or None where no line has a point.
 
     Args:
@@ -135,7 +138,7 @@ def draw_panel(title: str, lines: Sequence[Line], prefix: str, marked: bool = Fa
         empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(stream, format="svg", transparent=True, metadata=empty)
     legend = tuple((line.label, line.color % COLORS) for line in drawn)
-    return Panel(title, themed(stream.getvalue(), prefix, title), legend)
+    return CurvePanel(title, themed(stream.getvalue(), prefix, title), legend)
 
 
 def thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -182,3 +185,8 @@ def _dress(axis: Axes) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     axis.set_xlabel("step", color=INK)
+    axis.set_xlim(left=0)
+    low, high = axis.get_ylim()
+    level = max(abs(low), abs(high))
+    if high - low < FLAT * level:  # a constant is drawn as one
+        axis.set_ylim((low + high) / 2 - FLAT * level, (low + high) / 2 + FLAT * level)

@@ -8,7 +8,7 @@ from typing import Any
 from mst_pretrain.runtime.atomic import file_sha256
 
 from .reported_run import ReportedRun
-from .shown import NONE, Part, Table, plain
+from .shown import NONE, PagePart, PageTable, plain
 from .side_by_side import start_of
 from .verdict_words import NAMES
 
@@ -37,7 +37,7 @@ def run_facts(run: ReportedRun) -> list[tuple[str, str]]:
     return [(key, plain(value)) for key, value in facts if value not in (None, "", NONE)]
 
 
-def data_facts(run: ReportedRun) -> tuple[list[tuple[str, str]], list[str], Table | None]:
+def data_facts(run: ReportedRun) -> tuple[list[tuple[str, str]], list[str], PageTable | None]:
     """What the plan says of the data: labels and values, notes and warnings, objects by class."""
     data: dict[str, Any] = run.plan.get("data") or {}
     known = ("layout", "root", "train", "val", "classes")
@@ -49,18 +49,18 @@ def data_facts(run: ReportedRun) -> tuple[list[tuple[str, str]], list[str], Tabl
     objects = data.get("objects") or {}
     rows = [[str(name), f"{count:,}"] for name, count in objects.items() if isinstance(count, int)]
     unit = "labelled pixels" if run.task == "segmentation" else "objects in the training images"
-    return facts, said, Table(["class", unit], rows) if rows else None
+    return facts, said, PageTable(["class", unit], rows) if rows else None
 
 
-def decisions(run: ReportedRun) -> Part:
+def decisions(run: ReportedRun) -> PagePart:
     """Every decision with its reason."""
-    part = Part()
+    part = PagePart()
     given = [one for one in run.plan.get("decisions") or () if isinstance(one, dict)]
     if not given:
         part.left_out.append("Decisions are left out: there is no plan.json with them.")
         return part
     rows = [[plain(one.get(key)) for key in ("key", "value", "why")] for one in given]
-    part.tables.append(Table(["decision", "value", "why"], rows, texts=3))
+    part.tables.append(PageTable(["decision", "value", "why"], rows, texts=3))
     return part
 
 
@@ -95,12 +95,14 @@ def next_commands(run: ReportedRun) -> list[tuple[str, str]]:
     ]
 
 
-def versions(run: ReportedRun) -> Part:
+def versions(run: ReportedRun) -> PagePart:
     """Versions of the packages, and SHA-256 of config, weights, start and data."""
-    part = Part()
+    part = PagePart()
     told = run.record.get("versions") or {}
     if told:
-        part.tables.append(Table(["package", "version"], [[name, str(one)] for name, one in told.items()], 2))
+        part.tables.append(
+            PageTable(["package", "version"], [[name, str(one)] for name, one in told.items()], 2)
+        )
     else:
         part.left_out.append("Versions are left out: run.json does not have them.")
     files = {f"checkpoints/{path.name}": path for path in run.checkpoints.values()}
@@ -116,7 +118,7 @@ def versions(run: ReportedRun) -> Part:
     )
     rows += [[name, str(value)] for name, value in further if value]
     if rows:
-        part.tables.append(Table(["file", "SHA-256"], rows, 2))
+        part.tables.append(PageTable(["file", "SHA-256"], rows, 2))
     else:
         part.left_out.append("Checksums are left out: the folder has neither config nor checkpoints.")
     return part

@@ -75,7 +75,7 @@ def _finished(run: ReportedRun) -> HealthSign:
 
 def _finite(run: ReportedRun) -> list[HealthSign]:
     losses = [line.get("loss") for line in run.training if "loss" in line]
-    broken = sum(isinstance(loss, float) and not math.isfinite(loss) for loss in losses)
+    broken = sum(number(loss) is None for loss in losses)  # JSON has null for them
     found = [HealthSign("ok", f"All {len(losses):,} recorded losses are finite.")]
     if broken:
         text = f"{broken:,} of {len(losses):,} recorded losses are not finite."

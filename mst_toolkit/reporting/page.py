@@ -16,9 +16,9 @@ from .. import __version__
 from . import facts_shown, score_tables, side_by_side
 from .curves import panels, shared_panels
 from .health_words import health
-from .reported_run import ReportedRun, read_run
+from .reported_run import ReportedRun, number, read_run
 from .run_pictures import data_part, example_parts, neighbour_part, seen_part
-from .shown import Part, encoder
+from .shown import PagePart, encoder
 from .verdict_words import NAMES, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -98,7 +98,7 @@ def run_content(run: ReportedRun) -> dict[str, Any]:
         "commands": facts_shown.next_commands(run),
         "versions": facts_shown.versions(run),
     }
-    if run.metrics and run.task == "segmentation":
+    if run.metrics:
         part, content["matrix"] = score_tables.confusion_part(run)
         content["scores"].append(part)
     return content
@@ -123,11 +123,11 @@ def comparison_content(runs: Sequence[ReportedRun]) -> dict[str, Any]:
 
 def _main(run: ReportedRun) -> dict[str, Any] | None:
     main = run.metrics.get("main") or {}
-    return main if main.get("value") is not None else None
+    return main if number(main.get("value")) is not None else None
 
 
-def _score_parts(run: ReportedRun) -> list[Part]:
+def _score_parts(run: ReportedRun) -> list[PagePart]:
     if run.metrics:
         return [score_tables.class_part(run), score_tables.all_scores(run)]
     measure = "mst probe" if run.task == "pretrain" else "mst evaluate"
-    return [Part(left_out=[f"Scores are left out: there is no metrics.json. {measure} writes it."])]
+    return [PagePart(left_out=[f"Scores are left out: there is no metrics.json. {measure} writes it."])]

@@ -11,7 +11,7 @@ from mst_pretrain.runtime.errors import UserError
 
 from .image_ranks import MEANING, best_median_worst, image_scores, match_paths, spread
 from .reported_run import ReportedRun
-from .shown import Part, PictureRow, Shown, without
+from .shown import PagePart, PictureRow, Shown, without
 
 DATA_PICTURES = 12
 EACH = 8  # of best, median and worst
@@ -20,9 +20,9 @@ POOL = 300  # images among which neighbours are looked for
 QUERIES, NEIGHBOURS = 6, 5
 
 
-def data_part(run: ReportedRun) -> Part:
+def data_part(run: ReportedRun) -> PagePart:
     """Twelve training pictures; of labelled data with their labels, every class among them."""
-    part = Part()
+    part = PagePart()
     with without(part, "Pictures of the data are"):
         if run.task == "pretrain":
             source = _source(run)
@@ -42,10 +42,10 @@ def data_part(run: ReportedRun) -> Part:
     return part
 
 
-def example_parts(run: ReportedRun) -> list[Part]:
+def example_parts(run: ReportedRun) -> list[PagePart]:
     """The best, the median and the worst eight validation images, truth beside prediction."""
-    whole = Part("Truth beside prediction")
-    parts: list[Part] = []
+    whole = PagePart("Truth beside prediction")
+    parts: list[PagePart] = []
     with without(whole, "Pictures of truth beside prediction are"):
         if run.checkpoint is None:
             raise UserError("the run has no checkpoints/best.pth or last.pth")
@@ -57,11 +57,11 @@ def example_parts(run: ReportedRun) -> list[Part]:
         groups, scores = _groups(run, data.paths(), whole)
         predictor = Predictor(run.settings, run.checkpoint)
         for name, places in groups.items():
-            part = Part(name)
+            part = PagePart(name)
             for place in places:
                 one = data[place]
                 pictures = [
-                    Shown(draw_truth(one, data.colors), f"{one.path.name}: truth"),
+                    Shown(draw_truth(one, data.colors), "truth"),
                     Shown(draw(one.pixels, predictor(one.path), data.colors), "prediction"),
                 ]
                 told = f" ({scores[place]:.0f})" if place in scores else ""
@@ -70,7 +70,9 @@ def example_parts(run: ReportedRun) -> list[Part]:
     return [whole, *parts]
 
 
-def _groups(run: ReportedRun, paths: list[Any], part: Part) -> tuple[dict[str, list[int]], dict[int, float]]:
+def _groups(
+    run: ReportedRun, paths: list[Any], part: PagePart
+) -> tuple[dict[str, list[int]], dict[int, float]]:
     """Places in the data set by group, and the score of each."""
     if not run.per_image:
         part.left_out.append(
@@ -90,9 +92,9 @@ def _groups(run: ReportedRun, paths: list[Any], part: Part) -> tuple[dict[str, l
     return placed, {match[number]: float(scores[number]) for number in match}
 
 
-def seen_part(run: ReportedRun) -> Part:
+def seen_part(run: ReportedRun) -> PagePart:
     """Attention, hidden patches, restoration and feature colours of a pretraining's own images."""
-    part = Part("What the network sees")
+    part = PagePart("What the network sees")
     with without(part, "Attention, hidden patches, restoration and feature colours are"):
         from .pictures import COLUMNS, TITLES, load_pretraining, see_images
 
@@ -113,9 +115,9 @@ def seen_part(run: ReportedRun) -> Part:
     return part
 
 
-def neighbour_part(run: ReportedRun) -> Part:
+def neighbour_part(run: ReportedRun) -> PagePart:
     """Images beside those with the nearest features."""
-    part = Part("Nearest neighbours")
+    part = PagePart("Nearest neighbours")
     with without(part, "Nearest neighbours are"):
         from .pictures import load_pretraining, nearest_neighbours
 

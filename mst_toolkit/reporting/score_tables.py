@@ -9,32 +9,33 @@ import numpy as np
 
 from .image_ranks import confusion
 from .reported_run import ReportedRun, number
-from .shown import NONE, Part, Table, interval, shown_number
+from .shown import NONE, PagePart, PageTable, interval, shown_number
 
 METRICS = ("AP", "AP50", "AP75", "IoU", "Acc", "aAcc")
 MOST_CLASSES = 24  # of a confusion matrix that is shown whole
 PAIRS = 10  # of a longer one
 
 
-def class_part(run: ReportedRun) -> Part:
+def class_part(run: ReportedRun) -> PagePart:
     """One row per class, the lowest score first named in a sentence."""
-    part = Part("Per class")
+    part = PagePart("Per class")
     rows: list[dict[str, Any]] = list(run.metrics.get("classes") or ())
     if not rows:
         part.left_out.append("Scores per class are left out: metrics.json has none.")
         return part
     metrics = [name for name in METRICS if any(number(row.get(name)) is not None for row in rows)]
     counts = [name for name in ("images", "objects", "pixels") if any(name in row for row in rows)]
-    head = ["class", *counts, *metrics, "95 % interval", "baseline"]
+    head = ["class", *metrics[:1], "95 % interval", "baseline", *metrics[1:], *counts]
     part.tables.append(
-        Table(
+        PageTable(
             head,
             [
                 [
                     str(row.get("name", NONE)),
-                    *(shown_number(row.get(name)) for name in [*counts, *metrics]),
+                    *(shown_number(row.get(name)) for name in metrics[:1]),
                     interval(row),
                     shown_number(row.get("baseline")),
+                    *(shown_number(row.get(name)) for name in [*metrics[1:], *counts]),
                 ]
                 for row in rows
             ],
@@ -68,9 +69,9 @@ def _lowest(rows: Sequence[dict[str, Any]], metric: str) -> list[str]:
     return found
 
 
-def all_scores(run: ReportedRun) -> Part:
+def all_scores(run: ReportedRun) -> PagePart:
     """Every number of the evaluation, sizes of objects among them, beside the baseline's."""
-    part = Part("All numbers, also by size where it was measured")
+    part = PagePart("All numbers, also by size where it was measured")
     scores = {key: value for key, value in (run.metrics.get("scores") or {}).items() if _is_number(value)}
     baseline = run.metrics.get("baseline") or {}
     if not scores:
@@ -79,17 +80,17 @@ def all_scores(run: ReportedRun) -> Part:
     others = baseline.get("scores") or {}
     named = f"baseline: {baseline['name']}" if baseline.get("name") else "baseline"
     rows = [[str(key), shown_number(value), shown_number(others.get(key))] for key, value in scores.items()]
-    part.tables.append(Table(["score, %", "this run", named], rows))
+    part.tables.append(PageTable(["score, %", "this run", named], rows))
     return part
 
 
-def confusion_part(run: ReportedRun) -> tuple[Part, list[tuple[str, list[float]]]]:
+def confusion_part(run: ReportedRun) -> tuple[PagePart, list[tuple[str, list[float]]]]:
     """What is taken for what: the matrix in per cent of the truth, and the largest confusions in a table.
 
     Returns:
         The part, and the matrix's rows with their class; no rows where there are too many classes or no matrix.
     """
-    part = Part("What is taken for what")
+    part = PagePart("What is taken for what")
     matrix = confusion(run.per_image) if run.per_image else None
     if matrix is None or not matrix.any():
         why = "per_image.npz has no pairs of classes" if run.per_image else "there is no per_image.npz"
@@ -107,7 +108,7 @@ def confusion_part(run: ReportedRun) -> tuple[Part, list[tuple[str, list[float]]
         if wrong[one, other] > 0
     ]
     if rows:
-        part.tables.append(Table(["truth", "taken for", "% of the truth"], rows, texts=2))
+        part.tables.append(PageTable(["truth", "taken for", "% of the truth"], rows, texts=2))
     if len(names) > MOST_CLASSES:
         part.left_out.append(f"The whole matrix is left out: {len(names)} classes do not fit a page.")
         return part, []

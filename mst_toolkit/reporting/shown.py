@@ -29,7 +29,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """Texts in rows. Numbers are right-aligned.
 
     Attributes:
@@ -52,7 +52,7 @@ class PictureRow:
 
 
 @dataclass
-class Part:
+class PagePart:
     """A part of a section: a title, sentences, and whatever else it has.
 
     Attributes:
@@ -65,13 +65,13 @@ class Part:
 
     title: str = ""
     sentences: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[PageTable] = field(default_factory=list)
     rows: list[PictureRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def without(part: Part, what: str) -> Iterator[None]:
+def without(part: PagePart, what: str) -> Iterator[None]:
     """Where the block cannot be done, the part says in one sentence that it lacks something, and why."""
     try:
         yield

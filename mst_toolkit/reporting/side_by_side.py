@@ -13,7 +13,7 @@ from mst_pretrain.runtime.errors import UserError
 from .image_ranks import image_scores, match_paths, spread
 from .reported_run import ReportedRun, number
 from .score_tables import METRICS
-from .shown import NONE, Part, PictureRow, Shown, Table, interval, plain, shown_number, without
+from .shown import NONE, PagePart, PageTable, PictureRow, Shown, interval, plain, shown_number, without
 
 PICTURES = 6
 SHOWN_RUNS = 4  # beside the truth
@@ -49,9 +49,9 @@ def run_names(runs: Sequence[ReportedRun]) -> list[str]:
     return [str(run.folder) for run in runs]
 
 
-def score_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
+def score_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> PagePart:
     """Main score, interval, baseline, and the paired difference to the first run."""
-    part = Part()
+    part = PagePart()
     metric = next((run.metrics["main"].get("name") for run in runs if run.metrics.get("main")), "score")
     head = ["run", "start", "seed", "steps", f"{metric}, %", "95 % interval", "baseline"]
     head += [f"difference to {names[0]}", "its 95 % interval"]
@@ -66,14 +66,14 @@ def score_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
                 *(shown_number(main.get("baseline")), difference, its_interval),
             ]
         )
-    part.tables.append(Table(head, rows, texts=2))
+    part.tables.append(PageTable(head, rows, texts=2))
     unscored = [name for run, name in zip(runs, names, strict=True) if not (run.metrics.get("main") or {})]
     if unscored:
         part.left_out.append(f"Without a score, because nothing evaluated them: {', '.join(unscored)}.")
     return part
 
 
-def _paired(first: ReportedRun, other: ReportedRun, part: Part, name: str) -> tuple[str, str]:
+def _paired(first: ReportedRun, other: ReportedRun, part: PagePart, name: str) -> tuple[str, str]:
     """Difference and interval as texts; what they say stands in the part."""
     if not first.per_image or not other.per_image:
         part.left_out.append(f"The paired interval of {name} is left out: a per_image.npz is missing.")
@@ -83,6 +83,8 @@ def _paired(first: ReportedRun, other: ReportedRun, part: Part, name: str) -> tu
 
         found = paired(first.folder / "per_image.npz", other.folder / "per_image.npz")
         low, high = found["low"], found["high"]
+        if low is None or high is None:
+            raise UserError("no class has an object in both")
         said = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
         part.sentences.append(f"{name}: {said} the first run (the same images, resampled in pairs).")
         return f"{found['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}"
@@ -115,9 +117,9 @@ def warnings(runs: Sequence[ReportedRun], names: Sequence[str]) -> list[str]:
     return found
 
 
-def decision_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
+def decision_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> PagePart:
     """The decisions of the plans that are not the same."""
-    part = Part("Decisions that differ")
+    part = PagePart("Decisions that differ")
     plans = [{str(one.get("key")): plain(one.get("value")) for one in _decisions(run)} for run in runs]
     keys = dict.fromkeys(key for plan in plans for key in plan)
     rows = [[key, *(plan.get(key, NONE) for plan in plans)] for key in keys]
@@ -127,13 +129,13 @@ def decision_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
     elif not rows:
         part.sentences.append("There is none: all decisions of the plans are the same.")
     else:
-        part.tables.append(Table(["decision", *names], rows, texts=len(names) + 1))
+        part.tables.append(PageTable(["decision", *names], rows, texts=len(names) + 1))
     return part
 
 
-def class_table(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
+def class_table(runs: Sequence[ReportedRun], names: Sequence[str]) -> PagePart:
     """The main score of every class in every run, and the baseline's."""
-    part = Part("Per class")
+    part = PagePart("Per class")
     tables = [{str(row.get("name")): row for row in run.metrics.get("classes") or ()} for run in runs]
     classes = list(dict.fromkeys(name for table in tables for name in table))
     entries = [row for table in tables for row in table.values()]
@@ -149,13 +151,13 @@ def class_table(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
         ]
         for name in classes
     ]
-    part.tables.append(Table([f"{metric}, %", *names, "baseline"], rows))
+    part.tables.append(PageTable([f"{metric}, %", *names, "baseline"], rows))
     return part
 
 
-def picture_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
+def picture_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> PagePart:
     """The same validation images: truth, and what each of the first runs predicts."""
-    part = Part("Truth beside the predictions")
+    part = PagePart("Truth beside the predictions")
     if runs[0].task == "pretrain":
         return part
     shown = [(run, name) for run, name in zip(runs, names, strict=True) if run.checkpoint][:SHOWN_RUNS]
@@ -179,7 +181,7 @@ def picture_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> Part:
     return part
 
 
-def _telling(runs: Sequence[ReportedRun], paths: list[Path], part: Part) -> list[int]:
+def _telling(runs: Sequence[ReportedRun], paths: list[Path], part: PagePart) -> list[int]:
     """Places of the images on which the runs differ most; without their scores, spread over the data."""
     names = [[str(name) for name in run.per_image.get("images", ())] for run in runs]
     if len(runs) > 1 and names[0] and all(one == names[0] for one in names):

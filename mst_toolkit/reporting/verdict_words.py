@@ -13,7 +13,7 @@ NAMES = {"pretrain": "pretraining", "detection": "detection", "segmentation": "s
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunVerdict:
     """What is to be thought of a run.
 
     Attributes:
@@ -27,7 +27,7 @@ class Verdict:
     advice: str
 
 
-def verdict(run: ReportedRun, signs: Sequence[HealthSign]) -> Verdict:
+def verdict(run: ReportedRun, signs: Sequence[HealthSign]) -> RunVerdict:
     """Whether a run is worth keeping, from its evaluation, and from how it went."""
     warnings = [sign for sign in signs if sign.level == "warn"]
     main = run.metrics.get("main") or {}
@@ -36,7 +36,7 @@ def verdict(run: ReportedRun, signs: Sequence[HealthSign]) -> Verdict:
     level, sentence, advice = _scored(run, main)
     if warnings and level == "ok":
         level, advice = "note", f"{advice} But {_first_lower(warnings[0].text)} {warnings[0].advice}".strip()
-    return Verdict(level, sentence, advice)
+    return RunVerdict(level, sentence, advice)
 
 
 def _scored(run: ReportedRun, main: dict[str, Any]) -> tuple[str, str, str]:
@@ -67,19 +67,19 @@ def _scored(run: ReportedRun, main: dict[str, Any]) -> tuple[str, str, str]:
     )
 
 
-def _unscored(run: ReportedRun, warnings: Sequence[HealthSign]) -> Verdict:
+def _unscored(run: ReportedRun, warnings: Sequence[HealthSign]) -> RunVerdict:
     done, total = run.steps
     steps = f"{done:,} of {total:,} steps" if total else f"{done:,} steps"
     losses = series(run.training, "loss")[1]
     loss = f", last loss {losses[-1]:.3g}" if losses else ""
     sentence = f"The {NAMES[run.task]} made {steps}{loss}; no score has been measured, so there is no number to judge."
     if warnings:
-        return Verdict("warn", sentence, f"{warnings[0].text} {warnings[0].advice}".strip())
+        return RunVerdict("warn", sentence, f"{warnings[0].text} {warnings[0].advice}".strip())
     if run.task == "pretrain":
-        return Verdict(
+        return RunVerdict(
             "note", sentence, "Features are judged by a probe or by a fine-tuning: see the next commands."
         )
-    return Verdict("note", sentence, "mst evaluate measures it.")
+    return RunVerdict("note", sentence, "mst evaluate measures it.")
 
 
 def _first_lower(text: str) -> str:
