@@ -85,7 +85,7 @@ def next_commands(run: ReportedRun) -> list[tuple[str, str]]:
         *found,
         (f"mst predict {folder} PHOTOS --out predictions", "draws what it finds in new photos"),
         (
-            f"mst compare {data} --starts random supervised {folder}",
+            f"mst compare {data} --starts {_starts(run)}",
             "asks whether the start made a difference",
         ),
         (
@@ -93,6 +93,12 @@ def next_commands(run: ReportedRun) -> list[tuple[str, str]]:
             "writes the model",
         ),
     ]
+
+
+def _starts(run: ReportedRun) -> str:
+    """A random and a supervised start, and the run's own."""
+    own = (run.plan.get("start") or {}).get("given") or run.record.get("init_checkpoint") or "dino"
+    return " ".join(dict.fromkeys(("random", "supervised", shlex.quote(str(own)))))
 
 
 def versions(run: ReportedRun) -> PagePart:

@@ -65,6 +65,10 @@ def _finished(run: ReportedRun) -> HealthSign:
         return HealthSign("note", f"{done:,} steps are recorded; how many were planned is not.")
     if done >= total:
         return HealthSign("ok", f"All {total:,} steps were made.")
+    steps = [line["step"] for line in run.training[-2:]]
+    if total - done < steps[-1] - steps[0]:
+        text = f"The record ends at step {done:,} of {total:,}, less than one interval of it before the end."
+        return HealthSign("ok", text)
     share = f"{100 * done / total:.0f} %"
     return HealthSign(
         "warn",

@@ -107,6 +107,13 @@ class LabelledSet:
         found = Detections(path, self.classes, boxes, scores, labels, masks, height, width)
         return LabelledImage(path, pixels, found)
 
+    def legend(self) -> list[tuple[str, str]]:
+        """Names and colours of the classes of label maps; none of a detection, whose boxes are named."""
+        if self.detects:
+            return []
+        colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in self.colors.tolist()]
+        return list(zip(self.classes, colors, strict=True))
+
     def choose(self, count: int) -> list[int]:
         """Places of images spread over the set; of a detection, every class is among them where that is possible."""
         chosen = spread(len(self), count)

@@ -35,8 +35,10 @@ def data_part(run: ReportedRun) -> PagePart:
             data = LabelledSet(run.settings, "train_dataloader")
             images = [data[place] for place in data.choose(DATA_PICTURES)]
             shown = [Shown(draw_truth(one, data.colors), one.path.name) for one in images]
+            part.colors = data.legend()
             part.sentences.append(
-                f"{len(shown)} of {len(data):,} training images with their labels drawn. Are they right?"
+                f"{len(shown)} of {len(data):,} training images with their labels drawn. Are they right? Select one to "
+                "enlarge it."
             )
         part.rows.append(PictureRow(shown))
     return part
@@ -56,6 +58,7 @@ def example_parts(run: ReportedRun) -> list[PagePart]:
         data = LabelledSet(run.settings, "test_dataloader")
         groups, scores = _groups(run, data.paths(), whole)
         predictor = Predictor(run.settings, run.checkpoint)
+        whole.colors = data.legend()
         for name, places in groups.items():
             part = PagePart(name)
             for place in places:

@@ -9,10 +9,11 @@ import numpy as np
 
 from .image_ranks import confusion
 from .reported_run import ReportedRun, number
-from .shown import NONE, PagePart, PageTable, interval, shown_number
+from .shown import NONE, PagePart, PageTable, ScoreBar, interval, shown_number
 
 METRICS = ("AP", "AP50", "AP75", "IoU", "Acc", "aAcc")
 MOST_CLASSES = 24  # of a confusion matrix that is shown whole
+BAR = 140  # pixels
 PAIRS = 10  # of a longer one
 
 
@@ -39,11 +40,24 @@ def class_part(run: ReportedRun) -> PagePart:
                 ]
                 for row in rows
             ],
+            bars=_bars(rows, metrics[0]) if metrics else (),
         )
     )
     if metrics:
         part.sentences += _lowest(rows, metrics[0])
     return part
+
+
+def _bars(rows: Sequence[dict[str, Any]], metric: str) -> list[ScoreBar | None]:
+    """From 0 to the highest end of an interval."""
+    keys = (metric, "low", "high", "baseline")
+    numbers = [[number(row.get(key)) for key in keys] for row in rows]
+    most = max((one for row in numbers for one in row if one is not None), default=0.0) or 1.0
+    found: list[ScoreBar | None] = []
+    for row in numbers:
+        value, *others = (None if one is None else round(BAR * max(one, 0.0) / most, 1) for one in row)
+        found.append(None if value is None else ScoreBar(value, *others))
+    return found
 
 
 def _lowest(rows: Sequence[dict[str, Any]], metric: str) -> list[str]:

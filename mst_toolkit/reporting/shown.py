@@ -29,6 +29,16 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class ScoreBar:
+    """Score, interval and baseline of a row, in pixels of a line of 140."""
+
+    value: float
+    low: float | None
+    high: float | None
+    baseline: float | None
+
+
+@dataclass(frozen=True)
 class PageTable:
     """Texts in rows. Numbers are right-aligned.
 
@@ -36,11 +46,13 @@ class PageTable:
         head: One text per column.
         rows: As many texts each.
         texts: How many columns from the left hold texts.
+        bars: A drawing of every row's score, or None for a row without one; empty: no such column.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: int = 1
+    bars: Sequence[ScoreBar | None] = ()
 
 
 @dataclass
@@ -61,6 +73,7 @@ class PagePart:
         tables: Under them.
         rows: Rows of pictures.
         left_out: What is not there, a sentence each.
+        colors: Names and colours of a legend, ``#rrggbb``.
     """
 
     title: str = ""
@@ -68,6 +81,7 @@ class PagePart:
     tables: list[PageTable] = field(default_factory=list)
     rows: list[PictureRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    colors: list[tuple[str, str]] = field(default_factory=list)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def _paired(first: ReportedRun, other: ReportedRun, part: PagePart, name: str) -
         part.left_out.append(f"The paired interval of {name} is left out: a per_image.npz is missing.")
         return NONE, NONE
     with without(part, f"The paired interval of {name} is"):
-        from mst_toolkit.intervals import paired
+        from ..intervals import paired
 
         found = paired(first.folder / "per_image.npz", other.folder / "per_image.npz")
         low, high = found["low"], found["high"]
@@ -160,7 +160,11 @@ def picture_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> PagePart:
     part = PagePart("Truth beside the predictions")
     if runs[0].task == "pretrain":
         return part
-    shown = [(run, name) for run, name in zip(runs, names, strict=True) if run.checkpoint][:SHOWN_RUNS]
+    shown = [
+        (run, name, run.checkpoint)
+        for run, name in zip(runs, names, strict=True)
+        if run.checkpoint is not None
+    ][:SHOWN_RUNS]
     with without(part, "Pictures of the predictions are"):
         if not shown:
             raise UserError("no run has checkpoints/best.pth or last.pth")
@@ -169,10 +173,11 @@ def picture_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> PagePart:
         from .labelled import LabelledSet, draw, draw_truth
 
         data = LabelledSet(runs[0].settings, "test_dataloader")
-        images = [data[place] for place in _telling([run for run, _ in shown], data.paths(), part)]
+        images = [data[place] for place in _telling([run for run, *_ in shown], data.paths(), part)]
+        part.colors = data.legend()
         rows = [[Shown(draw_truth(one, data.colors), "truth")] for one in images]
-        for run, name in shown:
-            predictor = Predictor(run.settings, run.checkpoint)
+        for run, name, checkpoint in shown:
+            predictor = Predictor(run.settings, checkpoint)
             for row, one in zip(rows, images, strict=True):
                 row.append(Shown(draw(one.pixels, predictor(one.path), data.colors), name))
         part.rows += [PictureRow(row, one.path.name) for row, one in zip(rows, images, strict=True)]

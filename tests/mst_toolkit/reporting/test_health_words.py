@@ -39,6 +39,7 @@ def test_a_run_that_ended_early_is_said_to_have() -> None:
     """Half a training would be judged as a whole one."""
     sign = found(run_of(history(100, 400)), "ends at")
     assert (sign.level, sign.text) == ("warn", "The record ends at step 100 of 400 (25 %).")
+    assert found(run_of(history(390, 399)), "ends at").level == "ok"  # a line every 10 steps
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])

@@ -98,6 +98,9 @@ def test_label_maps_are_the_files(segmentation: LabelledSet) -> None:
     assert isinstance(one.truth, Segmentation) and one.path.name == "scene_4.png"
     assert one.truth.label_map.shape == (64, 64)
     assert one.truth.label_map[20, 20] == 1 and one.truth.label_map[2, 2] == 0
+    assert [name for name, _ in segmentation.legend()] == ["background", HOSTILE]
+    red, green, blue = segmentation.colors[1]
+    assert segmentation.legend()[1][1] == f"#{red:02x}{green:02x}{blue:02x}"
     ignored = Segmentation(None, one.truth.classes, np.full((64, 64), 255, np.uint8))
     assert np.array_equal(np.asarray(draw(one.pixels, ignored, segmentation.colors)), one.pixels)
     mixed = np.asarray(draw_truth(one, segmentation.colors)).astype(float)[20, 20]

@@ -71,7 +71,7 @@ ALLOWED = {
         "figure",
         "figcaption",
     ),
-    *("label", "svg", "defs", "g", "path", "use", "text", "clippath", "rect", *VOID),
+    *("label", "svg", "defs", "g", "path", "use", "text", "clippath", "rect", "line", "circle", *VOID),
 }
 
 
@@ -156,6 +156,7 @@ def test_a_detection_run_has_every_section(detector: Path) -> None:
     """A section that decides something would be missing, or in its place a sentence that it is not there."""
     page = page_of(detector)
     assert page.of("div")[1]["class"] == "verdict ok"
+    assert "--starts random supervised runs/photos " in page.text
     assert "AP is 34.2 on 9 images (95 % interval 31.0 to 37.1); the trivial baseline" in page.text
     for wanted in (
         "mst detection data",
@@ -280,3 +281,19 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, mst_toolkit.reporting; print({'torch', 'jinja2', 'numpy', 'mmengine'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_wheel_gets_the_templates() -> None:
+    """An installed package could not write a page."""
+    import mst_toolkit.reporting.page as page
+
+    root = Path(__file__).parents[3]
+    patterns = re.findall(
+        r'^"mst_toolkit.reporting" = \["([^"]+)"\]$',
+        (root / "pyproject.toml").read_text(),
+        flags=re.MULTILINE,
+    )
+    found = {path for pattern in patterns for path in (root / "mst_toolkit/reporting").glob(pattern)}
+    names = {path.name for path in found}
+    assert {"run.html.j2", "comparison.html.j2", "frame.html.j2", "parts.html.j2", "style.css"} <= names
+    assert found == set(page.TEMPLATES.iterdir())

@@ -8,6 +8,7 @@ import numpy as np
 
 from mst_toolkit.reporting.reported_run import ReportedRun
 from mst_toolkit.reporting.score_tables import all_scores, class_part, confusion_part
+from mst_toolkit.reporting.shown import ScoreBar
 from tests.mst_toolkit.reporting.example_runs import HOSTILE, label_arrays, metrics
 
 
@@ -17,6 +18,7 @@ def test_every_class_has_its_baseline_beside_it() -> None:
     (table,) = part.tables
     assert table.head == ["class", "AP", "95 % interval", "baseline", "images", "objects"]
     assert table.rows[0] == ["scratch", "40.0", "35.0 to 45.0", "4.2", "9", "30"]
+    assert table.bars == [ScoreBar(124.4, 108.9, 140.0, 13.1), ScoreBar(6.2, 1.6, 12.4, 6.2)]
     assert part.sentences == [
         f"The lowest score has {HOSTILE} (12 objects): AP 2.0. More labels help it first.",
         f"Not above the trivial baseline: {HOSTILE}.",
