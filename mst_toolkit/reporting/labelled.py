@@ -82,7 +82,10 @@ class LabelledSet:
         meta = self.dataset.metainfo
         self.classes = tuple(map(str, meta["classes"]))
         palette = meta.get("palette")
-        known = isinstance(palette, list | tuple) and len(palette) == len(self.classes)
+        told = settings.get("metainfo") or {}
+        own = set(getattr(self.dataset, "METAINFO", {}).get("classes", ()))
+        # mmseg draws colours at random for names that its data set does not know
+        known = ("palette" in told or set(self.classes) <= own) and len(palette or ()) == len(self.classes)
         self.colors = class_colors(len(self.classes), np.asarray(palette, np.uint8) if known else None)
 
     def __len__(self) -> int:

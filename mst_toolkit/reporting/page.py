@@ -107,13 +107,19 @@ def run_content(run: ReportedRun) -> dict[str, Any]:
 def comparison_content(runs: Sequence[ReportedRun]) -> dict[str, Any]:
     """All that the page of several runs shows."""
     names = side_by_side.run_names(runs)
+    scores = side_by_side.score_part(runs, names)
+    told, scores.sentences = scores.sentences, []
     return {
+        "told": told,
         "title": f"{len(runs)} runs side by side",
         "task": NAMES[runs[0].task],
         "warnings": side_by_side.warnings(runs, names),
-        "scores": side_by_side.score_part(runs, names),
+        "scores": scores,
         "panels": shared_panels(runs, names),
-        "health": [(name, health(run)) for run, name in zip(runs, names, strict=True)],
+        "health": [
+            (name, [sign for sign in health(run) if sign.level != "ok"])
+            for run, name in zip(runs, names, strict=True)
+        ],
         "classes": side_by_side.class_table(runs, names),
         "pictures": side_by_side.picture_part(runs, names),
         "decisions": side_by_side.decision_part(runs, names),

@@ -53,27 +53,29 @@ def score_part(runs: Sequence[ReportedRun], names: Sequence[str]) -> PagePart:
     """Main score, interval, baseline, and the paired difference to the first run."""
     part = PagePart()
     metric = next((run.metrics["main"].get("name") for run in runs if run.metrics.get("main")), "score")
-    head = ["run", "start", "seed", "steps", f"{metric}, %", "95 % interval", "baseline"]
-    head += [f"difference to {names[0]}", "its 95 % interval"]
+    head = ["run", f"{metric}, %", "95 % interval", f"difference to {names[0]}", "its 95 % interval"]
+    head += ["baseline", "start", "seed", "steps"]
     rows = []
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
         main = run.metrics.get("main") or {}
-        difference, its_interval = (NONE, NONE) if place == 0 else _paired(runs[0], run, part, name)
+        difference, its_interval = (NONE, NONE) if place == 0 else _paired(runs[0], run, part, name, names[0])
         rows.append(
             [
-                *(name, start_of(run), plain(run.plan.get("seed", run.record.get("seed")))),
-                *(f"{run.steps[0]:,}", shown_number(main.get("value")), interval(main)),
-                *(shown_number(main.get("baseline")), difference, its_interval),
+                *(name, shown_number(main.get("value")), interval(main), difference, its_interval),
+                *(shown_number(main.get("baseline")), start_of(run)),
+                *(plain(run.plan.get("seed", run.record.get("seed"))), f"{run.steps[0]:,}"),
             ]
         )
-    part.tables.append(PageTable(head, rows, texts=2))
+    part.tables.append(PageTable(head, rows))
     unscored = [name for run, name in zip(runs, names, strict=True) if not (run.metrics.get("main") or {})]
     if unscored:
         part.left_out.append(f"Without a score, because nothing evaluated them: {', '.join(unscored)}.")
     return part
 
 
-def _paired(first: ReportedRun, other: ReportedRun, part: PagePart, name: str) -> tuple[str, str]:
+def _paired(
+    first: ReportedRun, other: ReportedRun, part: PagePart, name: str, against: str
+) -> tuple[str, str]:
     """Difference and interval as texts; what they say stands in the part."""
     if not first.per_image or not other.per_image:
         part.left_out.append(f"The paired interval of {name} is left out: a per_image.npz is missing.")
@@ -85,8 +87,9 @@ def _paired(first: ReportedRun, other: ReportedRun, part: PagePart, name: str) -
         low, high = found["low"], found["high"]
         if low is None or high is None:
             raise UserError("no class has an object in both")
-        said = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
-        part.sentences.append(f"{name}: {said} the first run (the same images, resampled in pairs).")
+        said = "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        told = f"{found['difference']:+.1f} (95 % interval {low:+.1f} to {high:+.1f})"
+        part.sentences.append(f"{name} against {against}: {told}, {said}.")
         return f"{found['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}"
     return NONE, NONE
 

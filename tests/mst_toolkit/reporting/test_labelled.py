@@ -99,6 +99,7 @@ def test_label_maps_are_the_files(segmentation: LabelledSet) -> None:
     assert one.truth.label_map.shape == (64, 64)
     assert one.truth.label_map[20, 20] == 1 and one.truth.label_map[2, 2] == 0
     assert [name for name, _ in segmentation.legend()] == ["background", HOSTILE]
+    assert abs(segmentation.colors[0].astype(int) - segmentation.colors[1]).max() > 100
     red, green, blue = segmentation.colors[1]
     assert segmentation.legend()[1][1] == f"#{red:02x}{green:02x}{blue:02x}"
     ignored = Segmentation(None, one.truth.classes, np.full((64, 64), 255, np.uint8))

@@ -253,6 +253,7 @@ def test_pictures_shrink_until_the_page_is_small_enough() -> None:
     rng = np.random.default_rng(0)
     noise = [Shown(Image.fromarray(rng.integers(0, 256, (480, 480, 3)).astype(np.uint8))) for _ in range(60)]
     nothing: dict[str, Any] = {
+        "told": [],
         "scores": PagePart(),
         "classes": PagePart(),
         "decisions": PagePart(),
