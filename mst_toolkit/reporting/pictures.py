@@ -1,9 +1,4 @@
-"""What a pretrained network sees in any images: attention, hidden patches, restoration, colours of its features.
-
-    python -m mst_toolkit.reporting.pictures RUN IMAGE... --out sheet.png
-
-RUN is a run folder or a pretraining checkpoint, whose config is in it or beside it.
-"""
+"""What a pretrained network sees in any images: attention, hidden patches, restoration, colours of its features."""
 
 from __future__ import annotations
 
@@ -15,16 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from mst_pretrain.checkpoints.loading import load_model
 from mst_pretrain.checkpoints.storage import load_checkpoint
-from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.method.backbones import output_stride
-from mst_pretrain.runtime.atomic import replacing
 from mst_pretrain.runtime.config import import_custom_modules, load_config
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.resume import recorded
@@ -38,7 +31,6 @@ TITLES = {
     "features": "colours of the features",
 }
 LONGEST = 2  # times as long as the short side; what is beyond is cut off
-CELL = 224  # pixels of a picture's short side in the sheet
 GRAY = 0.5  # in place of a hidden patch
 
 
@@ -214,62 +206,6 @@ def nearest_neighbours(
     return [row[: min(count, len(images) - 1)].tolist() for row in order]
 
 
-def draw_pictures(
-    source: str | Path,
-    images: Sequence[str | Path],
-    out: str | Path,
-    config: str | Path | None = None,
-    short_side: int | None = None,
-) -> Path:
-    """Write a PNG sheet: one row per image with attention, hidden patches, restoration and feature colours.
-
-    Args:
-        source: A run folder or a pretraining checkpoint.
-        images: Files.
-        out: The PNG.
-        config: As in :func:`load_pretraining`.
-        short_side: As in :func:`see_images`.
-
-    Raises:
-        UserError: There is no image, one cannot be read, or as :func:`load_pretraining`.
-    """
-    if not images:
-        raise UserError(
-            "there is no image to show. Give the paths of some: ... IMAGE.jpg IMAGE.jpg --out FILE.png"
-        )
-    model = load_pretraining(source, config)
-    seen = see_images(model, [read_rgb(path) for path in images], short_side)
-    with replacing(Path(out)) as part:
-        sheet(seen).save(part, format="PNG")
-    return Path(out)
-
-
-def sheet(seen: Sequence[SeenImage]) -> Image.Image:
-    """All pictures of some images in rows, with a title above each column; a column that no image has is left out."""
-    columns = [name for name in COLUMNS if any(getattr(one, name) is not None for one in seen)]
-    rows = [[_cell(getattr(one, name)) for name in columns if getattr(one, name) is not None] for one in seen]
-    width, gap, head = max(row[0].width for row in rows), 6, 24
-    height = head + sum(row[0].height + gap for row in rows)
-    picture = Image.new("RGB", (len(columns) * (width + gap) - gap, height - gap), "white")
-    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    for column, name in enumerate(columns):
-        canvas.text((column * (width + gap) + 2, head / 2), TITLES[name], "black", font, anchor="lm")
-    top = head
-    for row in rows:
-        for column, cell in enumerate(row):
-            picture.paste(cell, (column * (width + gap), top))
-        top += row[0].height + gap
-    return picture
-
-
-def _cell(pixels: np.ndarray) -> Image.Image:
-    """A picture whose short side has about 224 pixels; a smaller one is enlarged by a whole factor."""
-    factor = max(1, round(CELL / min(pixels.shape[:2])))
-    return Image.fromarray(pixels).resize(
-        (factor * pixels.shape[1], factor * pixels.shape[0]), Image.Resampling.NEAREST
-    )
-
-
 def _resized(image: Image.Image, size: int, stride: int) -> Image.Image:
     """Short side ``size``, long side a multiple of ``stride`` of at most twice that."""
     from torchvision.transforms.v2.functional import center_crop
@@ -304,26 +240,3 @@ def _enlarged(grid: Tensor, stride: int) -> Tensor:
 
 def _to_uint8(pixels: Tensor) -> np.ndarray:
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def main() -> int:
-    """The command line of this module."""
-    from argparse import ArgumentParser
-
-    parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", help="a run folder or a pretraining checkpoint")
-    parser.add_argument("images", nargs="+", help="image files")
-    parser.add_argument("--out", required=True, help="the PNG to write")
-    parser.add_argument(
-        "--config", help="its config, if neither the checkpoint holds it nor the run's folder"
-    )
-    parser.add_argument("--short-side", type=int, help="pixels; as in training by default")
-    given = parser.parse_args()
-    print(draw_pictures(given.source, given.images, given.out, given.config, given.short_side))
-    return 0
-
-
-if __name__ == "__main__":
-    from mst_pretrain.runtime.errors import run_cli
-
-    run_cli(main)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mst_toolkit.reporting.image_ranks import best_median_worst, confusion, image_scores, match_paths, spread
-from tests.mst_toolkit.reporting.example_runs import detection_arrays, label_arrays
+from tests.mst_toolkit.reporting.example_scores import detection_arrays, label_arrays
 
 
 def test_a_detections_score_is_f1_of_what_is_drawn() -> None:

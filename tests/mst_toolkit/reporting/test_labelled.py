@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,8 @@ def test_large_images_are_drawn_small(detection: LabelledSet) -> None:
     drawn = np.asarray(draw(pixels, found, detection.colors))
     assert drawn.shape == (360, 480, 3)
     assert drawn[150, 300].any() and not drawn[300, 100].any()
+    outline = np.asarray(draw(pixels, replace(found, masks=None), detection.colors))
+    assert outline[180, 240].any() and outline[240, 300].any() and not outline[180, 300].any()
 
 
 def test_label_maps_are_the_files(segmentation: LabelledSet) -> None:
@@ -112,8 +116,6 @@ def test_every_class_is_among_the_pictures(tmp_path: Path) -> None:
     """A wrong label of a rare class would never be seen."""
     data = detection_data(tmp_path / "data", 40)
     path = data / "annotations/instances_val.json"
-    import json
-
     content = json.loads(path.read_text())
     for one in content["annotations"]:
         one["category_id"] = 2 if one["image_id"] == 34 else 1

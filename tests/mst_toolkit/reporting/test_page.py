@@ -21,18 +21,16 @@ from mst_toolkit.reporting.page import render, small_page
 from mst_toolkit.reporting.shown import PagePart, PictureRow, Shown
 from tests.mst_toolkit.reporting.example_runs import (
     HOSTILE,
-    detection_arrays,
     detection_data,
     finetuned_run,
     history,
-    label_arrays,
     metrics,
     plan,
     pretraining_run,
-    save_arrays,
     segmentation_data,
     write_run,
 )
+from tests.mst_toolkit.reporting.example_scores import detection_arrays, label_arrays, save_arrays
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VOID = {"meta", "link", "img", "input", "br"}

@@ -10,11 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mst_pretrain.data.decode import read_rgb
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.runtime.errors import UserError
 from mst_toolkit.reporting.pictures import (
-    draw_pictures,
     feature_colors,
     load_pretraining,
     nearest_neighbours,
@@ -56,6 +54,16 @@ def test_pictures_are_the_models_own(model: Any) -> None:
     assert np.unravel_index(bright.argmax(), bright.shape) == np.unravel_index(order.argmax(), order.shape)
 
 
+def test_every_image_has_its_own_draws(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The masks of a page would be one pattern, or others at every call."""
+    monkeypatch.setattr(model, "masking", {**model.masking, "prob": 0.5})
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.uint8))
+    one, other = see_images(model, [image, image], seed=3)
+    (again,) = see_images(model, [image], seed=4)
+    assert other.hidden is not None and again.hidden is not None and one.hidden is not None
+    assert np.array_equal(other.hidden, again.hidden) and not np.array_equal(one.hidden, other.hidden)
+
+
 def test_any_size_is_taken(model: Any) -> None:
     """A photograph of a phone, or a panorama, would end in an error or fill the memory."""
     sizes = [(300, 200), (200, 300), (900, 100), (5, 7)]
@@ -90,23 +98,8 @@ def test_neighbours_are_the_nearest_by_cosine(model: Any) -> None:
     assert nearest_neighbours(model, images[:2], [0], 5) == [[1]]
 
 
-def test_a_sheet_of_a_run_is_written(run: Path, tmp_path: Path) -> None:
-    """The pictures of one's own images would need a page."""
-    paths = sorted((run.parent / "photos_vit_photos").iterdir())[:2]
-    for source in (run, run / "checkpoints/last.pth"):
-        out = draw_pictures(source, paths, tmp_path / "sheet.png")
-        with Image.open(out) as sheet:
-            assert sheet.format == "PNG" and sheet.width > 5 * 200
-    (seen, _) = see_images(load_pretraining(run), [read_rgb(path) for path in paths])
-    with Image.open(out) as sheet:  # the first cell is the image, enlarged seven times
-        cell = np.asarray(sheet)[24 : 24 + 7 * seen.image.shape[0] : 7, : 7 * seen.image.shape[1] : 7]
-        assert np.array_equal(cell, seen.image)
-
-
 def test_what_cannot_be_shown_is_said(run: Path, tmp_path: Path) -> None:
     """A fine-tuned model, or a forgotten file, would end in a traceback."""
-    with pytest.raises(UserError, match="no image to show"):
-        draw_pictures(run, [], tmp_path / "a.png")
     with pytest.raises(UserError, match=r"has no checkpoints/last.pth"):
         load_pretraining(write_run(tmp_path / "empty"))
     lonely = tmp_path / "far/away/lonely.pth"

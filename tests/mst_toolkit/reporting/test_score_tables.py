@@ -9,7 +9,8 @@ import numpy as np
 from mst_toolkit.reporting.reported_run import ReportedRun
 from mst_toolkit.reporting.score_tables import all_scores, class_part, confusion_part
 from mst_toolkit.reporting.shown import ScoreBar
-from tests.mst_toolkit.reporting.example_runs import HOSTILE, label_arrays, metrics
+from tests.mst_toolkit.reporting.example_runs import HOSTILE, metrics
+from tests.mst_toolkit.reporting.example_scores import label_arrays
 
 
 def test_every_class_has_its_baseline_beside_it() -> None:

@@ -14,14 +14,8 @@ import pytest
 from mst_pretrain.runtime.errors import UserError
 from mst_toolkit.reporting import side_by_side, write_report
 from mst_toolkit.reporting.reported_run import ReportedRun, read_run
-from tests.mst_toolkit.reporting.example_runs import (
-    detection_arrays,
-    history,
-    metrics,
-    plan,
-    save_arrays,
-    write_run,
-)
+from tests.mst_toolkit.reporting.example_runs import history, metrics, plan, write_run
+from tests.mst_toolkit.reporting.example_scores import detection_arrays, save_arrays
 
 
 def run_of(
