@@ -16,6 +16,7 @@ LEAST = 20  # recorded lines below which nothing is said of a trend
 STILL_FALLING = 0.03  # share of the whole fall that the last tenth must add
 JUMP = 2.0  # times the median of the lines around it
 WAITING = 0.1  # share of the time spent waiting for images
+ALIKE = 0.2  # of the spread of random directions; below it features are called similar
 CLOSE = 0.5  # per cent of score that is not called a change
 
 
@@ -184,6 +185,10 @@ def _collapse(run: ReportedRun) -> list[HealthSign]:
     signs = signs_of_collapse(means, prototypes, width, model.get("lambda_ce", 1.0))
     if signs:
         return [HealthSign("warn", f"The features look collapsed: {sign}.") for sign in signs]
+    spread = means["feature_std"] * width**0.5
+    if spread < ALIKE:
+        text = f"All images have similar features: their spread is {100 * spread:.0f} % of that of random directions."
+        return [HealthSign("note", text, "Look at the nearest neighbours."), *_hidden(last)]
     text = (
         f"No sign of collapse: teacher entropy {means['teacher_entropy']:.2f} of at most {math.log(prototypes):.2f}, "
         f"spread of the features {means['feature_std']:.4f} (random directions: {width**-0.5:.4f})."

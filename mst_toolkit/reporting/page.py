@@ -134,6 +134,6 @@ def _main(run: ReportedRun) -> dict[str, Any] | None:
 
 def _score_parts(run: ReportedRun) -> list[PagePart]:
     if run.metrics:
-        return [score_tables.class_part(run), score_tables.all_scores(run)]
+        return [score_tables.probe_part(run), score_tables.class_part(run), score_tables.all_scores(run)]
     measure = "mst probe" if run.task == "pretrain" else "mst evaluate"
     return [PagePart(left_out=[f"Scores are left out: there is no metrics.json. {measure} writes it."])]

@@ -16,6 +16,7 @@ from mst_pretrain.runtime.errors import UserError
 TASKS = ("pretrain", "detection", "segmentation")
 SCOPES = {"mmdet": "detection", "mmseg": "segmentation", "mmengine": "pretrain"}
 CHECKPOINTS = ("best", "last", "initial")
+PROBES = ("segmentation", "linear", "knn")  # of a pretraining, the most telling first
 TOLD_BY = ("plan.json", "metrics.jsonl", "metrics.json")
 
 
@@ -28,10 +29,11 @@ class ReportedRun:
         task: ``pretrain``, ``detection`` or ``segmentation``.
         plan: Of ``plan.json``.
         record: Of ``run.json``.
-        metrics: Of ``metrics.json``; scores in per cent.
+        metrics: Of ``metrics.json``; scores in per cent. A pretraining without one has those of its first probe.
         training: The ``train`` lines of ``metrics.jsonl``, by rising step.
         validations: Its ``eval`` lines, scores in per cent.
         per_image: The arrays of ``per_image.npz``.
+        probes: Of ``probe_KIND/metrics.json``, by kind.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class ReportedRun:
     training: list[dict[str, Any]] = field(default_factory=list)
     validations: list[dict[str, Any]] = field(default_factory=list)
     per_image: dict[str, np.ndarray] = field(default_factory=dict)
+    probes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,16 +108,23 @@ def read_run(folder: Path) -> ReportedRun:
             "mst finetune wrote: mst report runs/YOUR_RUN"
         )
     plan, record, metrics = (read_object(folder / name) for name in ("plan.json", "run.json", "metrics.json"))
-    lines = read_lines(folder / "metrics.jsonl")
+    lines, task = read_lines(folder / "metrics.jsonl"), _task(folder, plan, metrics)
+    probes = {kind: read_object(folder / f"probe_{kind}/metrics.json") for kind in PROBES}
+    probes = {kind: probe for kind, probe in probes.items() if probe}
+    scored = folder
+    if task == "pretrain" and not metrics and probes:
+        kind, metrics = next(iter(probes.items()))
+        scored = folder / f"probe_{kind}"
     return ReportedRun(
         folder,
-        _task(folder, plan, metrics),
+        task,
         plan,
         record,
         metrics,
         [line for line in lines if line.get("stage") != "eval"],
         [line for line in lines if line.get("stage") == "eval"],
-        read_arrays(folder / "per_image.npz"),
+        read_arrays(scored / "per_image.npz"),
+        probes,
     )
 
 

@@ -98,6 +98,21 @@ def all_scores(run: ReportedRun) -> PagePart:
     return part
 
 
+def probe_part(run: ReportedRun) -> PagePart:
+    """The main score of every probe of a pretraining."""
+    part = PagePart("Probes")
+    rows = []
+    for kind, found in run.probes.items():
+        main = found.get("main") or {}
+        name = str(main.get("name", NONE))
+        rows.append(
+            [kind, name, shown_number(main.get("value")), interval(main), shown_number(main.get("baseline"))]
+        )
+    if rows:
+        part.tables.append(PageTable(["probe", "score", "%", "95 % interval", "baseline"], rows, texts=2))
+    return part
+
+
 def confusion_part(run: ReportedRun) -> tuple[PagePart, list[tuple[str, list[float]]]]:
     """What is taken for what: the matrix in per cent of the truth, and the largest confusions in a table.
 

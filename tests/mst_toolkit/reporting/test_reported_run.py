@@ -9,6 +9,7 @@ import pytest
 
 from mst_pretrain.runtime.errors import UserError
 from mst_toolkit.reporting.reported_run import read_run
+from mst_toolkit.reporting.score_tables import probe_part
 from tests.mst_toolkit.reporting.example_runs import history, metrics, plan, write_run
 
 
@@ -36,6 +37,18 @@ def test_an_untrained_checkpoint_is_not_shown_as_the_runs(tmp_path: Path) -> Non
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/initial.pth").touch()
     assert read_run(folder).checkpoint is None
+
+
+def test_a_pretraining_is_judged_by_its_probes(tmp_path: Path) -> None:
+    """A pretraining that was measured would be called unmeasured."""
+    folder = write_run(tmp_path / "a", plan=plan("pretrain"))
+    for kind, value in (("knn", 30.0), ("linear", 40.0)):
+        write_run(folder / f"probe_{kind}", metrics=metrics("segmentation", value))
+    np.savez(folder / "probe_linear/per_image.npz", images=np.array(["a.png"]))
+    run = read_run(folder)
+    assert list(run.probes) == ["linear", "knn"] and run.task == "pretrain"
+    assert run.metrics["main"]["value"] == 40.0 and run.per_image["images"].tolist() == ["a.png"]
+    assert probe_part(run).tables[0].rows[1] == ["knn", "IoU", "30.0", "31.0 to 37.1", "3.1"]
 
 
 def test_a_half_written_last_line_does_not_count(tmp_path: Path) -> None:
