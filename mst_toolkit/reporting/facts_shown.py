@@ -114,6 +114,11 @@ def versions(run: ReportedRun) -> PagePart:
     files = {f"checkpoints/{path.name}": path for path in run.checkpoints.values()}
     files |= {name: run.folder / name for name in WEIGHTS if (run.folder / name).is_file()}
     rows = [[name, file_sha256(path)] for name, path in files.items()]
+    scored = run.metrics.get("sha256")
+    if scored and run.checkpoints and scored not in (digest for _, digest in rows):
+        part.sentences.append(
+            "The scores are of a checkpoint that is not in this folder any more: evaluate again."
+        )
     start = (run.plan.get("start") or {}).get("sha256") or run.record.get("init_sha256")
     data = run.metrics.get("data")
     digest = data.get("sha256") if isinstance(data, dict) else data

@@ -92,9 +92,10 @@ def all_scores(run: ReportedRun) -> PagePart:
         part.left_out.append("Further scores are left out: metrics.json has none.")
         return part
     others = baseline.get("scores") or {}
-    named = f"baseline: {baseline['name']}" if baseline.get("name") else "baseline"
+    if baseline.get("name"):
+        part.sentences.append(f"The baseline: {baseline['name']}.")
     rows = [[str(key), shown_number(value), shown_number(others.get(key))] for key, value in scores.items()]
-    part.tables.append(PageTable(["score, %", "this run", named], rows))
+    part.tables.append(PageTable(["score, %", "this run", "baseline"], rows))
     return part
 
 

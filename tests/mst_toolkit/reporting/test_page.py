@@ -173,9 +173,24 @@ def test_a_detection_run_has_every_section(detector: Path) -> None:
         assert wanted in page.text
     assert f"mst predict {detector} PHOTOS --out predictions" in page.text and "torch 9.9" in page.text
     assert re.search(r"checkpoints/best.pth [0-9a-f]{64}", page.text)
+    assert "The scores are of a checkpoint that is not in this folder any more" in page.text
     assert len(page.of("img")) == 9 + 2 * 9
     left = [text for text in page.texts if "left out" in text]
     assert left == ["The confusion matrix is left out: per_image.npz has no pairs of classes."]
+
+
+def test_scores_of_the_checkpoint_that_is_there(tmp_path: Path) -> None:
+    """Scores of an earlier training in the same folder would be taken for this one's."""
+    from mst_pretrain.runtime.atomic import file_sha256
+    from mst_toolkit.reporting.facts_shown import versions
+    from mst_toolkit.reporting.reported_run import read_run
+
+    run = write_run(tmp_path / "a", plan=plan("detection"), metrics=metrics("detection"))
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints/best.pth").write_bytes(b"weights")
+    assert len(versions(read_run(run)).sentences) == 1
+    write_run(run, metrics=metrics("detection", sha256=file_sha256(run / "checkpoints/best.pth")))
+    assert versions(read_run(run)).sentences == []
 
 
 def test_names_of_classes_and_files_are_text(detector: Path) -> None:

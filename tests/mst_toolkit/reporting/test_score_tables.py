@@ -39,7 +39,7 @@ def test_all_numbers_stand_beside_the_baselines() -> None:
     """Scores by size would not be shown."""
     part = all_scores(ReportedRun(Path("a"), "detection", metrics=metrics("detection")))
     assert part.tables[0].rows == [["AP_small", "11.5", "1.5"], ["AP_large", "40.2", "-"]]
-    assert part.tables[0].head[2] == "baseline: most frequent box"
+    assert part.sentences == ["The baseline: most frequent box."]
     empty = ReportedRun(Path("a"), "detection", metrics={"task": "detection"})
     assert all_scores(empty).left_out and class_part(empty).left_out
 
