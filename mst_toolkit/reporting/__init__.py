@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["write_report"]
+NEEDED = ("jinja2", "markupsafe", "matplotlib")
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -26,9 +27,15 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
         The file written, at most 5 MB.
 
     Raises:
-        UserError: There is no run, a folder is not a run's, one of its files is damaged, or two runs are of different
-            tasks.
+        UserError: There is no run, a folder is not a run's, one of its files is damaged, two runs are of different
+            tasks, or jinja2 or matplotlib is not installed.
     """
-    from .page import write_page
+    try:
+        from .page import write_page
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        from mst_pretrain.runtime.errors import UserError
 
+        raise UserError(f"a report needs {error.name}. Install it: pip install jinja2 matplotlib") from error
     return write_page([Path(run) for run in runs], None if out is None else Path(out))

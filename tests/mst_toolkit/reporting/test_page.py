@@ -290,6 +290,18 @@ def test_where_a_report_is_written(tmp_path: Path) -> None:
         write_report([])
 
 
+@pytest.mark.parametrize(("name", "said"), [("jinja2", True), ("matplotlib", True), ("mst_toolkit", False)])
+def test_a_missing_package_is_named(name: str, said: bool, tmp_path: Path) -> None:
+    """A core installation would end in a traceback; a fault of our own must not be called a missing package."""
+    blocked = "mst_toolkit.reporting.shown" if name == "mst_toolkit" else name
+    code = f"import sys; sys.modules[{blocked!r}] = None; import mst_toolkit.reporting as r; r.write_report(['x'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3]
+    )
+    assert (f"UserError: a report needs {name}. Install it: pip install" in done.stderr) == said
+    assert done.returncode == 1
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     """The help of every command would wait for torch."""
     code = "import sys, mst_toolkit.reporting; print({'torch', 'jinja2', 'numpy', 'mmengine'} & set(sys.modules))"
