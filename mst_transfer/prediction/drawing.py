@@ -33,7 +33,12 @@ def class_colors(count: int, palette: np.ndarray | None = None) -> np.ndarray:
 
 
 def draw_detections(
-    image: np.ndarray, found: Detections, colors: np.ndarray, score_threshold: float = 0.3
+    image: np.ndarray,
+    found: Detections,
+    colors: np.ndarray,
+    score_threshold: float = 0.3,
+    legible: int = LEGIBLE,
+    with_scores: bool = True,
 ) -> Image.Image:
     """Masks, boxes, and class names with scores; objects of one class differ in shade.
 
@@ -42,8 +47,10 @@ def draw_detections(
         found: Predictions for it.
         colors: uint8 [C, 3], see :func:`class_colors`.
         score_threshold: Below it nothing is drawn.
+        legible: A short side of this many pixels is not enlarged.
+        with_scores: Whether scores stand behind the names; labels given by people have none.
     """
-    factor = _enlargement(image)
+    factor = _enlargement(image, legible)
     order = [i for i in np.argsort(found.scores, kind="stable") if found.scores[i] >= score_threshold]
     shades = _shades(found.labels, order[::-1], colors)
     pixels = _enlarged(image, factor, cv2.INTER_CUBIC).astype(np.float32)
@@ -63,7 +70,7 @@ def draw_detections(
             canvas.rectangle(boxes[i].tolist(), outline=shades[i], width=line)
     taken: list[Rectangle] = []
     for i in reversed(order):  # the surest has the first choice of a place
-        text = f"{found.classes[found.labels[i]]} {found.scores[i]:.2f}"
+        text = found.classes[found.labels[i]] + (f" {found.scores[i]:.2f}" if with_scores else "")
         _draw_label(canvas, text, boxes[i].tolist(), shades[i], picture.size, taken)
     return picture
 
@@ -139,9 +146,9 @@ def _shades(labels: np.ndarray, order: Sequence[int], colors: np.ndarray) -> dic
     return shades
 
 
-def _enlargement(image: np.ndarray) -> int:
+def _enlargement(image: np.ndarray, legible: int = LEGIBLE) -> int:
     """How many times larger a picture is drawn than its image."""
-    return max(1, round(LEGIBLE / min(image.shape[:2])))
+    return max(1, round(legible / min(image.shape[:2])))
 
 
 def _enlarged(pixels: np.ndarray, factor: int, interpolation: int) -> np.ndarray:
