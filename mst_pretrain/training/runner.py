@@ -22,9 +22,10 @@ from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
 from ..runtime.work_dir import need_space
+from .patient_loader import PatientDataLoader
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .schedule_and_teacher import broken_weight, last_good, unwrap
-from .signals import PatientDataLoader, stop_signals
+from .signals import stop_signals
 
 MIXED = "AmpOptimWrapper"
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
