@@ -95,7 +95,11 @@ def write_onnx(model: nn.Module, size: tuple[int, int], path: Path, output: str,
 def deviation_on(session: object, model: nn.Module, images: Tensor) -> float:
     """Largest difference between onnxruntime's and torch's output over torch's largest value."""
     expected: Tensor = model(images)
-    (output,) = session.run(None, {"images": images.numpy()})  # type: ignore[attr-defined]
+    try:
+        (output,) = session.run(None, {"images": images.numpy()})  # type: ignore[attr-defined]
+    except Exception as error:  # onnxruntime's classes have no public base
+        reason = " ".join(str(error).split())
+        raise UserError(f"onnxruntime does not take {len(images)} images: {reason}") from error
     if tuple(output.shape) != tuple(expected.shape):
         raise UserError(f"onnxruntime gives {tuple(output.shape)}, torch {tuple(expected.shape)}.")
     return float((torch.from_numpy(output) - expected).abs().max() / expected.abs().max())
