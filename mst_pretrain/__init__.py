@@ -1,31 +1,12 @@
-"""MST pretraining. Importing it registers the model, data, hooks and loop with MMEngine."""
+"""MST pretraining, and the checkpoints of this and other projects.
 
-from .data import datasets, photometric, sampler
-from .method import mst
-from .training import (
-    first_steps,
-    health,
-    log_averages,
-    loop,
-    optim,
-    run_log,
-    runner,
-    schedule_and_teacher,
-    watch,
-)
+Importing this package alone takes no time: reading, converting and inspecting checkpoints needs torch, timm and
+safetensors, and not MMEngine. :mod:`mst_pretrain.register` registers everything with MMEngine. Where MMEngine has been
+imported before, as it has when a config names this package in ``custom_imports``, that happens here, and in every other
+order of imports when one of our tools reads such a config (``mst_pretrain.runtime.config.import_custom_modules``).
+"""
 
-__all__ = [
-    "datasets",
-    "first_steps",
-    "health",
-    "log_averages",
-    "loop",
-    "mst",
-    "optim",
-    "photometric",
-    "run_log",
-    "runner",
-    "sampler",
-    "schedule_and_teacher",
-    "watch",
-]
+import sys
+
+if "mmengine" in sys.modules:
+    from . import register  # noqa: F401

@@ -8,6 +8,7 @@ from .ops import use_torchvision_ops  # noqa: E402
 
 use_torchvision_ops()
 
+from mst_pretrain import register  # noqa: E402
 from mst_pretrain.checkpoints.storage import use_safe_loading  # noqa: E402
 from mst_pretrain.runtime.imports import quiet_imports  # noqa: E402
 
@@ -23,5 +24,6 @@ __all__ = [
     "evaluation",
     "layer_decay",
     "predict",
+    "register",
     "use_safe_loading",
 ]

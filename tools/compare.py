@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.runtime.options import ConfigOptions
 
@@ -44,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run_missing(args: argparse.Namespace) -> None:
     """Every config from every row with every seed."""
+    from mst_pretrain.runtime.config import load_config, read_options
     from mst_transfer.comparison.rows import find
     from mst_transfer.comparison.runs import Job, run
 

@@ -14,18 +14,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mst_pretrain.checkpoints import Backbone, convert_checkpoint
-from mst_pretrain.checkpoints.formats import BY_NAME, STUDENT, TARGETS, TEACHER
-from mst_pretrain.checkpoints.verify import (
-    TOLERANCE,
-    NotVerified,
-    huggingface_deviation,
-    require,
-    timm_deviation,
-)
-from mst_pretrain.evaluation.arguments import json_object
+from mst_pretrain.checkpoints.choices import FORMAT_NAMES, STUDENT, TARGET_NAMES, TEACHER
+from mst_pretrain.runtime.argument_types import json_object
 from mst_pretrain.runtime.errors import UserError, run_cli
+
+if TYPE_CHECKING:
+    from mst_pretrain.checkpoints import Backbone
 
 
 def verify(backbone: Backbone, written: Path, to: str) -> float:
@@ -35,6 +31,14 @@ def verify(backbone: Backbone, written: Path, to: str) -> float:
         NotVerified: The library is not installed.
         UserError: The features differ.
     """
+    from mst_pretrain.checkpoints.verify import (
+        TOLERANCE,
+        NotVerified,
+        huggingface_deviation,
+        require,
+        timm_deviation,
+    )
+
     if backbone.missing:
         raise NotVerified(f"not verified: {len(backbone.missing)} weights are missing. The file stays.")
     if to == "timm":
@@ -65,9 +69,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="checkpoint, or Hugging Face folder")
     parser.add_argument("destination", type=Path, metavar="DST", help="file to write, or folder")
-    parser.add_argument("--from", dest="source_format", default="auto", choices=["auto", *BY_NAME])
+    parser.add_argument("--from", dest="source_format", default="auto", choices=["auto", *FORMAT_NAMES])
     parser.add_argument(
-        "--to", default="timm", choices=list(TARGETS), help="default: timm, for our own configs"
+        "--to", default="timm", choices=TARGET_NAMES, help="default: timm, for our own configs"
     )
     parser.add_argument(
         "--which",
@@ -117,6 +121,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Convert, say what was read and written, compare if asked."""
     args = parse(argv)
+    from mst_pretrain.checkpoints import convert_checkpoint
+
     names = ("source_format", "which", "prefix", "model", "model_args", "allow_missing", "ignore", "trusted")
     reading = {name: getattr(args, name) for name in names}
     reading |= {"image_size": args.img_size, "window_size": args.window}

@@ -11,13 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from mmengine.logging import MMLogger
-
-from mst_pretrain.evaluation.arguments import positive
-from mst_pretrain.runtime.config import load_config, read_options
+from mst_pretrain.runtime.argument_types import positive
 from mst_pretrain.runtime.errors import run_cli
 from mst_pretrain.runtime.options import ConfigOptions
-from mst_pretrain.training.cost import as_json, cost_of, report
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,6 +39,12 @@ def main(argv: list[str] | None = None) -> None:
         help="override keys of the config, as tools/train.py does",
     )
     args = parser.parse_args(argv)
+
+    from mmengine.logging import MMLogger
+
+    from mst_pretrain.runtime.config import load_config, read_options
+    from mst_pretrain.training.cost import as_json, cost_of, report
+
     MMLogger.get_instance("mmengine", log_level="WARNING")
     options = read_options(args.config, args.cfg_options, "tools/train.py")
     cost = cost_of(load_config(args.config, options), args.gpus, args.steps, args.images)

@@ -7,54 +7,10 @@ checkpoint and the classes from the data (Cityscapes' classes that occur in its 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-from mmengine.config import Config
-from timm.models.swin_transformer import SwinTransformer
-
-from mst_pretrain.evaluation.arguments import add_backbone_arguments, precision_of
-from mst_pretrain.evaluation.features import block_widths
-from mst_pretrain.evaluation.ranks import publish, world_size
-from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
-from mst_pretrain.method.backbones import Trunk
-from mst_pretrain.runtime.config import load_config, read_options
-from mst_pretrain.runtime.devices import run_in
-from mst_pretrain.runtime.environment import environment_info
-from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
-from mst_pretrain.training.schedule_and_teacher import unwrap
-
-PROBES = Path(__file__).parents[1] / "configs/probe"
-TAPS = 4  # blocks of a ViT
-
-
-def put_backbone(cfg: Config, trunk: Trunk, origin: Origin) -> None:
-    """Make the probe's backbone and the width of its linear layer those of a trunk of the same kind."""
-    swin = isinstance(trunk, SwinTransformer)
-    backbone = cfg.model.backbone
-    if backbone.type != ("MSTSwin" if swin else "MSTVisionTransformer"):
-        raise UserError(
-            f"{cfg.filename} probes a {backbone.type}, but {origin.model} is another kind. Leave --config out."
-        )
-    backbone.model, backbone.model_args = origin.model, origin.model_args
-    backbone.init_cfg = None
-    if origin.checkpoint != RANDOM:
-        backbone.init_cfg = dict(type="Pretrained", checkpoint=origin.checkpoint, prefix=origin.prefix)
-    widths = [int(layer.blocks[0].dim) for layer in trunk.layers] if swin else block_widths(trunk)
-    taps = len(widths) if swin else TAPS
-    backbone.frozen_stages, backbone.out_indices = len(widths), tuple(range(len(widths)))[-taps:]
-    widths = widths[-taps:]
-    head = cfg.model.decode_head
-    head.in_channels, head.in_index, head.channels = widths, list(range(len(widths))), sum(widths)
-
-
-def put_classes(cfg: Config, classes: tuple[str, ...]) -> None:
-    """Make data and linear layer those of the classes that the data has."""
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset.metainfo = dict(classes=classes)
-    cfg.model.decode_head.num_classes = len(classes)
+from mst_pretrain.evaluation.arguments import add_backbone_arguments
+from mst_pretrain.runtime.errors import run_cli
+from mst_pretrain.training.command_line import add_arguments
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,49 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
 
-    trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
-    kind = "swin" if isinstance(trunk, SwinTransformer) else "vit"
-    args.config = args.config or str(PROBES / f"dense_probe_{kind}.py")
-    args.cfg_options = read_options(args.config, args.cfg_options, "tools/eval_dense.py")
-    cfg = load_config(args.config, {"data_root": args.root, **args.cfg_options})
-    put_backbone(cfg, trunk, origin)
-    cfg.randomness = dict(seed=args.seed)
-    prepare(cfg, args)
+    from mst_transfer.evaluation.dense_probe import evaluate_dense
 
-    from mst_transfer.data.pair_rules import cityscapes_present_classes
-    from mst_transfer.training.checks import check_training
-
-    classes = cityscapes_present_classes(args.root, "train")
-    put_classes(cfg, classes)
-    on_first_rank(lambda: check_training(cfg))
-
-    def train_and_test(runner: Any) -> None:
-        model = unwrap(runner)
-        device = next(model.parameters()).device
-        dtype = precision_of(args, device)
-        model.backbone.forward = run_in(dtype, device, model.backbone.forward)
-        runner.train()
-        metrics = runner.test()
-        publish(
-            {
-                "protocol": "dense-probe",
-                **asdict(origin),
-                "config": args.config,
-                "cfg_options": {key: str(value) for key, value in args.cfg_options.items()},
-                "data": args.root,
-                "classes": list(classes),
-                "iterations": cfg.train_cfg.max_iters,
-                "batch": cfg.train_dataloader.batch_size * world_size(),
-                "lr": cfg.optim_wrapper.optimizer.lr,
-                "seed": args.seed,
-                "dtype": dtype,
-                **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
-                **environment_info(),
-            },
-            args.out,
-        )
-
-    run(cfg, train_and_test)
+    evaluate_dense(args)
 
 
 if __name__ == "__main__":

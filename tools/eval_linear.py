@@ -7,30 +7,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-import torch
-from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor
-
-from mst_pretrain.evaluation.arguments import add_image_arguments, positive, precision_of, trunk_of
-from mst_pretrain.evaluation.features import block_widths, feature_columns
-from mst_pretrain.evaluation.heads import HeadBank
-from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_train_val
-from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, extract
-from mst_pretrain.evaluation.ranks import publish, run_tool, start
-from mst_pretrain.method.backbones import Trunk
-from mst_pretrain.runtime.environment import environment_info
+from mst_pretrain.evaluation.arguments import add_image_arguments, positive
+from mst_pretrain.evaluation.protocols import BATCH, DINO_EPOCHS, HELD_OUT, SWEEP_EPOCHS
+from mst_pretrain.evaluation.tool import run_tool
 from mst_pretrain.runtime.errors import UserError
-
-# ours: DINOv2's style, per 256 images
-SWEEP_RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0]
-SWEEP_EPOCHS = 10  # ours
-DINO_RATE, DINO_EPOCHS = 1e-3, 100  # [code: DINO]
-BATCH = 1024  # [code: DINO]
-HELD_OUT = 0.1  # ours
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -90,106 +71,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def settings_of(
-    args: argparse.Namespace, trunk: Trunk, images: int, dtype: str = "float32"
-) -> LinearSettings:
-    """What the protocol and the command line make of the training."""
-    dino = args.protocol == "dino"
-    depth = len(block_widths(trunk))
-    blocks = tuple(args.blocks or ((4,) if dino else (1, 4)))
-    if max(blocks) > depth and args.blocks:
-        raise UserError(f"--blocks {max(blocks)} is above the {depth} blocks of the model. Give fewer.")
-    if args.avgpool and isinstance(trunk, SwinTransformer):
-        raise UserError(
-            "--avgpool is for a ViT: a Swin's features are means of tokens already. Leave it out."
-        )
-    columns = feature_columns(trunk, blocks, avgpool=args.avgpool or not dino)
-    if args.avgpool:
-        columns = {"last1+avgpool": columns["last1+avgpool"]}
-    return LinearSettings(
-        columns=columns,
-        rates=args.lr or ([DINO_RATE] if dino else SWEEP_RATES),
-        epochs=args.epochs or (DINO_EPOCHS if dino else SWEEP_EPOCHS),
-        batch=min(args.train_batch_size, images),
-        step_each_epoch=dino,
-        augment=args.augment == "crop",
-        seed=args.seed,
-        resize=args.resize,
-        crop=args.crop,
-        forward_batch=args.batch_size,
-        workers=args.workers,
-        blocks=min(max(blocks), depth),
-        avgpool=any("avgpool" in name for name in columns),
-        dtype=dtype,
-    )
-
-
-def split(args: argparse.Namespace, train: Labelled) -> tuple[Tensor, Tensor]:
-    """Training images used, and those held out of them (none for DINO's protocol)."""
-    used = (
-        low_shot(train.labels, args.low_shot, args.seed) if args.low_shot else torch.arange(len(train.labels))
-    )
-    if args.protocol == "dino":
-        return used, used[:0]
-    try:
-        kept, held = hold_out(train.labels[used], args.hold_out, args.seed)
-    except ValueError as error:
-        raise UserError(
-            f"{args.train}: class '{train.classes[error.args[1]]}' has one training image in use, and the sweep must "
-            "hold one out. Add images of it, raise --low-shot, or use --protocol dino."
-        ) from error
-    return used[kept], used[held]
-
-
-def choose(bank: HeadBank, rows: Tensor, labels: Tensor, rates: list[float]) -> tuple[int, dict[str, Any]]:
-    """The head with most held-out images right (of equals the first), and all heads' accuracies."""
-    correct = bank.correct(rows, labels)
-    best = int((correct == correct.max()).int().argmax())
-    shares = (100.0 * correct / len(labels)).tolist()
-    heads = [
-        {"features": choice, "lr": rates[number % len(rates)], "held_out_accuracy": round(shares[number], 3)}
-        for number, (choice, _) in enumerate(bank.names)
-    ]
-    return best, {"chosen": heads[best], "heads": heads}
-
-
 def main(argv: list[str] | None = None) -> None:
     """Parse, train the heads, choose, test, print one JSON line."""
     args = parse(argv)
-    device = start()
-    train, val = open_train_val(args.train, args.val)
-    indices, held = split(args, train)
-    trunk, origin = trunk_of(args)
-    trunk = trunk.to(device)
-    settings = settings_of(args, trunk, len(indices), precision_of(args, device))
-    protocol = {
-        "protocol": f"linear-{args.protocol}",
-        **asdict(origin),
-        "train": args.train,
-        "val": args.val,
-        **{key: value for key, value in asdict(settings).items() if key not in ("workers", "columns")},
-        "features": list(settings.columns),
-        "low_shot": args.low_shot,
-        "hold_out": args.hold_out if len(held) else None,
-        "classes": len(train.classes),
-        "train_images": len(indices),
-        "held_out_images": len(held),
-        "val_images": len(val.labels),
-    }
-    state = Path(f"{args.out}.state") if args.out else None
-    whole = (train.source, indices, train.labels, len(train.classes), settings, device)
-    training = LinearTraining(trunk, *whole, state=state, identity=protocol)
-    if args.resume:
-        training.resume()
-    bank = training.run()
+    from mst_pretrain.evaluation.linear_evaluation import evaluate_linear
 
-    best, chosen = 0, {"chosen": {"features": next(iter(settings.columns)), "lr": settings.rates[0]}}
-    if len(held):
-        rows = extract(trunk, train.source, settings, device, "held-out features", held).to(device)
-        best, chosen = choose(bank, rows, train.labels[held].to(device), settings.rates)
-    rows = extract(trunk, val.source, settings, device, "val features").to(device)
-    accuracy = 100 * int(bank.correct(rows, val.labels.to(device))[best]) / len(rows)
-    publish({**protocol, **chosen, "linear": round(accuracy, 3), **environment_info()}, args.out)
+    evaluate_linear(args)
 
 
 if __name__ == "__main__":

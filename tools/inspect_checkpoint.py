@@ -12,7 +12,6 @@ import argparse
 import json
 from pathlib import Path
 
-from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, report
 from mst_pretrain.runtime.errors import run_cli
 
 
@@ -24,6 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="checkpoint, or Hugging Face folder")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     args = parser.parse_args(argv)
+
+    from mst_pretrain.checkpoints.inspection import inspect_checkpoint, is_healthy, report
+
     found = inspect_checkpoint(args.file)
     print(json.dumps(found, allow_nan=False) if args.json else report(found))
     return 0 if is_healthy(found) else 1

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mst_pretrain.evaluation.arguments import positive
-from mst_pretrain.runtime.config import load_config, read_options
-from mst_pretrain.runtime.devices import PRECISIONS
+from mst_pretrain.runtime.argument_types import PRECISIONS, positive
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.runtime.options import ConfigOptions
 
@@ -56,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
+    from mst_pretrain.runtime.config import load_config, read_options
     from mst_pretrain.training.processes import launcher_of
 
     if launcher_of("none") != "none":

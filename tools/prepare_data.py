@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from mst_pretrain.evaluation.arguments import positive
+from mst_pretrain.runtime.argument_types import positive
 from mst_pretrain.runtime.errors import UserError, run_cli
 
 

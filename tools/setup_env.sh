@@ -2,7 +2,7 @@
 # Makes .venv and installs the toolkit into it with the tested versions. Safe to call again: nothing changed, nothing done.
 #   MST_PYTHON=python3.12   which interpreter makes the environment (Python >= 3.10)
 #   MST_NO_VENV=1           use the active environment instead of .venv
-#   MST_EXTRAS=transfer,dev which extras; empty: the pretraining core alone
+#   MST_EXTRAS=transfer,dev which extras (docs/install.md); empty: the core alone, without training
 #   MST_VENV=DIR            another place than .venv
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -67,9 +67,12 @@ if [[ ",$extras," == *,transfer,* ]]; then
   run "$python" -c 'import cv2'
   say "import mst_transfer" "read the lines above: they name the package that is missing or there twice"
   run env PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'import mst_transfer'
+elif [[ ",$extras," == *,pretrain,* ]]; then
+  say "import mst_pretrain.register" "read the lines above"
+  run env PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'import mst_pretrain.register'
 else
-  say "import mst_pretrain" "read the lines above"
-  run env PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'import mst_pretrain'
+  say "import mst_pretrain.checkpoints" "read the lines above"
+  run env PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'import mst_pretrain.checkpoints.conversion'
 fi
 [[ -z "$stamp" ]] || echo "$fingerprint" >"$stamp"
 echo "set-up: ready ($("$python" --version), $python)"

@@ -5,13 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mmengine.dist import is_main_process
-from mmengine.hooks import LoggerHook
-
-from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_pretrain.runtime.work_dir import writable_folder
-from mst_pretrain.training.launch import add_arguments, on_first_rank, prepare, run
+from mst_pretrain.training.command_line import add_arguments
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,6 +35,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_arguments(parser)
     args = parser.parse_args(argv)
+
+    from mmengine.dist import is_main_process
+    from mmengine.hooks import LoggerHook
+
+    from mst_pretrain.runtime.config import load_config, read_options
+    from mst_pretrain.runtime.work_dir import writable_folder
+    from mst_pretrain.training.launch import on_first_rank, prepare, run
 
     tta = args.tta or args.tta_scales is not None
     tool = "tools/test.py --tta" if tta else "tools/test.py"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from operator import methodcaller
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmengine.runner import Runner
-
-from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_pretrain.runtime.work_dir import claim
-from mst_pretrain.training.launch import add_arguments, check_pretraining, on_first_rank, prepare, run
-from mst_pretrain.training.loggers import PACKAGES
+from mst_pretrain.training.command_line import PACKAGES, add_arguments
 from mst_pretrain.training.signals import handle_signals
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,6 +50,10 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
 
+    from mst_pretrain.runtime.config import load_config, read_options
+    from mst_pretrain.runtime.work_dir import claim
+    from mst_pretrain.training.launch import check_pretraining, on_first_rank, prepare, run
+
     args.cfg_options = read_options(args.config, args.cfg_options, "tools/train.py")
     cfg = load_config(args.config, args.cfg_options)
     if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
@@ -66,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
     """Put the row into the config, check everything, train."""
+    from mst_pretrain.runtime.work_dir import claim
+    from mst_pretrain.training.launch import on_first_rank, prepare, run
     from mst_pretrain.training.runner import MIXED
     from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row

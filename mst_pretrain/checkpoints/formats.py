@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..runtime.errors import UserError
+from .choices import STUDENT, TEACHER
 from .kinds import CONVERT, other_network
 from .reading import CheckpointFile
 from .storage import CONTAINERS, WRAPPED
@@ -29,7 +30,6 @@ from .timm_keys import (
     anchors,
 )
 
-TEACHER, STUDENT = "teacher", "student"
 ROLES = {
     # not MMEngine's ema_state_dict: beside it, state_dict is the averaged one [code: EMAHook]
     **dict.fromkeys(

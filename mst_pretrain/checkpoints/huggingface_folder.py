@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from ..data.statistics import IMAGENET_MEAN, IMAGENET_STD
 from ..runtime.atomic import remove_stale, temporary_name
 from ..runtime.errors import UserError
 from .architecture import Architecture

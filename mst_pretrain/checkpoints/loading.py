@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ..data.files import first_of
+from ..runtime.distributed import rank
 from ..runtime.errors import UserError
 from .architecture import shapes_of
 from .backbone import find_backbone
@@ -116,7 +116,7 @@ def _unwrapped(state: Mapping[str, Any], own: Set[str], path: str | Path) -> Map
     bare = {WRAPPED.sub("", str(key)).removeprefix(f"{WRAPPER}."): value for key, value in state.items()}
     if not own or own & state.keys() or not own <= bare.keys():
         return state
-    if is_main_process():
+    if rank() == 0:
         first = next(iter(state))
         print(
             f"note: {path}: the names of all weights begin with a wrapper's ({first}); it is left out",

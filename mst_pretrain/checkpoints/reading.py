@@ -113,10 +113,17 @@ def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     }
     apart = () if bare is None else tuple(str(key) for key in loaded if key != bare)
     rest = {str(k): v for k, v in loaded.items() if k not in containers and not isinstance(v, Tensor)}
-    meta = rest.pop("meta", None)
-    return CheckpointFile(
-        path, tensors, containers, meta if isinstance(meta, Mapping) else {}, config, rest, apart, odd
-    )
+    found = rest.pop("meta", None)
+    meta = dict(found) if isinstance(found, Mapping) else {}
+    if (
+        config is not None and "architecture" in config and "model_type" not in config
+    ):  # timm's, not transformers'
+        said = {
+            "architecture": config["architecture"],
+            "model_args": json.dumps(config.get("model_args") or {}),
+        }
+        meta, config = {**said, **meta}, None
+    return CheckpointFile(path, tensors, containers, meta, config, rest, apart, odd)
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import pickle
 import re
 import shlex
 import struct
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +19,6 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..runtime.atomic import replacing
@@ -45,9 +44,21 @@ READER_ERRORS = (
 )
 
 
+class UnreadHistory:
+    """Stands for MMEngine's loss history in a process that has not imported MMEngine: its values, no statistics."""
+
+    min = max = mean = current = None
+
+
+def _history() -> type:
+    """MMEngine's class of loss histories, which a training continues, where this process works with MMEngine."""
+    engine = sys.modules.get("mmengine.logging.history_buffer")
+    return UnreadHistory if engine is None else engine.HistoryBuffer
+
+
 def _history_statistic(owner: type, name: str) -> Any:
     """Stand in for ``getattr`` in MMEngine's pickled loss histories: their four statistics, nothing else."""
-    if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
+    if owner is not _history() or name not in ("min", "max", "mean", "current"):
         raise pickle.UnpicklingError(f"refused getattr({owner!r}, {name!r})")
     return getattr(owner, name)
 
@@ -61,8 +72,12 @@ def _safe_globals() -> list[Any]:
     multiarray: Any = importlib.import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
     numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
-    stand_ins = [(_history_statistic, "builtins.getattr"), (OrderedDict, "yacs.config.CfgNode")]
-    return [argparse.Namespace, HistoryBuffer, *stand_ins, *numpy_globals]
+    stand_ins = [
+        (_history(), "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_history_statistic, "builtins.getattr"),
+        (OrderedDict, "yacs.config.CfgNode"),
+    ]
+    return [argparse.Namespace, *stand_ins, *numpy_globals]
 
 
 def load_checkpoint(
@@ -133,8 +148,9 @@ def use_safe_loading() -> None:
     """From here on, MMEngine reads local checkpoints with :func:`load_checkpoint`, also for mmdet's own models.
 
     MMEngine's own reader, where reading weights alone fails, reads the file a second time and runs the code in it.
-    Every tool of ours calls this first.
+    Every tool of ours that trains or tests calls this first.
     """
+    from mmengine.runner import CheckpointLoader
 
     def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
         return load_checkpoint(Path(filename).expanduser(), map_location or "cpu")

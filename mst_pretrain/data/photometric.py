@@ -20,9 +20,8 @@ from torch.nn import functional as F
 
 from ..runtime.compiling import compiled
 from .multicrop import PARAMETERS
+from .statistics import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _COLUMN = {name: index for index, name in enumerate(PARAMETERS)}
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))
 _JITTER = ("brightness", "contrast", "saturation", "hue")

@@ -103,11 +103,12 @@ def choose_cache(
     check_place(place, own)
     if place == "none":
         return None, "Decoded images are not kept (cache='none')."
-    forks = (start_method or multiprocessing.get_start_method()) == "fork"
+    possible = "fork" in multiprocessing.get_all_start_methods()  # not on Windows, whatever the config says
+    forks = possible and (start_method or multiprocessing.get_start_method()) == "fork"
     if place != "auto" and not forks:
         raise InvalidValue(
-            f"cache='{place}' needs workers that are forked (env_cfg.mp_cfg.mp_start_method='fork'), which share "
-            "memory; choose 'none'"
+            f"cache='{place}' needs workers that are forked (env_cfg.mp_cfg.mp_start_method='fork'; not on Windows), "
+            "which share memory; choose 'none'"
         )
     needed = estimated_bytes(source)
     on_gpu = device is not None and device.type == "cuda"

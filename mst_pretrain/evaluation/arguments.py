@@ -1,37 +1,27 @@
-"""Arguments that the evaluations of a backbone share."""
+"""Arguments that the evaluations of a backbone share. Importing it imports no torch: help must not wait for it."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
+from ..runtime.argument_types import PRECISIONS, json_object, positive
 
-from ..method.backbones import Trunk
-from ..runtime.devices import PRECISIONS, precision_on
-from .features import check_size
-from .ranks import speaks
-from .trunk import Origin, load_trunk
+if TYPE_CHECKING:
+    import torch
 
+    from ..method.backbones import Trunk
+    from .trunk import Origin
 
-def json_object(text: str) -> dict[str, Any]:
-    """A JSON object from the command line."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("a JSON object is expected, e.g. '{\"patch_size\": 8}'")
-    return value
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is expected, got '{text}'")
-    return int(text)
+__all__ = [
+    "add_backbone_arguments",
+    "add_image_arguments",
+    "json_object",
+    "positive",
+    "precision_of",
+    "trunk_of",
+]
 
 
 def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +59,9 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 
 def trunk_of(args: argparse.Namespace) -> tuple[Trunk, Origin]:
     """The backbone that the arguments name: see :func:`load_trunk` and :func:`check_size`."""
+    from .features import check_size
+    from .trunk import load_trunk
+
     trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
     check_size(trunk, args.resize, args.crop)
     return trunk, origin
@@ -76,6 +69,9 @@ def trunk_of(args: argparse.Namespace) -> tuple[Trunk, Origin]:
 
 def precision_of(args: argparse.Namespace, device: torch.device) -> str:
     """float32 or bfloat16, as ``--dtype`` and the device have it; the first process prints it."""
+    from ..runtime.devices import precision_on
+    from .ranks import speaks
+
     precision = precision_on(device, args.dtype)
     if speaks():
         print(f"the backbone runs in {precision} on {device}", file=sys.stderr)

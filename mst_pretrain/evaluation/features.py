@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from ..data.decode import decode_rgb
-from ..data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from ..data.sources import ImageSource
+from ..data.statistics import IMAGENET_MEAN, IMAGENET_STD
 from ..method.backbones import Trunk
 from ..runtime.devices import autocast, on_host
 from ..runtime.errors import UserError

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank as rank
-from mmengine.dist import get_world_size as world_size
 from torch import Tensor
 from torch import distributed as dist
 
 from ..runtime.atomic import write_json
-from ..runtime.errors import UserError, run_cli
-from ..training.launch import OTHER_RANK_WAITS
+from ..runtime.distributed import rank as rank
+from ..runtime.distributed import world_size as world_size
 from ..training.processes import launcher_of
+from .tool import speaks as speaks
 
 
 def start() -> torch.device:
@@ -35,11 +33,6 @@ def start() -> torch.device:
         # One rank may decode a large folder's last images long after the others are done.
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(hours=2))
     return torch.device("cuda", local) if gpu else torch.device("cpu")
-
-
-def speaks() -> bool:
-    """Whether this is the first process, also before the process group is there."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def share(count: int) -> range:
@@ -79,20 +72,3 @@ def publish(result: dict[str, Any], out: str | Path | None) -> None:
     if out is not None:
         write_json(result, out)
     print(json.dumps(result), flush=True)
-
-
-def run_tool(main: Callable[[], int | None]) -> None:
-    """:func:`run_cli` where every process meets the same error: the first prints it and ends the job."""
-
-    def quiet_elsewhere() -> int | None:
-        try:
-            return main()
-        except UserError:
-            if not speaks():
-                time.sleep(OTHER_RANK_WAITS)
-            raise
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
-
-    run_cli(quiet_elsewhere)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from traceback import StackSummary, extract_tb, walk_tb
 from types import FrameType
@@ -117,7 +117,7 @@ def import_custom_modules(cfg: Config) -> None:
         return
     try:
         with quiet_imports():
-            import_modules_from_strings(imports["imports"])
+            import_modules_from_strings(with_registration(imports["imports"]))
     except ImportError as error:
         cause: BaseException = error
         while cause.__context__ is not None:
@@ -128,6 +128,15 @@ def import_custom_modules(cfg: Config) -> None:
             f"{cfg.filename} needs {', '.join(imports['imports'])}, which cannot be imported: {cause}. "
             "Install what is missing: bash tools/setup_env.sh, or pip install 'mst-toolkit[transfer]'."
         ) from error
+
+
+def with_registration(modules: str | Sequence[str]) -> list[str]:
+    """The modules of ``custom_imports``, and for ``mst_pretrain`` the one that registers its classes.
+
+    The package itself registers them only where it is imported after MMEngine.
+    """
+    names = [modules] if isinstance(modules, str) else list(modules)
+    return [*names, *(["mst_pretrain.register"] if "mst_pretrain" in names else [])]
 
 
 def check_seed(cfg: Config) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+from .argument_types import PRECISIONS as PRECISIONS
 
 
 def computes_bfloat16(device: torch.device) -> bool:

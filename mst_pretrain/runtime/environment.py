@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import resource
 import sys
 from datetime import datetime, timezone
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import timm
 import torch
 import torchvision
-from mmengine.dist import get_world_size
+
+from .distributed import world_size
 
 
 def environment_info(device: torch.device | None = None) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def environment_info(device: torch.device | None = None) -> dict[str, Any]:
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "world_size": get_world_size(),
+        "world_size": world_size(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "versions": {
             "mst-toolkit": own,
@@ -46,6 +46,13 @@ def peak_memory() -> float:
 
 
 def peak_process_memory() -> int:
-    """Bytes, the largest resident size so far; workers that load images are processes of their own."""
+    """Bytes, the largest resident size so far; workers that load images are processes of their own.
+
+    0 where Python cannot ask the system: on Windows.
+    """
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

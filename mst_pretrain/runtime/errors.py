@@ -40,8 +40,9 @@ def unexpanded(message: str) -> str:
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and exit.
 
-    The code is 0 or the tool's own, 2 after a :class:`UserError`, 75 after :class:`Stopped`, 130 after Ctrl-C. With
-    ``MST_DEBUG=1`` the traceback of a :class:`UserError` and of all its causes comes before its message.
+    The code is 0 or the tool's own, 2 after a :class:`UserError` or where an extra is not installed, 75 after
+    :class:`Stopped`, 130 after Ctrl-C. With ``MST_DEBUG=1`` the traceback of a :class:`UserError` and of all its
+    causes comes before its message.
     A character that the terminal cannot show is printed as its number, whatever it is part of.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -53,6 +54,16 @@ def run_cli(main: Callable[[], int | None]) -> None:
         if os.environ.get(DEBUG) == "1":
             traceback.print_exception(error, file=sys.stderr)
         print(f"error: {error}{unexpanded(str(error))}", file=sys.stderr, flush=True)
+        code = 2
+    except ModuleNotFoundError as error:
+        from .extras import missing_extra  # which imports this module
+
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        if os.environ.get(DEBUG) == "1":
+            traceback.print_exception(error, file=sys.stderr)
+        print(f"error: {missing}", file=sys.stderr, flush=True)
         code = 2
     except Stopped as stopped:
         print(stopped, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import platform
 import shutil
@@ -14,6 +13,11 @@ from pathlib import Path
 from typing import TextIO
 
 from .errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".run.lock"
 HELD = (errno.EACCES, errno.EAGAIN)  # what a lock of another process raises
@@ -44,12 +48,15 @@ def claim(work_dir: str | Path) -> None:
     """Keep a work directory for this process until it ends; no other run may then claim it.
 
     The lock is the operating system's, of this process and not of its children: whatever ends the process ends it
-    too, and it holds between machines that share the disk.
+    too, and it holds between machines that share the disk. Windows has no such lock, and a line says so.
 
     Raises:
         UserError: The folder cannot be written, or another run has it.
     """
     writable_folder(work_dir, "--work-dir")
+    if fcntl is None:
+        print(f"{work_dir} cannot be locked on Windows: let no other run write there.", flush=True)
+        return
     path = Path(work_dir, LOCK).resolve()
     if str(path) in _locks:  # closing a second file would end the lock
         return

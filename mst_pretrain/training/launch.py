@@ -18,33 +18,16 @@ from ..checkpoints.storage import refuse_folder, use_safe_loading
 from ..runtime.config import check_lengths, check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.known_keys import check_known_keys, check_numbers
-from ..runtime.options import ConfigOptions
 from ..runtime.run_files import LOGGERS, SWITCH, newest_checkpoint
 from ..runtime.value_types import check_value_types
 from ..runtime.work_dir import explain_full_disk
+from .command_line import LAUNCHERS as LAUNCHERS
+from .command_line import add_arguments as add_arguments
 from .loggers import check_loggers
-from .processes import launcher_of
+from .processes import OTHER_RANK_WAITS, launcher_of
 from .signals import STOP_SIGNALS, ignore_signals
 
 AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}
-LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
-OTHER_RANK_WAITS = 15.0
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that training and test share, named as mmdet names them."""
-    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<config name>)")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=ConfigOptions,
-        default={},
-        metavar="KEY=VALUE",
-        help="override keys of the config, dotted; +KEY=VALUE adds a new one; data_root=DIR moves "
-        "every path below the old data root",
-    )
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="job launcher")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> None:
@@ -245,6 +228,8 @@ def torchrun() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
+    if not Path("/proc/self/task").is_dir():  # macOS, Windows
+        print("note: on this system SIGTERM and SIGUSR1 end a run of several processes at once", flush=True)
     refuse = api._terminate_process_handler
 
     def hand_on(number: int, frame: Any) -> None:

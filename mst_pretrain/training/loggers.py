@@ -20,8 +20,8 @@ from mmengine.visualization import MLflowVisBackend, TensorboardVisBackend, Wand
 from ..runtime.atomic import write_json
 from ..runtime.errors import UserError
 from ..runtime.run_files import LOGGERS
+from .command_line import PACKAGES as PACKAGES
 
-PACKAGES = ("tensorboard", "wandb", "mlflow")  # names of the loggers and of the packages that they need
 BACKENDS = {"tensorboard": "TensorboardCurves", "wandb": "WandbCurves", "mlflow": "MLflowCurves"}
 IDS = "loggers.json"  # what each service calls the run, so that a resumed one continues its curve
 INSTALL = "pip install 'mst-toolkit[logging]'"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-import torch
-
 from ..runtime.errors import UserError
 
+OTHER_RANK_WAITS = 15.0  # seconds, in which the first process says what is wrong and ends the job
 VARIABLES = {  # that MMEngine reads
     "pytorch": ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST"),
@@ -71,6 +70,8 @@ def launcher_of(given: str) -> str:
 
 def _check_gpus(local_rank: int) -> None:
     """Refuse more processes than GPUs on a machine: each process needs its own GPU."""
+    import torch  # here: help must not wait for it
+
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else local_rank + 1
     if local_rank >= gpus:
         raise UserError(

@@ -28,9 +28,10 @@ from .console import leave_bars, show_only_lines, warnings_to
 from .folder_hooks import in_run_folder
 from .loggers import with_loggers
 from .pace import Pace
+from .patient_loader import PatientDataLoader
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .schedule_and_teacher import broken_weight, last_good, unwrap
-from .signals import PatientDataLoader, stop_signals
+from .signals import stop_signals
 
 MIXED = "AmpOptimWrapper"
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads

@@ -10,13 +10,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import partial
 from typing import Any
-
-from torch.utils.data import DataLoader
 
 from ..runtime.errors import STOPPED
 
@@ -120,40 +117,3 @@ def _end_with_nothing(number: int) -> None:
         name = signal.Signals(number).name
         os.write(2, f"{name} before the first step: there is nothing to save.\n".encode())
         os._exit(STOPPED)
-
-
-class PatientDataLoader(DataLoader):
-    """A loader whose workers outlive the signals sent to their whole process group, but not their parent's.
-
-    A worker that died of them would take the training's last step with it. PyTorch ends its workers with SIGTERM too,
-    so each looks at who sent it: SIGTERM is blocked in all threads of a worker, from its birth, and one waits for it.
-    """
-
-    @classmethod
-    def of(cls, loader: DataLoader) -> DataLoader:
-        """Make PyTorch's loader one of these; not where the system cannot tell who sent a signal (macOS, Windows)."""
-        if type(loader) is DataLoader and hasattr(signal, "sigwaitinfo"):
-            loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
-            loader.__class__ = cls
-        return loader
-
-    def __iter__(self) -> Any:
-        """Start the workers, unless they persist."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        try:
-            return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    if initialise is not None:
-        initialise(worker)
-
-
-def _end_with_parent(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)  # as PyTorch's own workers end when their parent tells them to

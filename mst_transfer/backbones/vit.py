@@ -130,7 +130,7 @@ class MSTVisionTransformer(TrunkBackbone):
         """[B, h, w, D] patches to [B, prefix + h * w, D], with [CLS], registers and positions."""
         trunk = self.trunk
         parts = [
-            token.expand(len(tokens), -1, -1)
+            token.expand(tokens.shape[0], -1, -1)  # len() would fix the batch of an exported graph
             for token in (trunk.cls_token, trunk.reg_token)
             if token is not None
         ]

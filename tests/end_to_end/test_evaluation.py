@@ -14,10 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from mst_pretrain.evaluation import knn_evaluation
 from mst_pretrain.evaluation.features import block_features
+from mst_pretrain.evaluation.linear_evaluation import settings_of
 from mst_pretrain.method.backbones import build_trunk
 from mst_pretrain.runtime.devices import run_in
 from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_transfer.evaluation import dense_probe
 from tests.end_to_end.in_process import tool
 from tests.forked import free_port, outputs_of, two
 
@@ -131,7 +134,7 @@ def test_features_are_computed_in_the_precision_that_is_asked_for(
 
 def test_default_neighbours_that_do_not_fit_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     """A small data set would be refused for a k that nobody gave, or lose k-NN results without a word."""
-    neighbours = tool("eval_knn").neighbours
+    neighbours = knn_evaluation.neighbours
     assert neighbours(None, 50, "train") == [10, 20]
     assert capsys.readouterr().err == "k = [100, 200] left out: train has 50 training images\n"
     assert neighbours(None, 200, "train") == [10, 20, 100, 200] and not capsys.readouterr().err
@@ -203,7 +206,7 @@ def test_dino_protocol_is_dinos(
 ) -> None:
     """A number called DINO's would have another rate, batch, schedule or features, or not use all training images."""
     parsed = tool("eval_linear").parse([*data, "--protocol", "dino"])
-    settings = tool("eval_linear").settings_of(parsed, build_trunk(NAME, **{**SHAPE, "depth": 6}), 5000)
+    settings = settings_of(parsed, build_trunk(NAME, **{**SHAPE, "depth": 6}), 5000)
     assert settings.columns == {"last4": (0, 64)} and (settings.rates, settings.epochs) == ([0.001], 100)
     assert (settings.batch, settings.scaled_rates) == (1024, [0.004])
     assert settings.step_each_epoch and settings.augment and (settings.resize, settings.crop) == (256, 224)
@@ -221,7 +224,7 @@ def test_dino_protocol_for_vit_b(
     """DINO's ViT-B setting would read four blocks, leave the patch tokens out, or not say what it read."""
     asked = ["--protocol", "dino", "--blocks", "1", "--avgpool"]
     trunk = build_trunk(NAME, **SHAPE).eval()
-    settings = tool("eval_linear").settings_of(tool("eval_linear").parse([*data, *asked]), trunk, 5000)
+    settings = settings_of(tool("eval_linear").parse([*data, *asked]), trunk, 5000)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         tokens = trunk.forward_features(images)
@@ -261,7 +264,7 @@ def test_pooled_tokens_of_a_swin_are_refused(data: tuple[str, str]) -> None:
     args = tool("eval_linear").parse([*data, "--protocol", "dino", "--blocks", "1", "--avgpool"])
     swin = build_trunk("swin_tiny_patch4_window7_224", embed_dim=8, num_heads=(1, 1, 2, 2))
     with pytest.raises(UserError, match="--avgpool is for a ViT"):
-        tool("eval_linear").settings_of(args, swin, 100)
+        settings_of(args, swin, 100)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +326,7 @@ def test_dense_probe_trains_one_layer_and_prints_miou(
     config, run, out = tmp_path / "probe.py", tmp_path / "run", tmp_path / "dense.json"
     config.write_text(TOY_PROBE)
     arguments = [str(tmp_path / "street"), "--checkpoint", checkpoint, "--config", str(config)]
-    probe, autocast = tool("eval_dense"), []
+    autocast: list[bool] = []
 
     def spied(dtype: str, device: torch.device, forward: Any) -> Any:
         def seen(images: torch.Tensor) -> Any:
@@ -332,8 +335,8 @@ def test_dense_probe_trains_one_layer_and_prints_miou(
 
         return run_in(dtype, device, seen)
 
-    monkeypatch.setattr(probe, "run_in", spied)
-    probe.main([*arguments, "--work-dir", str(run), "--out", str(out), "--dtype", "bfloat16"])
+    monkeypatch.setattr(dense_probe, "run_in", spied)
+    tool("eval_dense").main([*arguments, "--work-dir", str(run), "--out", str(out), "--dtype", "bfloat16"])
     assert autocast == [True] * 4  # two steps, two images tested
     result = json.loads(out.read_text())
     assert last_json(capsys.readouterr().out) == result

@@ -16,9 +16,11 @@ import torch
 from mmengine.config import Config
 
 from examples.quickstart import sheet
+from mst_pretrain.evaluation.knn_evaluation import save_arrays
+from mst_pretrain.evaluation.trunk import Origin
 from mst_pretrain.runtime import environment
 from mst_transfer.comparison import table as comparison
-from mst_transfer.evaluation import SegmentationScores
+from mst_transfer.evaluation import SegmentationScores, dense_probe
 from mst_transfer.evaluation.report import draw_confusion, write_confusion_csv, write_metrics
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +39,7 @@ def scores() -> SegmentationScores:
 
 
 def arrays(path: Path) -> None:
-    tool("eval_knn").save_arrays({"labels": np.arange(3)}, str(path))
+    save_arrays({"labels": np.arange(3)}, str(path))
 
 
 def picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +101,7 @@ def test_metrics_are_printed_in_per_cent(tmp_path: Path, capsys: pytest.CaptureF
 def test_arrays_are_numpys(tmp_path: Path) -> None:
     """--save would give a file of another name or content than numpy's savez."""
     for given in ("a", "b.npz"):
-        tool("eval_knn").save_arrays({"x": np.arange(3), "y": np.eye(2)}, str(tmp_path / given))
+        save_arrays({"x": np.arange(3), "y": np.eye(2)}, str(tmp_path / given))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
     with np.load(tmp_path / "a.npz") as loaded:
         assert loaded["x"].tolist() == [0, 1, 2] and loaded["y"].tolist() == [[1, 0], [0, 1]]
@@ -107,7 +109,7 @@ def test_arrays_are_numpys(tmp_path: Path) -> None:
 
 def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result of eight GPUs would be published as one of one: the process group ends before it is written."""
-    probe, processes = tool("eval_dense"), [1]
+    processes = [1]
 
     class Runner:
         model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1)})
@@ -123,19 +125,21 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
         processes[0] = 1
         return result
 
-    origin = probe.Origin("m", {}, "none", None, None, 0)
+    origin = Origin("m", {}, "none", None, None, 0)
     text = (
         "train_cfg = dict(max_iters=1)\ndata_root = 'photos'\n"
         "train_dataloader = dict(batch_size=2, dataset=dict(data_root=data_root))\n"
     )
     (tmp_path / "probe.py").write_text(f"{text}optim_wrapper = dict(optimizer=dict(lr=0.1))\n")
-    monkeypatch.setattr(environment, "get_world_size", lambda: processes[0])
-    monkeypatch.setattr(probe, "run", run)
-    monkeypatch.setattr(probe, "load_trunk", lambda *_: (None, origin))
+    monkeypatch.setattr(environment, "world_size", lambda: processes[0])
+    monkeypatch.setattr(dense_probe, "run", run)
+    monkeypatch.setattr(dense_probe, "load_trunk", lambda *_: (None, origin))
     for name in ("put_backbone", "put_classes", "on_first_rank"):
-        monkeypatch.setattr(probe, name, lambda *_: None)
-    monkeypatch.setattr("mst_transfer.data.pair_rules.cityscapes_present_classes", lambda *_: ("road",))
+        monkeypatch.setattr(dense_probe, name, lambda *_: None)
+    monkeypatch.setattr(dense_probe, "cityscapes_present_classes", lambda *_: ("road",))
     out = tmp_path / "dense.json"
-    probe.main(["data", "--checkpoint", "a.pth", "--config", str(tmp_path / "probe.py"), "--out", str(out)])
+    tool("eval_dense").main(
+        ["data", "--checkpoint", "a.pth", "--config", str(tmp_path / "probe.py"), "--out", str(out)]
+    )
     result = json.loads(out.read_text())
     assert result["world_size"] == 2 and result["mIoU"] == 10.0 and result["device"]

@@ -1,0 +1,9 @@
+"""Names that the command line chooses from. Importing it imports no torch: help must not wait for it."""
+
+TEACHER, STUDENT = "teacher", "student"
+# those of formats.FORMATS and formats.TARGETS, in their order
+FORMAT_NAMES = (
+    *("mst", "ibot", "esvit", "dino", "moby", "mocov3", "mae", "mmdet", "mmseg"),
+    *("huggingface", "detectron2", "swin", "timm"),
+)
+TARGET_NAMES = ("timm", "mmdet", "mmseg", "detectron2", "huggingface")

@@ -1,0 +1,99 @@
+"""What tools/eval_dense.py does once its arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from mmengine.config import Config
+from timm.models.swin_transformer import SwinTransformer
+
+from mst_pretrain.evaluation.arguments import precision_of
+from mst_pretrain.evaluation.features import block_widths
+from mst_pretrain.evaluation.ranks import publish, world_size
+from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
+from mst_pretrain.method.backbones import Trunk
+from mst_pretrain.runtime.config import load_config, read_options
+from mst_pretrain.runtime.devices import run_in
+from mst_pretrain.runtime.environment import environment_info
+from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.training.launch import on_first_rank, prepare, run
+from mst_pretrain.training.schedule_and_teacher import unwrap
+from mst_toolkit.resources import resources
+
+from ..data.pair_rules import cityscapes_present_classes
+from ..training.checks import check_training
+
+TAPS = 4  # blocks of a ViT
+
+
+def put_backbone(cfg: Config, trunk: Trunk, origin: Origin) -> None:
+    """Make the probe's backbone and the width of its linear layer those of a trunk of the same kind."""
+    swin = isinstance(trunk, SwinTransformer)
+    backbone = cfg.model.backbone
+    if backbone.type != ("MSTSwin" if swin else "MSTVisionTransformer"):
+        raise UserError(
+            f"{cfg.filename} probes a {backbone.type}, but {origin.model} is another kind. Leave --config out."
+        )
+    backbone.model, backbone.model_args = origin.model, origin.model_args
+    backbone.init_cfg = None
+    if origin.checkpoint != RANDOM:
+        backbone.init_cfg = dict(type="Pretrained", checkpoint=origin.checkpoint, prefix=origin.prefix)
+    widths = [int(layer.blocks[0].dim) for layer in trunk.layers] if swin else block_widths(trunk)
+    taps = len(widths) if swin else TAPS
+    backbone.frozen_stages, backbone.out_indices = len(widths), tuple(range(len(widths)))[-taps:]
+    widths = widths[-taps:]
+    head = cfg.model.decode_head
+    head.in_channels, head.in_index, head.channels = widths, list(range(len(widths))), sum(widths)
+
+
+def put_classes(cfg: Config, classes: tuple[str, ...]) -> None:
+    """Make data and linear layer those of the classes that the data has."""
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.metainfo = dict(classes=classes)
+    cfg.model.decode_head.num_classes = len(classes)
+
+
+def evaluate_dense(args: argparse.Namespace) -> None:
+    """Check everything, train the linear layer, test, print one JSON line; ``args`` are those of the tool."""
+    trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
+    kind = "swin" if isinstance(trunk, SwinTransformer) else "vit"
+    args.config = args.config or str(resources() / f"configs/probe/dense_probe_{kind}.py")
+    args.cfg_options = read_options(args.config, args.cfg_options, "tools/eval_dense.py")
+    cfg = load_config(args.config, {"data_root": args.root, **args.cfg_options})
+    put_backbone(cfg, trunk, origin)
+    cfg.randomness = dict(seed=args.seed)
+    prepare(cfg, args)
+
+    classes = cityscapes_present_classes(args.root, "train")
+    put_classes(cfg, classes)
+    on_first_rank(lambda: check_training(cfg))
+
+    def train_and_test(runner: Any) -> None:
+        model = unwrap(runner)
+        device = next(model.parameters()).device
+        dtype = precision_of(args, device)
+        model.backbone.forward = run_in(dtype, device, model.backbone.forward)
+        runner.train()
+        metrics = runner.test()
+        publish(
+            {
+                "protocol": "dense-probe",
+                **asdict(origin),
+                "config": args.config,
+                "cfg_options": {key: str(value) for key, value in args.cfg_options.items()},
+                "data": args.root,
+                "classes": list(classes),
+                "iterations": cfg.train_cfg.max_iters,
+                "batch": cfg.train_dataloader.batch_size * world_size(),
+                "lr": cfg.optim_wrapper.optimizer.lr,
+                "seed": args.seed,
+                "dtype": dtype,
+                **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
+                **environment_info(),
+            },
+            args.out,
+        )
+
+    run(cfg, train_and_test)
