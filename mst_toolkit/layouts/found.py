@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mst_pretrain.runtime.errors import UserError
+if TYPE_CHECKING:
+    from mst_pretrain.runtime.errors import UserError
 
 PHOTOS, DETECTION, SEGMENTATION = "photos", "detection", "segmentation"
 TASKS = (PHOTOS, DETECTION, SEGMENTATION)
 CITYSCAPES = "Cityscapes"
 SHOWN = 8  # classes of the printed line
-ANCHORS = "docs/data_layouts.md"
 
 Palette = tuple[tuple[int, int, int], ...]
 Colors = tuple[tuple[int, int, int, int], ...]  # red, green, blue, label
@@ -20,6 +21,8 @@ Colors = tuple[tuple[int, int, int, int], ...]  # red, green, blue, label
 
 def layout_error(code: str, what: str, remedy: str) -> UserError:
     """An error with a code that docs/data_layouts.md explains: what is wrong and where, and how to go on."""
+    from mst_pretrain.runtime.errors import UserError  # here, since its package imports torch
+
     return UserError(f"{what}\n{remedy} [{code}]")
 
 

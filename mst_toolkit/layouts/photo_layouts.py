@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from mst_pretrain.runtime.errors import UserError
-
 from .found import PHOTOS, Found, Part, layout_error
 
 
@@ -24,6 +22,7 @@ def photos(data: str | Path) -> Found:
     from mst_pretrain.data.files import holds_image, image_names
     from mst_pretrain.data.sources import open_source
     from mst_pretrain.data.suffixes import describe_left_out
+    from mst_pretrain.runtime.errors import UserError
 
     notes: tuple[str, ...] = ()
     folder = Path(data)
