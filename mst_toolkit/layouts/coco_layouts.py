@@ -100,13 +100,18 @@ def _name_of(path: Path) -> str:
     return "CVAT export" if path.name == "instances_default.json" else "COCO file"
 
 
+def _root_of(path: Path) -> Path:
+    """The folder of a data set by one of its JSONs."""
+    return path.parent.parent if path.parent.name == "annotations" else path.parent
+
+
 def one_json(path: Path, boxes_only: bool, root: Path | None = None) -> Found:
     """One COCO JSON and its images, without a split.
 
     Raises:
         UserError: D04: its images are not found; and what :func:`build` refuses.
     """
-    root = root or (path.parent.parent if path.parent.name == "annotations" else path.parent)
+    root = root or _root_of(path)
     return build(root, _name_of(path), {"train": (path, find_images(path, root))}, boxes_only)
 
 
@@ -137,7 +142,7 @@ def explicit(
             raise layout_error("D01", f"{path} does not exist.", f"Check --{name}-json.")
         if folder is not None and not folder.is_dir():
             raise layout_error("D01", f"Folder {folder} does not exist.", f"Check --{name}-images.")
-        files[name] = (path, folder or find_images(path, path.parent))
+        files[name] = (path, folder or find_images(path, _root_of(path)))
     if len(files) == 2 and files["train"][0].samefile(files["val"][0]):
         raise layout_error(
             "D16",

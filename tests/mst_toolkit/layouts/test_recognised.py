@@ -119,7 +119,8 @@ def test_masks_with_a_split(tmp_path: Path, maps: str) -> None:
     """Two folders of images and maps would not be paired; the shares would not be those of the pixels."""
     found = recognise(drawn.masks(tmp_path / "cracks", [0, 0, 0, 255], maps=maps))
     assert line(found) == (
-        "cracks: images and masks, 5 train and 5 validation images, 2 classes by pixels: background 75.0 %, object 25.0 %"
+        "cracks: images and masks, 5 train and 5 validation images, 2 classes by pixels: "
+        "background 75.0 %, object 25.0 %"
     )
     assert found.values == {0: 0, 255: 1}
     assert "label maps hold 0 and 255 only: 0 is background, 255 is object" in found.notes
