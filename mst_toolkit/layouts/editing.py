@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .found import CITYSCAPES, SEGMENTATION, Found, first_names, layout_error
-from .mask_reading import UNLABELLED
+from .map_content import UNLABELLED
 
 
 def with_classes(found: Found, classes: Sequence[str]) -> Found:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .found import CITYSCAPES, DETECTION, PHOTOS, Found, Part
+
+if TYPE_CHECKING:
+    from mst_transfer.data.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def _photos(part: Part) -> Iterator[FileFault]:
             yield FileFault(Path(path), fault, f"{remedy}; or add --skip-broken.")
 
 
-def _problems(found: Found, part: Part) -> Iterable:  # type: ignore[type-arg]
+def _problems(found: Found, part: Part) -> Iterable[Problem]:
     from mst_transfer.data.reading import Reader
 
     assert part.annotations is not None
@@ -96,7 +100,7 @@ def _problems(found: Found, part: Part) -> Iterable:  # type: ignore[type-arg]
     return pair_problems(pairs, rule, reader, part.name)
 
 
-def _shared(found: Found) -> list:  # type: ignore[type-arg]
+def _shared(found: Found) -> list[Problem]:
     """Images of val that are in train too, where the split is not ours."""
     if found.val is None or found.val.names is not None:
         return []

@@ -164,10 +164,10 @@ def cityscapes(root: Path) -> Found:
             continue
         parts[split] = Part(split, images, maps, len(cityscapes_pairs(images, maps)[0]))
     reader = Reader()
-    maps = cityscapes_pairs(parts["train"].images, root / "gtFine/train")[1]
-    for _ in reader.label_maps("train label maps", maps):
+    train_maps = cityscapes_pairs(parts["train"].images, root / "gtFine/train")[1]
+    for _ in reader.label_maps("train label maps", train_maps):
         pass
-    pixels = label_pixels(maps, LabelRule(len(CITYSCAPES_CLASSES)), reader)
+    pixels = label_pixels(train_maps, LabelRule(len(CITYSCAPES_CLASSES)), reader)
     objects = {name: pixels[CITYSCAPES_CLASSES.index(name)] for name in classes}
     absent = [name for name in CITYSCAPES_CLASSES if name not in classes]
     notes = (f"classes of Cityscapes without a pixel are left out: {', '.join(absent)}",) if absent else ()

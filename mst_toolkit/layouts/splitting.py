@@ -110,17 +110,13 @@ def _pixels_of_images(found: Found) -> dict[str, Counter[int]]:
     """Pixels of each label in each training map."""
     from mst_pretrain.data.files import in_threads
 
-    from .mask_reading import UNLABELLED, maps_of, read_map
+    from .map_content import UNLABELLED, pixels_by_label, read_map
+    from .mask_reading import maps_of
 
     maps = maps_of(found.train)
-    labels: dict[Any, int] = dict(found.values or {})
-    if found.colors:
-        labels = {(red, green, blue): label for red, green, blue, label in found.colors}
     pixels = {}
     for (name, _), content in zip(maps, in_threads(read_map, [path for _, path in maps]), strict=True):
-        counts: Counter[int] = Counter()
-        for value, count in (content.values if content else {}).items():
-            counts[labels.get(value, UNLABELLED)] += count
+        counts = pixels_by_label(content, found.values, found.colors) if content else Counter[int]()
         del counts[UNLABELLED]
         pixels[name] = counts
     return pixels

@@ -60,7 +60,7 @@ class CocoDetection(CocoDataset):
     ) -> None:
         self.image_list = image_list
         if image_list is not None:
-            self.COCOAPI = partial(RepairedCOCO, image_list=image_list)
+            self.COCOAPI = partial(RepairedCOCO, image_list=image_list)  # type: ignore[assignment]
         classes = (metainfo or {}).get("classes")
         if isinstance(classes, list | tuple):
             metainfo = {**(metainfo or {}), "classes": tuple(map(str, classes))}

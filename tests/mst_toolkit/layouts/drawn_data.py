@@ -25,7 +25,7 @@ def coco(
     images: Sequence[str], names: Sequence[str], per_image: int = 2, polygons: bool = True, **changes: Any
 ) -> dict[str, Any]:
     """Content of a COCO file: object k of image i is of class (i + k) modulo their number."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for place in range(len(images)):
         for number in range(per_image):
             x, y = 2 + 10 * number, 3 + number

@@ -164,7 +164,7 @@ def test_values_that_are_no_ids(
     tmp_path: Path, values: list[int], classes: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures, maps of one id, or ids beyond the list would be trained on."""
-    monkeypatch.setattr("mst_toolkit.layouts.mask_reading.MANY", 30)
+    monkeypatch.setattr("mst_toolkit.layouts.mask_meaning.MANY", 30)
     root = drawn.masks(tmp_path, values)
     if classes:
         (root / "classes.txt").write_text(classes)
