@@ -111,8 +111,11 @@ def one_json(path: Path, boxes_only: bool, root: Path | None = None) -> Found:
     Raises:
         UserError: D04: its images are not found; and what :func:`build` refuses.
     """
+    from mst_transfer.data.coco_file import parsing_once
+
     root = root or _root_of(path)
-    return build(root, _name_of(path), {"train": (path, find_images(path, root))}, boxes_only)
+    with parsing_once():
+        return build(root, _name_of(path), {"train": (path, find_images(path, root))}, boxes_only)
 
 
 def explicit(
@@ -164,9 +167,11 @@ def _build_files(root: Path, layout: str, files: Files, boxes_only: bool) -> Fou
 
 
 def _build_coco(root: Path, jsons: dict[str, Path], boxes_only: bool) -> Found:
-    return build(
-        root, "COCO", {name: (path, find_images(path, root)) for name, path in jsons.items()}, boxes_only
-    )
+    from mst_transfer.data.coco_file import parsing_once
+
+    with parsing_once():
+        files = {name: (path, find_images(path, root)) for name, path in jsons.items()}
+        return build(root, "COCO", files, boxes_only)
 
 
 def find_images(path: Path, root: Path) -> Path:
@@ -185,6 +190,8 @@ def find_images(path: Path, root: Path) -> Path:
         for image in content["images"]
         if isinstance(image, dict) and image.get("file_name")
     ]
+    if not names:  # build() says what the entries lack
+        return path.parent
     some = names[:: max(1, len(names) // FEW)]
     best, most = None, 0
     for folder in _image_folders(path, root):

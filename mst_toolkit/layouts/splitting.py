@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .found import DETECTION, PHOTOS, Found, layout_error
+from .found import DETECTION, PHOTOS, Found, first_names, layout_error
 
 PARTS = ("train", "val")
 
@@ -28,6 +28,8 @@ def split(found: Found, seed: int = 0, share: float = 0.2) -> Found:
         UserError: D12: there are fewer than two images, or validation images already.
         ValueError: ``share`` is not between 0 and 1.
     """
+    from mst_transfer.data.coco_file import parsing_once
+
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, got {share}")
     if found.task == PHOTOS or found.val is not None:
@@ -37,6 +39,11 @@ def split(found: Found, seed: int = 0, share: float = 0.2) -> Found:
             else "it has validation images already"
         )
         raise layout_error("D12", f"{found.root} is not split: {why}.", "Use it as it is.")
+    with parsing_once():  # of a COCO file
+        return _split(found, seed, share)
+
+
+def _split(found: Found, seed: int, share: float) -> Found:
     classes = _classes_of_images(found)
     if len(classes) < 2:
         raise layout_error(
@@ -54,7 +61,14 @@ def split(found: Found, seed: int = 0, share: float = 0.2) -> Found:
         f"by class, seed {seed}"
     )
     whole = replace(found, train=parts["train"], val=parts["val"], notes=(*found.notes, note))
-    return replace(whole, objects=_objects(whole))
+    scored = {label for name in names["val"] for label in classes[name]}
+    seen = {label for some in classes.values() for label in some} - scored
+    unscored = [name for place, name in enumerate(found.classes) if {place, name} & seen]
+    warnings = list(found.warnings)
+    if unscored:
+        what = f"{len(unscored)} classes are in none of the validation images of the split, so that they are not scored"
+        warnings.append(f"{what}: {first_names(unscored, 8)}")
+    return replace(whole, objects=_objects(whole), warnings=tuple(warnings))
 
 
 def stratified(classes: Mapping[str, set[Hashable]], seed: int, share: float) -> tuple[list[str], list[str]]:
@@ -66,7 +80,8 @@ def stratified(classes: Mapping[str, set[Hashable]], seed: int, share: float) ->
         share: Of the second part.
 
     Returns:
-        The names of both parts; neither is empty.
+        The names of both parts; neither is empty, and every class of the second is in the first (of two images or
+        more).
     """
     order = sorted(classes)
     random.Random(seed).shuffle(order)
@@ -78,7 +93,7 @@ def stratified(classes: Mapping[str, set[Hashable]], seed: int, share: float) ->
     waiting = dict.fromkeys(order)
     while waiting:
         left = Counter(label for name in waiting for label in classes[name])
-        rarest = min(left, key=lambda label: (left[label], str(label)), default=None)
+        rarest = min(left, key=lambda label: (left[label], counts[label], str(label)), default=None)
         for name in [name for name in waiting if rarest is None or rarest in classes[name]]:
             choice = max((0, 1), key=lambda part: (wanted[part].get(rarest, 0.0), room[part], -part))
             parts[choice].append(name)
@@ -86,6 +101,14 @@ def stratified(classes: Mapping[str, set[Hashable]], seed: int, share: float) ->
             for label in classes[name]:
                 wanted[choice][label] -= 1
             del waiting[name]
+    learned = {label for name in parts[0] for label in classes[name]}
+    for name in [
+        name for name in parts[1] if classes[name] - learned
+    ]:  # a class is learned before it is scored
+        if classes[name] - learned:
+            parts[1].remove(name)
+            parts[0].append(name)
+            learned |= classes[name]
     for one, other in ((0, 1), (1, 0)):
         if not parts[one]:
             parts[one].append(parts[other].pop())

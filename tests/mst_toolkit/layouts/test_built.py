@@ -84,6 +84,17 @@ def test_parts_of_one_file(tmp_path: Path) -> None:
         assert {image["file_name"] for image in content["images"]} == names[part]
         assert {a["image_id"] for a in content["annotations"]} == {image["id"] for image in content["images"]}
     assert names["train"].isdisjoint(names["val"]) and len(names["train"] | names["val"]) == 10
+    assert found.objects == {"a": 8, "b": 8} and found.warnings == ()
+
+
+def test_class_without_validation_image_is_said(tmp_path: Path) -> None:
+    """A class would have no score, and nobody know why."""
+    content = drawn.coco([f"{i}.jpg" for i in range(10)], ["a", "b"], per_image=1)
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 2 if annotation["image_id"] == 4 else 1
+    drawn.write_coco(tmp_path / "result.json", content, tmp_path)
+    (warning,) = split(recognise(tmp_path)).warnings
+    assert warning.endswith("not scored: b")
 
 
 def test_metric_scores_the_part_alone(tmp_path: Path) -> None:
@@ -261,4 +272,10 @@ def test_split_keeps_a_single_example_for_training() -> None:
     for seed in range(5):
         train, _ = stratified({"a": {1}, "b": {2}, "c": {2}, "d": {2}, "e": {2}}, seed, 0.2)
         assert "a" in train
+        rng = np.random.default_rng(seed)
+        many = {f"{i:02d}": set(rng.choice(40, 3, replace=False).tolist()) for i in range(30)}
+        train, val = stratified(many, seed, 0.2)
+        assert {c for name in val for c in many[name]} <= {c for name in train for c in many[name]} and len(
+            val
+        ) >= 4
     assert [len(part) for part in stratified({"a": {1}, "b": {1}}, 0, 0.2)] == [1, 1]
