@@ -20,6 +20,7 @@ from mst_pretrain.runtime.options import ADD
 from mst_pretrain.runtime.run_files import LOGGERS, SWITCH, run_of
 from mst_pretrain.training.resume import SHOWN, UNSEEN, changes, stops_early
 
+from ..data.image_lists import read_image_list
 from .rows import INIT_CFG, checkpoint_of, row_of
 
 RUN = "run.json"
@@ -79,6 +80,8 @@ def starting_point(cfg: Config) -> dict[str, Any]:
 def data_of(dataset: Any) -> dict[str, Any]:
     """Number of images, and the digest of the annotation file or, without one, of the sorted image names.
 
+    Where a list of images chooses a part of the annotation file, the digest is of both.
+
     Args:
         dataset: Of mmdet or mmseg. Names count from the folder that all images share; another data set has none.
     """
@@ -87,7 +90,11 @@ def data_of(dataset: Any) -> dict[str, Any]:
         dataset = dataset.dataset
     file = getattr(dataset, "ann_file", "")
     if isinstance(file, str) and Path(file).is_file():
-        return {"images": images, "sha256": file_sha256(file)}
+        digest = file_sha256(file)
+        names = read_image_list(getattr(dataset, "image_list", None))
+        if names is not None:
+            digest = hashlib.sha256("\n".join([digest, *sorted(names)]).encode()).hexdigest()
+        return {"images": images, "sha256": digest}
     return {"images": images, "sha256": hashlib.sha256("\n".join(_names(dataset)).encode()).hexdigest()}
 
 

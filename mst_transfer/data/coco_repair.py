@@ -34,6 +34,7 @@ def repaired(content: Any) -> tuple[Any, list[str]]:
     notes: Notes = Counter()
     for key in LISTS:
         _drop_repeated(content, key, notes)
+    _drop_group(content, notes)
     images, annotations, categories = (_entries(content.get(key)) for key in LISTS)
     for key, entries in (("images", images), ("categories", categories)):
         for entry in entries:
@@ -97,6 +98,21 @@ def _drop_repeated(content: dict[str, Any], key: str, notes: Notes) -> None:
         else:
             kept.append(entry)
     content[key] = kept
+
+
+def _drop_group(content: dict[str, Any], notes: Notes) -> None:
+    """Roboflow lists the group of its classes as a class of id 0; without an object, its name may be a class's too."""
+    categories, annotations = (_entries(content.get(key)) for key in ("categories", "annotations"))
+    names = Counter(str(category.get("name")) for category in categories)
+    for category in categories:
+        is_group = category.get("id") == 0 and category.get("supercategory") in (None, "none")
+        if (
+            is_group
+            and names[str(category.get("name"))] > 1
+            and all(a.get("category_id") != 0 for a in annotations)
+        ):
+            content["categories"] = [entry for entry in content["categories"] if entry is not category]
+            notes["category of id 0 without an object that has the name of another one: left out"] += 1
 
 
 def _is_whole(value: Any) -> TypeGuard[int]:

@@ -27,6 +27,7 @@ from .coco_shapes import (
     reach,
     tiny_box_problems,
 )
+from .image_lists import ImageList, of_images
 from .image_rules import dark_problems, remedy_of_tag, size_said, tag_problems, unread_problems
 from .missing import need_folder
 from .problems import WARNINGS, Problem, stop_at_first
@@ -46,6 +47,7 @@ def check_coco(
     classes: Sequence[str] | None = None,
     masks: bool = False,
     alone: bool = True,
+    image_list: ImageList = None,
 ) -> None:
     """Check one COCO split before a training or a test, and print which categories are left out.
 
@@ -56,6 +58,7 @@ def check_coco(
         classes: See :func:`coco_problems`.
         masks: See :func:`coco_problems`.
         alone: It must have an object; of a file that is joined with others this is asked of all together.
+        image_list: Names of the images that are used; None: all.
 
     Raises:
         UserError: A folder is missing, or :func:`coco_problems` finds a problem.
@@ -63,7 +66,7 @@ def check_coco(
     path, folder = Path(root, ann_file), Path(root, img_prefix)
     need_folder(Path(root), "the COCO data root")
     need_folder(folder, "the image folder of this split")
-    content = read_coco(path, LISTS if alone else IMAGES)
+    content = of_images(read_coco(path, LISTS if alone else IMAGES), image_list, path)
     for problems in _stages(path, content, folder, Reader(), classes, masks, alone):
         stop_at_first(problems)
     other = names_on_disk(folder, [image["file_name"] for image in content["images"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from mmseg.registry import DATASETS
 
 from mst_pretrain.runtime.errors import UserError
 
+from . import color_maps  # noqa: F401  (registers the transform)
+from .image_lists import ImageList, read_image_list
 from .layouts import cityscapes_images, folder_pairs
 from .missing import need_folder
-from .pair_rules import rule_of_folders
+from .pair_rules import exchanged_values, rule_of_folders
 
 
 @DATASETS.register_module()
@@ -52,12 +55,35 @@ class FolderSegmentation(BaseSegDataset):
     ``data_prefix['seg_map_path']``, one channel, id ``i`` for the i-th of ``metainfo['classes']``, 255 ignored. Where
     the maps of two classes hold 0 and 255 and nothing else, 255 is the second class.
 
+    Args:
+        metainfo: Names of the classes.
+        image_list: Names of the images that are used, relative to the folder of images: a text file with one name a
+            line, or the names themselves; None: all images.
+        values: The label of each value of a map, 255 ignored, where the values are not the labels; every other value
+            below the number of classes is an error then. With it nothing is inferred from 0 and 255.
+        colors: Red, green, blue and label (255 ignored) of each color, for maps of colors.
+        kwargs: As in mmseg.
+
     Raises:
         UserError: No class names, no image, two images that would share a label map, or a setting of mmseg's data sets
             that this one has no use for.
     """
 
-    def __init__(self, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        metainfo: dict[str, Any] | None = None,
+        image_list: ImageList = None,
+        values: Mapping[int, int] | None = None,
+        colors: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.image_list, self.values = image_list, values
+        self.colors = [list(map(int, color)) for color in colors] if colors else None
+        if self.colors:
+            kwargs["pipeline"] = [
+                {**step, "type": "LoadColorAnnotations"} if step["type"] == "LoadAnnotations" else step
+                for step in kwargs.get("pipeline", ())
+            ]
         if not (metainfo or {}).get("classes"):
             raise UserError(
                 "FolderSegmentation has no classes. Name them in order of their ids: metainfo=dict(classes=(...))."
@@ -72,8 +98,15 @@ class FolderSegmentation(BaseSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Image and label paths, sorted."""
-        pairs = folder_pairs(self.data_prefix["img_path"], self.data_prefix["seg_map_path"])
-        self.label_map = dict(rule_of_folders(pairs[1], len(self.metainfo["classes"])).label_map) or None
+        names = read_image_list(self.image_list)
+        pairs = folder_pairs(self.data_prefix["img_path"], self.data_prefix["seg_map_path"], names)
+        classes = len(self.metainfo["classes"])
+        if self.colors:
+            self.label_map = None
+        elif self.values is not None:
+            self.label_map = exchanged_values(self.values, classes) or None
+        else:
+            self.label_map = dict(rule_of_folders(pairs[1], classes).label_map) or None
         self._metainfo["label_map"] = self.label_map  # for the checkpoint
         return [
             {
@@ -82,6 +115,7 @@ class FolderSegmentation(BaseSegDataset):
                 "label_map": self.label_map,
                 "reduce_zero_label": self.reduce_zero_label,
                 "seg_fields": [],
+                **({"colors": self.colors} if self.colors else {}),
             }
             for image, label in zip(*pairs, strict=True)
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmdet.registry import DATASETS
 from .coco_file import read_coco
 from .coco_names import names_on_disk
 from .coco_repair import IMAGES
+from .image_lists import ImageList, of_images
 
 
 class RepairedCOCO(COCO):
@@ -22,14 +24,15 @@ class RepairedCOCO(COCO):
 
     Args:
         annotation_file: Instance JSON; annotations need not be in it.
+        image_list: Of the images that are used; see :func:`of_images`.
 
     Raises:
-        UserError: As :func:`read_coco`.
+        UserError: As :func:`read_coco` and :func:`of_images`.
     """
 
-    def __init__(self, annotation_file: str | Path) -> None:
+    def __init__(self, annotation_file: str | Path, image_list: ImageList = None) -> None:
         super().__init__()
-        content = read_coco(annotation_file, IMAGES)
+        content = of_images(read_coco(annotation_file, IMAGES), image_list, annotation_file)
         # mmdet writes into the images
         self.dataset = {**content, "images": [dict(image) for image in content["images"]]}
         with contextlib.redirect_stdout(io.StringIO()):
@@ -41,11 +44,23 @@ class RepairedCOCO(COCO):
     name="CocoDataset", force=True
 )  # our tools import this; then configs get it for theirs
 class CocoDetection(CocoDataset):
-    """mmdet's CocoDataset on the repaired content of its file; names of classes may be given as numbers."""
+    """mmdet's CocoDataset on the repaired content of its file; names of classes may be given as numbers.
+
+    Args:
+        metainfo: As in mmdet.
+        image_list: Names of the images that are used, as ``file_name`` has them: a text file with one name a line, or
+            the names themselves; None: all images of the file.
+        kwargs: As in mmdet.
+    """
 
     COCOAPI = RepairedCOCO
 
-    def __init__(self, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, metainfo: dict[str, Any] | None = None, image_list: ImageList = None, **kwargs: Any
+    ) -> None:
+        self.image_list = image_list
+        if image_list is not None:
+            self.COCOAPI = partial(RepairedCOCO, image_list=image_list)  # type: ignore[assignment]
         classes = (metainfo or {}).get("classes")
         if isinstance(classes, list | tuple):
             metainfo = {**(metainfo or {}), "classes": tuple(map(str, classes))}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from mst_pretrain.data.files import IMAGE_SUFFIXES, first_of, images_below, list_images
+from mst_pretrain.data.files import BLOCK, IMAGE_SUFFIXES, first_of, images_below, in_threads, list_images
 from mst_pretrain.data.suffixes import describe_left_out
 from mst_pretrain.runtime.errors import UserError
 
@@ -61,18 +61,36 @@ def cityscapes_pairs(images_root: Path, labels_root: Path) -> Pairs:
     return images, [cityscapes_label_map(path, images_root, labels_root) for path in images]
 
 
-def folder_pairs(images_root: str | Path, maps_root: str | Path) -> Pairs:
+def folder_pairs(images_root: str | Path, maps_root: str | Path, names: Sequence[str] | None = None) -> Pairs:
     """Every image below one folder, and where its label map belongs: the same path below the other, ``.png``.
 
     ``.PNG`` stands for it where there is no such file.
 
+    Args:
+        images_root: Folder of the images.
+        maps_root: Folder of the label maps.
+        names: Of the images that are used, relative to their folder; None: all.
+
     Raises:
-        UserError: A folder is missing, has no images, or two images would share a label map.
+        UserError: A folder or an image of ``names`` is missing, there are no images, or two would share a label map.
     """
     images_root, maps_root = Path(images_root), Path(maps_root)
     need_folder(images_root, "the images of this split")
     need_folder(maps_root, "the label maps of this split")
-    images = list_images(images_root)
+    if names is None:
+        images = list_images(images_root)
+    else:
+        images = [images_root / name for name in sorted(names)]
+        missing = [
+            path
+            for path, there in zip(images, in_threads(Path.is_file, images, block=BLOCK), strict=True)
+            if not there
+        ]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(images)} images of the list do not exist: {first_of(missing)}. Copy them back "
+                "or make the split again in a new run folder."
+            )
     maps = _maps_of([path.relative_to(images_root) for path in images], maps_root)
     owners = dict(zip(maps, images, strict=True))
     shared = [str(path) for path, label in zip(images, maps, strict=True) if owners[label] != path]

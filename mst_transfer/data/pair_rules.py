@@ -34,11 +34,13 @@ class LabelRule:
         classes: Their number; labels are 0..classes-1, and 255 is ignored.
         label_map: Values that the data set exchanges, with what it exchanges them for.
         reduce_zero: mmseg's ``reduce_zero_label``: 0 is ignored, and every other id is lowered by one.
+        colors: Red, green, blue and label of each color, of maps of colors.
     """
 
     classes: int
     label_map: tuple[tuple[int, int], ...] = ()
     reduce_zero: bool = False
+    colors: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def labels(self) -> Mapping[int, int]:
@@ -58,6 +60,8 @@ class LabelRule:
         return dict(self.label_map) == OBJECT_255
 
     def __str__(self) -> str:
+        if self.colors:
+            return f"a color that is not among the {len(self.colors)} of the classes is counted as id 254"
         if self.object_is_255:
             return "ids are 0 and 255 (the object)"
         ids = [value for value in self.labels if value < IGNORED]
@@ -102,6 +106,12 @@ def _object_is_255(maps: Sequence[Path]) -> bool:
             if seen - {0, IGNORED}:
                 return False
     return seen == {0, IGNORED}
+
+
+def exchanged_values(values: Mapping[int, int], classes: int) -> dict[int, int]:
+    """mmseg's ``label_map`` for values with these labels; every other value that would be a label becomes none."""
+    changed = {value: label for value, label in values.items() if value != label}
+    return {value: 254 for value in range(classes) if value not in values} | changed
 
 
 def object_note(names: Sequence[str]) -> str:
@@ -150,7 +160,7 @@ def pair_problems(pairs: Pairs, rule: LabelRule, reader: Reader, split: str) -> 
         yield problem
     yield from reader.images(f"{split} images", images, sizes=True)
     present = [path for path in maps if path not in absent]
-    yield from reader.label_maps(f"{split} label maps", present)
+    yield from reader.label_maps(f"{split} label maps", present, rule.colors)
     yield from list(size_problems(images, maps, reader)) or tag_problems(images, reader.facts, "label maps")
     yield from dark_problems(images, reader.facts)
     yield from palette_problems(present, reader)

@@ -127,12 +127,22 @@ class Reader:
         quick = _image_ends_and_size if sizes else _image_ends
         yield from self.look_at(what, paths, image_facts if self.record else quick)
 
-    def label_maps(self, what: str, paths: Sequence[Path]) -> Iterator[Problem]:
-        """Look at every label map, and yield those that cannot be used."""
+    def label_maps(
+        self, what: str, paths: Sequence[Path], colors: Sequence[Sequence[int]] = ()
+    ) -> Iterator[Problem]:
+        """Look at every label map, and yield those that cannot be used.
+
+        Args:
+            what: For the progress lines.
+            paths: The maps.
+            colors: Red, green, blue and label of each color, of maps of colors; their facts hold labels.
+        """
         chosen = set() if self.record else set(sample(paths))
 
         def quick(path: Path) -> Facts:
-            return label_map_facts(path) if path in chosen else _map_ends_and_size(path)
+            if path not in chosen:
+                return _map_ends_and_size(path)
+            return color_map_facts(path, colors) if colors else label_map_facts(path)
 
         yield from self.look_at(what, paths, label_map_facts if self.record else quick)
 
@@ -264,6 +274,27 @@ def label_map_facts(path: Path) -> Facts:
     colors = dict(enumerate(palette.tolist()))
     found = zip(values.astype(int).tolist(), counts.tolist(), strict=True)
     return [*size, *(fact for value, count in found for fact in (value, count, colors.get(value, -1)))]
+
+
+def color_map_facts(path: Path, colors: Sequence[Sequence[int]]) -> Facts:
+    """Decode a label map of colors.
+
+    Returns:
+        As :func:`label_map_facts`, of labels; 254 is a color that none has.
+
+    Raises:
+        Unusable: Truncated, or not decodable.
+    """
+    from .color_maps import read_color_map  # imports mmseg
+
+    size = _map_ends_and_size(path)
+    with _decoding():
+        labels = read_color_map(path, colors)
+    values, counts = np.unique(labels, return_counts=True)
+    return [
+        *size,
+        *(fact for pair in zip(values.tolist(), counts.tolist(), strict=True) for fact in (*pair, -1)),
+    ]
 
 
 def whole_shard(path: Path) -> Facts:

@@ -12,6 +12,7 @@ from mst_pretrain.data.suffixes import pictures
 from mst_pretrain.runtime.errors import UserError
 
 from .datasets import FolderSegmentation
+from .image_lists import read_image_list
 from .layouts import Pairs, folder_notes
 from .pair_rules import (
     IGNORED,
@@ -95,7 +96,8 @@ def _pairs_by_rule(dataset: Any, classes: int) -> dict[LabelRule, Pairs]:
                 f"{info['img_path']} has no label map. Name their folder: data_prefix.seg_map_path."
             )
         exchanged = tuple((info.get("label_map") or {}).items())
-        rule = LabelRule(classes, exchanged, bool(info.get("reduce_zero_label")))
+        colors = tuple(map(tuple, info.get("colors") or ()))
+        rule = LabelRule(classes, exchanged, bool(info.get("reduce_zero_label")), colors)
         groups.setdefault(rule, {})[info["img_path"]] = info["seg_map_path"]
     if not groups:
         raise UserError(
@@ -110,7 +112,7 @@ def _notes(parts: Sequence[Any], split: str, maps: Sequence[Path]) -> list[str]:
     for part in parts:
         if part.metainfo.get("label_map") == OBJECT_255:
             notes.append(object_note(part.metainfo["classes"]))
-        if isinstance(part, FolderSegmentation):
+        if isinstance(part, FolderSegmentation) and part.image_list is None:
             notes += folder_notes(part.data_prefix["img_path"], part.data_prefix["seg_map_path"], maps)
     return [f"note: {split}: {note}" for note in notes]
 
@@ -119,7 +121,10 @@ def _images_there(parts: Sequence[Any]) -> int:
     """Images that the lists of the data sets name, and without a list, all pictures in their folders."""
     count, folders = 0, set()
     for part in parts:
-        if part.ann_file and Path(part.ann_file).is_file():
+        names = read_image_list(getattr(part, "image_list", None))
+        if names is not None:
+            count += len(names)
+        elif part.ann_file and Path(part.ann_file).is_file():
             count += len(Path(part.ann_file).read_text().splitlines())
         else:
             folders.add(part.data_prefix["img_path"])

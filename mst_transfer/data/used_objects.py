@@ -12,6 +12,7 @@ from mst_pretrain.data.files import first_of
 from .coco_file import read_coco
 from .coco_repair import IMAGES
 from .coco_shapes import Content, is_small
+from .image_lists import of_images
 from .problems import Problem, stop_at_first
 
 CROWDS = "crowds ('iscrowd')"
@@ -45,7 +46,7 @@ def check_objects(dataset: Any, split: str, trains: bool, allow_unused: bool = F
     objects, ignored, there, ids = 0, 0, Counter[str](), set[int]()
     left_images, left_objects, trained = Reasons(), Reasons(), set[int]()
     for part in parts:
-        content = read_coco(part.ann_file, IMAGES)
+        content = of_images(read_coco(part.ann_file, IMAGES), part.image_list, part.ann_file)
         infos = {info["img_id"]: info for info in map(part.get_data_info, range(len(part)))}
         ids |= infos.keys()
         images += [Path(info["img_path"]) for info in infos.values()]

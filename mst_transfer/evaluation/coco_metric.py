@@ -16,6 +16,7 @@ from mmengine.registry import METRICS
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError
 
+from ..data.image_lists import ImageList
 from .coco_scores import LIBRARIES, load_ground_truth, score_coco
 from .tables import coco_table
 
@@ -33,6 +34,7 @@ class MSTCocoMetric(BaseMetric):
         out_dir: Where ``detections.bbox.json`` and ``detections.segm.json`` go, in COCO's results format; None: not
             written.
         collect_device: As in MMEngine.
+        image_list: Names of the images tested, where they are a part of the file; see :func:`of_images`.
 
     Attributes:
         report: After the evaluation: scores per class and size, for JSON.
@@ -50,9 +52,11 @@ class MSTCocoMetric(BaseMetric):
         library: str = LIBRARIES[0],
         out_dir: str | None = None,
         collect_device: str = "cpu",
+        image_list: ImageList = None,
     ) -> None:
         super().__init__(collect_device=collect_device)
         self.ann_file, self.library, self.out_dir = ann_file, library, out_dir
+        self.image_list = image_list
         self.iou_types = [metric] if isinstance(metric, str) else list(metric)
         unknown = set(self.iou_types) - {"bbox", "segm"}
         if unknown or not self.iou_types:
@@ -69,7 +73,7 @@ class MSTCocoMetric(BaseMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score everything; mmdet's names, -1 where there is no object of a size."""
         classes = (self.dataset_meta or {}).get("classes")
-        content = load_ground_truth(self.ann_file, "segm" in self.iou_types, classes)
+        content = load_ground_truth(self.ann_file, "segm" in self.iou_types, classes, self.image_list)
         category_ids = category_ids_of(content, classes, self.ann_file)
         logger: MMLogger = MMLogger.get_current_instance()
         missing = len(content["images"]) - len({image_id for image_id, _ in results})

@@ -16,6 +16,7 @@ from mst_pretrain.runtime.errors import UserError
 from ..data.coco_file import read_coco
 from ..data.coco_repair import repaired
 from ..data.coco_rules import entry_problems
+from ..data.image_lists import ImageList, of_images
 from ..data.problems import stop_at_first
 
 LIBRARIES = ("faster-coco-eval", "pycocotools")
@@ -45,16 +46,19 @@ class CocoScores:
 
 
 def load_ground_truth(
-    ann_file: str | Path, masks: bool = False, classes: Sequence[str] | None = None
+    ann_file: str | Path,
+    masks: bool = False,
+    classes: Sequence[str] | None = None,
+    image_list: ImageList = None,
 ) -> dict[str, Any]:
     """Read instance annotations that COCO's evaluation can use; with ``masks``, every one must have a mask.
 
-    Annotations of categories other than ``classes`` need not be sound.
+    Annotations of categories other than ``classes`` need not be sound. With ``image_list``, only its images count.
 
     Raises:
         UserError: As :func:`read_coco`, or :func:`entry_problems` finds one.
     """
-    content = read_coco(ann_file)
+    content = of_images(read_coco(ann_file), image_list, ann_file)
     stop_at_first(entry_problems(Path(ann_file), content, masks, classes))
     return content
 

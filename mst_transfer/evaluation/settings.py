@@ -19,6 +19,7 @@ from mst_pretrain.runtime.errors import UserError
 
 from ..data.coco_file import read_coco, read_with_notes
 from ..data.coco_rules import category_problems
+from ..data.image_lists import ImageList
 from ..data.problems import stop_at_first
 from .coco_metric import MSTCocoMetric
 from .coco_scores import LIBRARIES, load_ground_truth, load_library
@@ -180,12 +181,15 @@ def check_metrics(cfg: Config, split: str = "test") -> None:
             load_library(evaluator.get("library", LIBRARIES[0]))
         elif not name.endswith("CocoMetric") or not path or not Path(path).is_file():
             continue
-        _check_coco_metric(cfg, split, name, Path(path), "segm" in evaluator.get("metric", ("bbox", "segm")))
+        masks = "segm" in evaluator.get("metric", ("bbox", "segm"))
+        _check_coco_metric(cfg, split, name, Path(path), masks, evaluator.get("image_list"))
 
 
-def _check_coco_metric(cfg: Config, split: str, metric: str, path: Path, masks: bool) -> None:
+def _check_coco_metric(
+    cfg: Config, split: str, metric: str, path: Path, masks: bool, image_list: ImageList
+) -> None:
     classes = classes_of(cfg, f"{split}_dataloader")
-    stop_at_first(category_problems(path, load_ground_truth(path, masks, classes), classes))
+    stop_at_first(category_problems(path, load_ground_truth(path, masks, classes, image_list), classes))
     _, notes = read_with_notes(path)
     if metric != "MSTCocoMetric" and notes:
         raise UserError(
@@ -193,6 +197,11 @@ def _check_coco_metric(cfg: Config, split: str, metric: str, path: Path, masks: 
             "MSTCocoMetric, or correct the file."
         )
     parts = data_sets_of(cfg, f"{split}_dataloader")
+    if any(part.get("image_list") != image_list for part in parts):
+        raise UserError(
+            f"{cfg.filename}: {split}_evaluator.image_list is {image_list}, but that of {split}_dataloader.dataset is "
+            "different, so that other images would be scored than are predicted. Give both the same list."
+        )
     predicted = [Path(part.get("data_root") or "", part.get("ann_file") or "") for part in parts]
     if all(map(Path.is_file, predicted)) and not all(map(path.samefile, predicted)):
         _compare(cfg, split, path, predicted)

@@ -142,7 +142,8 @@ def _check_data(cfg: Config, loader: str) -> tuple[Meaning | None, list[Path]]:
     for part in parts:
         folder = (part.get("data_prefix") or {}).get("img") or ""
         masks, alone = _needs_masks(cfg, loader), len(parts) == 1
-        check_coco(part.get("data_root") or "", part.ann_file, folder, classes, masks, alone)
+        names = part.get("image_list")
+        check_coco(part.get("data_root") or "", part.ann_file, folder, classes, masks, alone, names)
     others = {str(part.type): None for part in data_sets_of(cfg, loader) if part not in parts}
     if cfg.default_scope == "mmdet" and others:
         print(

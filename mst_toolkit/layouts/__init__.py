@@ -1,0 +1,26 @@
+"""Images and labels in the layouts that people have: recognised, checked and split, and never copied or changed.
+
+docs/data_layouts.md describes every layout, the line that is printed for it, and the errors. Importing this package
+imports neither torch nor MMEngine.
+"""
+
+from .building import dataset, evaluator, write_lists
+from .choosing import recognise
+from .editing import with_classes
+from .file_faults import FileFault, check
+from .found import Found, Part, line
+from .splitting import split
+
+__all__ = [
+    "FileFault",
+    "Found",
+    "Part",
+    "check",
+    "dataset",
+    "evaluator",
+    "line",
+    "recognise",
+    "split",
+    "with_classes",
+    "write_lists",
+]
