@@ -62,7 +62,39 @@ class Plan:
         self.root, self.weights = root, weights
         self.finished = 0.0
         self.stage = 0
-        self.start = time.monotonic()
+        self.name = ""
+        self.start = self.began = self.said = time.monotonic()
+
+    def begin(self, stage: str) -> None:
+        """The next stage starts."""
+        self.stage, self.name = self.stage + 1, stage
+        self.began = self.said = time.monotonic()
+
+    def say(self, share: float, text: str) -> None:
+        """Print the present stage's progress and the time left.
+
+        Args:
+            share: Of the stage that is done, in [0, 1].
+            text: What is done, e.g. ``mst 120/450``.
+        """
+        now = time.monotonic()
+        self.said = now
+        planned = self.weights[self.name]
+        later = max(0.0, sum(self.weights.values()) - self.finished - planned)
+        left = time_left(now - self.began, share, planned, later, self.finished, self.began - self.start)
+        about = f", about {clock(left)} left" if left > 1 else ""
+        where = f"[{self.stage}/{len(self.weights)}] {self.name}: {text}"
+        print(f"{where}  ({clock(now - self.start)}{about})", flush=True)
+
+    def say_sometimes(self, share: float, text: str, interval: float = 10.0) -> None:
+        """As :meth:`say`, at most every ``interval`` seconds."""
+        if time.monotonic() - self.said >= interval:
+            self.say(share, text)
+
+    def end(self, text: str = "done") -> None:
+        """The present stage is finished."""
+        self.say(1.0, text)
+        self.finished += self.weights[self.name]
 
     def run(self, stage: str, calls: list[ToolCall], interval: float = 10.0) -> None:
         """Run tools at the same time, the processor's cores shared among them.
@@ -70,20 +102,17 @@ class Plan:
         Raises:
             UserError: One failed; its last lines and its log's path are in the message.
         """
-        self.stage += 1
+        self.begin(stage)
         threads = str(max(1, (os.cpu_count() or 1) // len(calls)))
         # Threads that wait without spinning: several times faster where other programs use the cores too.
         environment = child_environment(self.root, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         processes: list[subprocess.Popen[bytes]] = []
-        said = time.monotonic()
         try:
             for call in calls:
                 processes.append(call.start(self.root, environment))
             while None in (codes := [process.poll() for process in processes]) and not any(codes):
-                if time.monotonic() - said >= interval:
-                    self._say(stage, calls, codes)
-                    said = time.monotonic()
+                self.say_sometimes(*_progress(calls, codes), interval)
                 time.sleep(0.2)
         finally:
             for process in processes:
@@ -93,22 +122,35 @@ class Plan:
                 raise UserError(
                     f"{stage} ({call.name}) failed:\n{_last_lines(call.log)}\nThe whole log: {call.log}"
                 )
-        self.finished += self.weights[stage]
-        self._say(stage, calls, codes)
+        self.end(_progress(calls, codes)[1])
 
-    def _say(self, stage: str, calls: list[ToolCall], codes: list[int | None]) -> None:
-        progress = [
-            (1.0, "done") if code == 0 else call.progress() for call, code in zip(calls, codes, strict=True)
-        ]
-        share = min(share for share, _ in progress) * self.weights[stage] if None in codes else 0.0
-        elapsed = time.monotonic() - self.start
-        done = self.finished + share
-        # Seconds per planned second so far; the plan itself counts as a minute of experience.
-        pace = (elapsed + 60) / (done + 60)
-        left = pace * (sum(self.weights.values()) - done)
-        states = ", ".join(f"{call.name} {text}" for call, (_, text) in zip(calls, progress, strict=True))
-        about = f", about {clock(left)} left" if left > 1 else ""
-        print(f"[{self.stage}/{len(self.weights)}] {stage}: {states}  ({clock(elapsed)}{about})", flush=True)
+
+def _progress(calls: list[ToolCall], codes: list[int | None]) -> tuple[float, str]:
+    """Share done of the slowest call, and what to say of all of them."""
+    found = [(1.0, "done") if code == 0 else call.progress() for call, code in zip(calls, codes, strict=True)]
+    return min(share for share, _ in found), ", ".join(
+        f"{call.name} {text}" for call, (_, text) in zip(calls, found, strict=True)
+    )
+
+
+def time_left(
+    elapsed: float, share: float, planned: float, later: float, finished: float, seconds: float
+) -> float:
+    """Seconds that the rest will take: of the present stage by its own rate, of the later ones by the pace so far.
+
+    Args:
+        elapsed: Seconds of the present stage.
+        share: Of it that is done, in [0, 1].
+        planned: Its planned seconds.
+        later: Planned seconds of the stages after it.
+        finished: Planned seconds of the stages before it, which took ``seconds``.
+        seconds: See ``finished``.
+    """
+    # real seconds per planned second; the plan itself counts as half a minute of experience
+    pace = (seconds + elapsed + 30) / (finished + share * planned + 30)
+    # what starts a stage (imports) takes a while: until a twentieth is done, the plan is the better guide
+    own = elapsed / share * (1 - share) if share >= 0.05 else max(0.0, pace * planned - elapsed)
+    return own + pace * later
 
 
 def clock(seconds: float) -> str:

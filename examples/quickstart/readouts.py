@@ -1,0 +1,168 @@
+"""What frozen features know of the scenes: mIoU of a linear head with few labelled scenes, arm by arm.
+
+An arm is a way to describe each patch of 8 x 8 pixels by numbers: a network's patch tokens, the raw pixels, or the
+position alone. The head is the same for all arms, has one solution (ridge.py) and nothing to tune.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
+from mst_pretrain.method.backbones import Trunk
+
+from .drawn import CLASSES, Scenes
+from .ridge import LinearHead, Moments
+
+PATCH = 8
+BATCH = 16
+BLOCKS = 4  # the last ones of a network, whose tokens are concatenated
+LABELLED = (20, 80, 320)
+Describe = Callable[[Tensor], Tensor]  # normalised images [B, 3, H, W] -> features [B, D, H / 8, W / 8]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table.
+
+    Attributes:
+        title: As the table names it.
+        describe: Features of images.
+    """
+
+    title: str
+    describe: Describe
+
+
+def network_features(trunk: Trunk) -> Describe:
+    """Normalised patch tokens of the last four blocks, [B, 4 D, h, w], of a network in evaluation mode."""
+
+    def describe(images: Tensor) -> Tensor:
+        depth = min(BLOCKS, len(trunk.blocks))
+        taps: Any = trunk.forward_intermediates(
+            images, indices=depth, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return torch.cat(taps, 1).float()
+
+    return describe
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """The pixels of each patch themselves, [B, 192, h, w]."""
+    return F.pixel_unshuffle(images, PATCH)
+
+
+def position_alone(images: Tensor) -> Tensor:
+    """One feature for each place of a patch, [B, h w, h, w]: the head becomes each place's mean, the position prior."""
+    height, width = images.shape[-2] // PATCH, images.shape[-1] // PATCH
+    places = torch.eye(height * width, device=images.device).unflatten(1, (height, width))
+    return places.expand(len(images), -1, -1, -1)
+
+
+TRIVIAL = {"raw pixels": raw_pixels, "position prior": position_alone}
+
+
+def normalised(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """[B, H, W, 3] uint8 to ImageNet-normalised float32 [B, 3, H, W]."""
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixels - mean) / std
+
+
+def shares(labels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """How much of each patch is of which class: [B, H, W] uint8 to [B, C, H / 8, W / 8] float32, sums 1."""
+    one_hot = F.one_hot(torch.from_numpy(labels).to(device).long(), len(CLASSES))
+    return F.avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), PATCH)
+
+
+def _rows(grid: Tensor) -> Tensor:
+    """[B, D, h, w] to [B h w, D]."""
+    return grid.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+@torch.no_grad()
+def fit_heads(
+    describe: Describe,
+    labelled: Scenes,
+    counts: Iterable[int] = LABELLED,
+    device: torch.device | str = "cpu",
+    done: Callable[[int], None] = lambda scenes: None,
+) -> dict[int, LinearHead]:
+    """The head of the first 20, the first 80, ... of the labelled scenes, in one pass.
+
+    Args:
+        describe: The arm.
+        labelled: At least as many scenes as the largest count.
+        counts: Numbers of labelled scenes.
+        device: Of the features.
+        done: Told the number of scenes just finished.
+    """
+    heads: dict[int, LinearHead] = {}
+    moments: Moments | None = None
+    start = 0
+    for count in sorted(counts):
+        for begin in range(start, count, BATCH):
+            batch = slice(begin, min(begin + BATCH, count))
+            x = _rows(describe(normalised(labelled.images[batch], device)))
+            moments = moments or Moments(x.shape[1], len(CLASSES))
+            moments.add(x, _rows(shares(labelled.labels[batch], device)))
+            done(batch.stop - batch.start)
+        start = count
+        assert moments is not None
+        heads[count] = moments.solve()
+    return heads
+
+
+@torch.no_grad()
+def predict(
+    describe: Describe, heads: Iterable[LinearHead], images: np.ndarray, device: Any = "cpu"
+) -> Tensor:
+    """Class of each pixel by each head, uint8 [heads, B, H, W]: scores enlarged (bilinear), then the largest."""
+    features = describe(normalised(images, device))
+    maps = []
+    for head in heads:
+        scores = torch.einsum("bdhw,dc->bchw", features, head.weight.to(device))
+        scores = scores + head.bias.to(device).view(-1, 1, 1)
+        enlarged = F.interpolate(scores, images.shape[1:3], mode="bilinear", align_corners=False)
+        maps.append(enlarged.argmax(1).to(torch.uint8).cpu())
+    return torch.stack(maps)
+
+
+def confusions(labels: np.ndarray, predicted: Tensor) -> np.ndarray:
+    """Counts of (true class, predicted class) in each scene: [N, H, W] twice to int64 [N, C, C]."""
+    classes = len(CLASSES)
+    index = torch.from_numpy(labels).long() * classes + predicted.long()
+    return np.stack([np.bincount(scene.flatten(), minlength=classes**2) for scene in index]).reshape(
+        -1, classes, classes
+    )
+
+
+def read_out(
+    arm: Arm,
+    labelled: Scenes,
+    val: Scenes,
+    counts: Iterable[int] = LABELLED,
+    device: torch.device | str = "cpu",
+    done: Callable[[int], None] = lambda scenes: None,
+) -> tuple[dict[int, LinearHead], dict[int, np.ndarray]]:
+    """Fit an arm's heads and count their confusions.
+
+    Returns:
+        By number of labelled scenes: the heads, and int64 [val scenes, C, C].
+    """
+    heads = fit_heads(arm.describe, labelled, counts, device, done)
+    found: dict[int, list[np.ndarray]] = {count: [] for count in heads}
+    for begin in range(0, len(val), BATCH):
+        part = slice(begin, begin + BATCH)
+        maps = predict(arm.describe, heads.values(), val.images[part], device)
+        for count, predicted in zip(heads, maps, strict=True):
+            found[count].append(confusions(val.labels[part], predicted))
+        done(len(val.images[part]))
+    return heads, {count: np.concatenate(parts) for count, parts in found.items()}

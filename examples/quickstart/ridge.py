@@ -1,0 +1,69 @@
+"""A linear head in closed form: ridge regression of class shares on frozen features, from sums alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RIDGE = 1e-3  # of the number of rows; the same for every kind of feature and every number of scenes
+
+
+@dataclass
+class LinearHead:
+    """``scores = features @ weight + bias``.
+
+    Attributes:
+        weight: [D, C] float32.
+        bias: [C] float32.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Moments:
+    """Sums of features x [D] and targets y [C] over rows, from which :meth:`solve` computes the head.
+
+    Rows can be added at any time, so one pass over the scenes serves every number of labelled scenes.
+
+    Args:
+        features: D.
+        targets: C.
+    """
+
+    def __init__(self, features: int, targets: int) -> None:
+        self.rows = 0
+        self.x, self.y = torch.zeros(features, dtype=torch.float64), torch.zeros(targets, dtype=torch.float64)
+        self.xx = torch.zeros(features, features, dtype=torch.float64)
+        self.xy = torch.zeros(features, targets, dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows x [N, D] and y [N, C], float32, on the CPU or a GPU."""
+        self.rows += len(x)
+        self.x += x.sum(0, dtype=torch.float64).cpu()
+        self.y += y.sum(0, dtype=torch.float64).cpu()
+        self.xx += (x.T @ x).double().cpu()
+        self.xy += (x.T @ y).double().cpu()
+
+    def solve(self, ridge: float = RIDGE) -> LinearHead:
+        """The head that minimises ``|y - z w - b|^2 + ridge N |w|^2`` over all N rows, z being x standardised.
+
+        A feature without any variation gets the weight 0.
+
+        Raises:
+            ValueError: No row was added, or ``ridge`` is not positive.
+        """
+        if not self.rows or ridge <= 0:
+            raise ValueError(f"solve needs rows and a positive ridge, got {self.rows} rows and {ridge}")
+        mean, target = self.x / self.rows, self.y / self.rows
+        covariance = self.xx / self.rows - torch.outer(mean, mean)
+        variance = covariance.diagonal().clamp(min=0)
+        varies = variance > 1e-12 + 1e-9 * mean.square()
+        inverse = torch.where(varies, variance.clamp(min=1e-30).rsqrt(), 0.0)
+        correlation = covariance * torch.outer(inverse, inverse)
+        right = (self.xy / self.rows - torch.outer(mean, target)) * inverse[:, None]
+        correlation.diagonal().add_(ridge)
+        weight = torch.linalg.solve(correlation, right) * inverse[:, None]
+        return LinearHead(weight.float(), (target - mean @ weight).float())
