@@ -2,6 +2,7 @@
 _base_ = "./shipped.py"
 
 train_cfg = dict(max_iters=450)
+optim_wrapper = dict(dtype="auto")
 default_hooks = dict(
     schedule=dict(warmup_epochs=1.0),
     logger=dict(interval=10),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mst_pretrain.evaluation.trunk import load_trunk
-from mst_pretrain.method.backbones import Trunk
+from mst_pretrain.checkpoints.backbone import read_backbone
+from mst_pretrain.method.backbones import Trunk, build_trunk
 
 from .drawn import Scenes, draw
 from .paired import difference, mean_iou
@@ -20,7 +20,7 @@ from .ridge import LinearHead
 
 VAL = 200  # validation scenes
 RANDOM = "random start"
-LIVE = "pretrained just now"
+LIVE = "live run"
 SHIPPED = "shipped checkpoint"
 MODEL = "vit_tiny_patch16_224"
 MODEL_ARGS: dict[str, Any] = dict(img_size=64, patch_size=8, embed_dim=192, depth=4, num_heads=3)
@@ -60,7 +60,16 @@ class Measured:
 
 def random_trunk(seed: int) -> Trunk:
     """The network before any training."""
-    return load_trunk(None, model=MODEL, model_args=MODEL_ARGS, seed=seed)[0]
+    torch.manual_seed(seed)
+    return build_trunk(MODEL, **MODEL_ARGS)
+
+
+def pretrained_trunk(path: Path) -> Trunk:
+    """The network of a checkpoint, every weight or a UserError."""
+    backbone = read_backbone(path)
+    trunk = build_trunk(backbone.architecture.name, **backbone.architecture.arguments)
+    trunk.load_state_dict(backbone.state)
+    return trunk
 
 
 def network_arm(title: str, trunk: Trunk, device: torch.device | str = "cpu") -> Arm:
@@ -76,7 +85,7 @@ def arms_of(
     arms.append(network_arm(RANDOM, random_trunk(seed), device))
     for title, path in ((LIVE, live), (SHIPPED, shipped)):
         if path is not None:
-            arms.append(network_arm(title, load_trunk(str(path))[0], device))
+            arms.append(network_arm(title, pretrained_trunk(path), device))
     return arms
 
 

@@ -201,11 +201,16 @@ def verdict(results: dict[str, Any]) -> str:
     for count in (few, many):
         gain = results["gains over the random start"][best][count]
         parts.append(
-            f"with {count} labelled scenes {results['scores'][best][count]:.1f} % mIoU against "
-            f"{results['scores'][RANDOM][count]:.1f} from random weights ({gain['value']:+.1f} points, 95 % interval "
+            f"with {count} labelled scenes {results['scores'][best][count]:.1f} % mIoU, from random weights "
+            f"{results['scores'][RANDOM][count]:.1f} (difference {gain['value']:+.1f} points, 95 % interval "
             f"{gain['low']:+.1f} to {gain['high']:+.1f})"
         )
-    return f"The {best} reads drawn street scenes " + ", and ".join(parts) + "."
+    who = (
+        "The shipped checkpoint, pretrained"
+        if best == SHIPPED
+        else "The network that was pretrained just now,"
+    )
+    return f"{who} without any label, tells what is where in a drawn street scene: {'; '.join(parts)}."
 
 
 def notes(shipped: Path, judged: Path = JUDGED_FILE) -> Iterator[str]:
