@@ -26,11 +26,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
-# Cityscapes' colours of the classes
+# Cityscapes' colours of the classes, but for trucks and buses, which are as dark a blue there as cars
 PALETTE = np.array(
     [
         *((128, 64, 128), (244, 35, 232), (70, 70, 70), (107, 142, 35), (70, 130, 180)),
-        *((220, 20, 60), (0, 0, 142), (0, 0, 70), (0, 60, 100), (119, 11, 32)),
+        *((220, 20, 60), (0, 0, 142), (0, 150, 150), (250, 170, 30), (119, 11, 32)),
     ],
     np.uint8,
 )
@@ -83,7 +83,7 @@ def enlarged(grid: torch.Tensor) -> np.ndarray:
 def label_columns(
     scenes: Scenes, arms: dict[str, tuple[Arm, LinearHead]], device: torch.device | str = "cpu"
 ) -> list[Column]:
-    """The truth, and what the head of each arm says, in Cityscapes' colours."""
+    """The truth, and what the head of each arm says, in the classes' colours."""
     columns = [Column("truth", list(PALETTE[scenes.labels]))]
     for title, (arm, head) in arms.items():
         found = predict(arm.describe, [head], scenes.images, device)[0]

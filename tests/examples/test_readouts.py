@@ -1,0 +1,88 @@
+"""Reading features out: targets, predictions and the two arms that know nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from examples.quickstart.drawn import CLASSES, Scenes
+from examples.quickstart.paired import mean_iou
+from examples.quickstart.readouts import (
+    Arm,
+    confusions,
+    fit_heads,
+    network_features,
+    normalised,
+    position_alone,
+    raw_pixels,
+    read_out,
+    shares,
+)
+from mst_pretrain.method.backbones import build_trunk
+
+
+def halves(count: int) -> Scenes:
+    """Scenes of 16 x 32 pixels: sky (4) above, road (0) below, of random colours."""
+    rng = np.random.default_rng(0)
+    images = np.empty((count, 16, 32, 3), np.uint8)
+    images[:, :8], images[:, 8:] = rng.integers(0, 256, (2, count, 1, 1, 3))
+    labels = np.zeros((count, 16, 32), np.uint8)
+    labels[:, :8] = 4
+    return Scenes(images, labels)
+
+
+def test_shares_of_a_patch() -> None:
+    """Heads would be fitted to other classes than those below the patch."""
+    labels = np.zeros((1, 16, 8), np.uint8)
+    labels[0, :2] = 9  # a quarter of the upper patch
+    found = shares(labels)
+    assert found.shape == (1, len(CLASSES), 2, 1)
+    assert found[0, 9].flatten().tolist() == [0.25, 0] and found[0, 0].flatten().tolist() == [0.75, 1]
+
+
+def test_position_alone_is_the_prior() -> None:
+    """The trivial arm would be weaker than what a predictor without eyes can do."""
+    scenes = halves(6)
+    heads, found = read_out(Arm("prior", position_alone), scenes, halves(3), counts=(2, 6))
+    assert set(heads) == {2, 6} and found[6].shape == (3, 10, 10)
+    assert mean_iou(found[2].sum(0)) == pytest.approx(100)
+    scores = torch.eye(8) @ heads[6].weight + heads[6].bias  # rows: places, 4 above and 4 below
+    assert scores[:4, 4].tolist() == pytest.approx([1] * 4, abs=0.02)
+    assert scores[4:, 4].tolist() == pytest.approx([0] * 4, abs=0.02)
+
+
+def test_heads_of_fewer_scenes_are_nested() -> None:
+    """The row of 20 labelled scenes would be fitted on others, or on more."""
+    scenes = halves(20)
+    both, alone = fit_heads(raw_pixels, scenes, (3, 20)), fit_heads(raw_pixels, scenes.first(3), (3,))
+    assert torch.equal(both[3].weight, alone[3].weight)
+    assert not torch.allclose(both[3].weight, both[20].weight)
+
+
+def test_raw_pixels_are_the_patch() -> None:
+    """The arm of raw pixels would lack some of them, and be easier to beat."""
+    images = torch.arange(3 * 16 * 24).reshape(1, 3, 16, 24).float()
+    found = raw_pixels(images)
+    assert found.shape == (1, 192, 2, 3)
+    assert found[0, :, 1, 2].sort().values.equal(images[0, :, 8:, 16:].flatten().sort().values)
+
+
+def test_network_features_are_all_four_blocks() -> None:
+    """The read-out would see the last block alone, or tokens in another order than the patches."""
+    trunk = build_trunk(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=32, depth=4, num_heads=2
+    ).eval()
+    images = normalised(halves(2).images)
+    with torch.no_grad():
+        found = network_features(trunk)(images)
+        last = trunk.forward_features(images)[:, 1:]
+    assert found.shape == (2, 128, 2, 4)
+    torch.testing.assert_close(found[:, 96:].flatten(2).transpose(1, 2), last)
+
+
+def test_confusions_count_true_by_predicted() -> None:
+    """IoU would take misses for false alarms."""
+    found = confusions(np.array([[[0, 0, 3]]], np.uint8), torch.tensor([[[0, 3, 3]]], dtype=torch.uint8))
+    assert found.shape == (1, 10, 10) and found.sum() == 3
+    assert (found[0, 0, 0], found[0, 0, 3], found[0, 3, 3]) == (1, 1, 1)
