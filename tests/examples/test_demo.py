@@ -89,8 +89,8 @@ def test_without_the_shipped_file_the_notes_say_so(tmp_path: Path) -> None:
 
 def test_time_left_follows_the_stage() -> None:
     """The time left would stay at "about 9 minutes" for a quarter of an hour."""
-    # a stage planned for 100 s that is half done after 300 s takes 300 s more; a later one planned for 50 s takes longer
-    # than planned too, up to the 6 times that this one takes
+    # a stage planned for 100 s that is half done after 300 s takes 300 s more; a later one takes longer
+    # than its 50 s too, up to the 6 times that this one takes
     assert time_left(300, 0.5, 100, 0, 0, 0) == pytest.approx(300)
     assert 400 < time_left(300, 0.5, 100, 50, 0, 0) <= 600
     assert time_left(0, 0, 100, 50, 0, 0) == pytest.approx(150)  # nothing known yet: the plan
