@@ -14,6 +14,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def ship(work_dir: Path, folder: Path = SHIPPED_FOLDER, table: Path | None = Non
         raise UserError(
             f"{source} is of step {steps} of {planned}: its schedule has not ended. Continue it with --resume."
         )
-    backbone.file.meta["data"] = f"{OF_SHIPPED['count']} street scenes, drawn with seed {OF_SHIPPED['seed']}"
+    data = f"{OF_SHIPPED['count']} street scenes, drawn with seed {OF_SHIPPED['seed']}"  # not a path of this machine
+    backbone.file = replace(backbone.file, meta={**backbone.file.meta, "data": data})
     target = folder / SHIPPED_FILE.name
     with replacing(target) as part:
         whole = part.with_suffix(".safetensors")  # the suffix tells the format
