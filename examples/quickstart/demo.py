@@ -145,7 +145,7 @@ class Demonstration:
         plan.begin("read-outs")
         shipped = self.shipped if self.shipped.is_file() else None
         arms = arms_of(self.seed, self.out / "live" / LATEST, shipped, self.device)
-        total, read = len(arms) * (max(size.labelled) + size.val), 0
+        total, read = len(arms) * (sum(size.labelled) + size.val), 0
 
         def done(scenes: int) -> None:
             nonlocal read

@@ -67,7 +67,7 @@ def judge(checkpoint: Path, seeds: Sequence[int], device: str) -> dict[str, Any]
     for seed in seeds:
         labelled, val = draw_for_readout(seed)
         arms = arms_of(seed, None, checkpoint, device)
-        progress = Progress(f"seed {seed}, scenes read out", len(arms) * (len(labelled) + len(val)))
+        progress = Progress(f"seed {seed}, scenes read out", len(arms) * (sum(LABELLED) + len(val)))
         measured = measure(arms, labelled, val, device=device, done=progress.step)
         table[str(seed)] = {
             "scores": measured.scores(),

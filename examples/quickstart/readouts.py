@@ -95,7 +95,7 @@ def fit_heads(
     device: torch.device | str = "cpu",
     done: Callable[[int], None] = lambda scenes: None,
 ) -> dict[int, LinearHead]:
-    """The head of the first 20, the first 80, ... of the labelled scenes, in one pass.
+    """The head of the first 20, the first 80, ... of the labelled scenes; every class has the same weight.
 
     Args:
         describe: The arm.
@@ -105,19 +105,27 @@ def fit_heads(
         done: Told the number of scenes just finished.
     """
     heads: dict[int, LinearHead] = {}
-    moments: Moments | None = None
-    start = 0
     for count in sorted(counts):
-        for begin in range(start, count, BATCH):
+        weights = class_weights(labelled.labels[:count]).to(device)
+        moments: Moments | None = None
+        for begin in range(0, count, BATCH):
             batch = slice(begin, min(begin + BATCH, count))
             x = _rows(describe(normalised(labelled.images[batch], device)))
+            y = _rows(shares(labelled.labels[batch], device))
             moments = moments or Moments(x.shape[1], len(CLASSES))
-            moments.add(x, _rows(shares(labelled.labels[batch], device)))
+            moments.add(x, y, y @ weights)
             done(batch.stop - batch.start)
-        start = count
         assert moments is not None
         heads[count] = moments.solve()
     return heads
+
+
+def class_weights(labels: np.ndarray) -> Tensor:
+    """What makes all classes of some label maps count the same: [C] float32, one over the share of the pixels."""
+    pixels = np.bincount(labels.ravel(), minlength=len(CLASSES))
+    return torch.from_numpy(
+        np.divide(pixels.sum(), pixels, out=np.zeros(len(pixels)), where=pixels > 0)
+    ).float()
 
 
 @torch.no_grad()

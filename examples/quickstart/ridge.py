@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RIDGE = 1e-3  # of the number of rows; the same for every kind of feature and every number of scenes
+RIDGE = 0.1  # of the rows' weight; the same for every kind of feature and every number of scenes
 
 
 @dataclass
@@ -24,9 +24,7 @@ class LinearHead:
 
 
 class Moments:
-    """Sums of features x [D] and targets y [C] over rows, from which :meth:`solve` computes the head.
-
-    Rows can be added at any time, so one pass over the scenes serves every number of labelled scenes.
+    """Weighted sums of features x [D] and targets y [C] over rows, from which :meth:`solve` computes the head.
 
     Args:
         features: D.
@@ -34,36 +32,37 @@ class Moments:
     """
 
     def __init__(self, features: int, targets: int) -> None:
-        self.rows = 0
+        self.total = 0.0
         self.x, self.y = torch.zeros(features, dtype=torch.float64), torch.zeros(targets, dtype=torch.float64)
         self.xx = torch.zeros(features, features, dtype=torch.float64)
         self.xy = torch.zeros(features, targets, dtype=torch.float64)
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Add rows x [N, D] and y [N, C], float32, on the CPU or a GPU."""
-        self.rows += len(x)
-        self.x += x.sum(0, dtype=torch.float64).cpu()
-        self.y += y.sum(0, dtype=torch.float64).cpu()
-        self.xx += (x.T @ x).double().cpu()
-        self.xy += (x.T @ y).double().cpu()
+    def add(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """Add rows x [N, D] and y [N, C] of weight [N], float32, on the CPU or a GPU."""
+        x_weighted, y_weighted = x * weight[:, None], y * weight[:, None]
+        self.total += float(weight.sum(dtype=torch.float64))
+        self.x += x_weighted.sum(0, dtype=torch.float64).cpu()
+        self.y += y_weighted.sum(0, dtype=torch.float64).cpu()
+        self.xx += (x.T @ x_weighted).double().cpu()
+        self.xy += (x.T @ y_weighted).double().cpu()
 
     def solve(self, ridge: float = RIDGE) -> LinearHead:
-        """The head that minimises ``|y - z w - b|^2 + ridge N |w|^2`` over all N rows, z being x standardised.
+        """The head that minimises ``sum of weight |y - z w - b|^2 + ridge (sum of weight) |w|^2``, z: x standardised.
 
         A feature without any variation gets the weight 0.
 
         Raises:
             ValueError: No row was added, or ``ridge`` is not positive.
         """
-        if not self.rows or ridge <= 0:
-            raise ValueError(f"solve needs rows and a positive ridge, got {self.rows} rows and {ridge}")
-        mean, target = self.x / self.rows, self.y / self.rows
-        covariance = self.xx / self.rows - torch.outer(mean, mean)
+        if self.total <= 0 or ridge <= 0:
+            raise ValueError(f"solve needs rows and a positive ridge, got weight {self.total:g} and {ridge}")
+        mean, target = self.x / self.total, self.y / self.total
+        covariance = self.xx / self.total - torch.outer(mean, mean)
         variance = covariance.diagonal().clamp(min=0)
         varies = variance > 1e-12 + 1e-9 * mean.square()
         inverse = torch.where(varies, variance.clamp(min=1e-30).rsqrt(), 0.0)
         correlation = covariance * torch.outer(inverse, inverse)
-        right = (self.xy / self.rows - torch.outer(mean, target)) * inverse[:, None]
+        right = (self.xy / self.total - torch.outer(mean, target)) * inverse[:, None]
         correlation.diagonal().add_(ridge)
         weight = torch.linalg.solve(correlation, right) * inverse[:, None]
         return LinearHead(weight.float(), (target - mean @ weight).float())
