@@ -16,7 +16,7 @@ from mst_pretrain.method.backbones import Trunk, build_trunk
 from .drawn import Scenes, draw
 from .paired import difference, mean_iou
 from .readouts import LABELLED, TRIVIAL, Arm, network_features, read_out
-from .ridge import LinearHead
+from .ridge import RIDGE, WEAK_RIDGE, LinearHead
 
 VAL = 200  # validation scenes
 RANDOM = "random start"
@@ -33,16 +33,18 @@ class Measured:
     Attributes:
         heads: By arm and number of labelled scenes.
         confusions: int64 [val scenes, C, C], likewise.
+        weak: The same with :data:`WEAK_RIDGE`; empty where it was not asked for.
     """
 
     heads: dict[str, dict[int, LinearHead]] = field(default_factory=dict)
     confusions: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
+    weak: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
 
-    def scores(self) -> dict[str, dict[str, float]]:
+    def scores(self, weak: bool = False) -> dict[str, dict[str, float]]:
         """mIoU in per cent by arm and number of labelled scenes."""
         return {
             arm: {str(count): round(float(mean_iou(found.sum(0))), 2) for count, found in counts.items()}
-            for arm, counts in self.confusions.items()
+            for arm, counts in (self.weak if weak else self.confusions).items()
         }
 
     def gains(self, over: str = RANDOM) -> dict[str, dict[str, dict[str, float]]]:
@@ -96,6 +98,7 @@ def measure(
     counts: Iterable[int] = LABELLED,
     device: torch.device | str = "cpu",
     done: Callable[[int], None] = lambda scenes: None,
+    weak: bool = False,
 ) -> Measured:
     """Read every arm out on the same scenes.
 
@@ -106,11 +109,15 @@ def measure(
         counts: Numbers of labelled scenes.
         device: Of the networks.
         done: Told the number of scenes just finished, labelled or not, of any arm.
+        weak: Also with :data:`WEAK_RIDGE`.
     """
     measured = Measured()
     for arm in arms:
-        heads, confusions = read_out(arm, labelled, val, counts, device, done)
-        measured.heads[arm.title], measured.confusions[arm.title] = heads, confusions
+        ridges = (RIDGE, WEAK_RIDGE) if weak else (RIDGE,)
+        found, *more = read_out(arm, labelled, val, counts, device, done, ridges)
+        measured.heads[arm.title], measured.confusions[arm.title] = found.heads, found.confusions
+        if more:
+            measured.weak[arm.title] = more[0].confusions
     return measured
 
 

@@ -6,7 +6,7 @@ position alone. The head is the same for all arms, has one solution (ridge.py) a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.method.backbones import Trunk
 
 from .drawn import CLASSES, Scenes
-from .ridge import LinearHead, Moments
+from .ridge import RIDGE, LinearHead, Moments
 
 PATCH = 8
 BATCH = 16
@@ -88,36 +88,31 @@ def _rows(grid: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fit_heads(
+def sum_up(
     describe: Describe,
     labelled: Scenes,
-    counts: Iterable[int] = LABELLED,
     device: torch.device | str = "cpu",
     done: Callable[[int], None] = lambda scenes: None,
-) -> dict[int, LinearHead]:
-    """The head of the first 20, the first 80, ... of the labelled scenes; every class has the same weight.
+) -> Moments:
+    """What the heads of all labelled scenes are computed from; every class has the same weight.
 
     Args:
         describe: The arm.
-        labelled: At least as many scenes as the largest count.
-        counts: Numbers of labelled scenes.
+        labelled: At least one.
         device: Of the features.
         done: Told the number of scenes just finished.
     """
-    heads: dict[int, LinearHead] = {}
-    for count in sorted(counts):
-        weights = class_weights(labelled.labels[:count]).to(device)
-        moments: Moments | None = None
-        for begin in range(0, count, BATCH):
-            batch = slice(begin, min(begin + BATCH, count))
-            x = _rows(describe(normalised(labelled.images[batch], device)))
-            y = _rows(shares(labelled.labels[batch], device))
-            moments = moments or Moments(x.shape[1], len(CLASSES))
-            moments.add(x, y, y @ weights)
-            done(batch.stop - batch.start)
-        assert moments is not None
-        heads[count] = moments.solve()
-    return heads
+    weights = class_weights(labelled.labels).to(device)
+    moments: Moments | None = None
+    for begin in range(0, len(labelled), BATCH):
+        batch = slice(begin, begin + BATCH)
+        x = _rows(describe(normalised(labelled.images[batch], device)))
+        y = _rows(shares(labelled.labels[batch], device))
+        moments = moments or Moments(x.shape[1], len(CLASSES))
+        moments.add(x, y, y @ weights)
+        done(len(labelled.images[batch]))
+    assert moments is not None
+    return moments
 
 
 def class_weights(labels: np.ndarray) -> Tensor:
@@ -152,6 +147,19 @@ def confusions(labels: np.ndarray, predicted: Tensor) -> np.ndarray:
     )
 
 
+@dataclass
+class ReadOut:
+    """What the heads of one arm and one ridge say, by number of labelled scenes.
+
+    Attributes:
+        heads: The heads.
+        confusions: int64 [val scenes, C, C].
+    """
+
+    heads: dict[int, LinearHead]
+    confusions: dict[int, np.ndarray]
+
+
 def read_out(
     arm: Arm,
     labelled: Scenes,
@@ -159,18 +167,33 @@ def read_out(
     counts: Iterable[int] = LABELLED,
     device: torch.device | str = "cpu",
     done: Callable[[int], None] = lambda scenes: None,
-) -> tuple[dict[int, LinearHead], dict[int, np.ndarray]]:
-    """Fit an arm's heads and count their confusions.
+    ridges: Sequence[float] = (RIDGE,),
+) -> list[ReadOut]:
+    """Fit an arm's heads on the first 20, the first 80, ... of the labelled scenes and count their confusions.
 
-    Returns:
-        By number of labelled scenes: the heads, and int64 [val scenes, C, C].
+    Args:
+        arm: The arm.
+        labelled: At least as many scenes as the largest count.
+        val: Scenes that no head has seen.
+        counts: Numbers of labelled scenes.
+        device: Of the features.
+        done: Told the number of scenes just finished, labelled or not.
+        ridges: For each, a read-out.
     """
-    heads = fit_heads(arm.describe, labelled, counts, device, done)
-    found: dict[int, list[np.ndarray]] = {count: [] for count in heads}
+    counts = sorted(counts)
+    sums = {count: sum_up(arm.describe, labelled.first(count), device, done) for count in counts}
+    heads = {(ridge, count): sums[count].solve(ridge) for ridge in ridges for count in counts}
+    found: dict[tuple[float, int], list[np.ndarray]] = {key: [] for key in heads}
     for begin in range(0, len(val), BATCH):
         part = slice(begin, begin + BATCH)
         maps = predict(arm.describe, heads.values(), val.images[part], device)
-        for count, predicted in zip(heads, maps, strict=True):
-            found[count].append(confusions(val.labels[part], predicted))
+        for key, predicted in zip(heads, maps, strict=True):
+            found[key].append(confusions(val.labels[part], predicted))
         done(len(val.images[part]))
-    return heads, {count: np.concatenate(parts) for count, parts in found.items()}
+    return [
+        ReadOut(
+            {count: heads[ridge, count] for count in counts},
+            {count: np.concatenate(found[ridge, count]) for count in counts},
+        )
+        for ridge in ridges
+    ]

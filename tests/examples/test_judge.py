@@ -45,6 +45,9 @@ def test_table_has_a_row_for_each_seed_and_number_of_scenes() -> None:
     lines = judge.markdown({"11": judged, "12": judged}).splitlines()
     assert len(lines) == 2 + 6
     assert lines[2] == "| 11 | 20 | 7.0 | 14.0 | 11.0 | 17.0 | +6.0 (+4.5 to +7.2) |"
+    key = "scores with the weak ridge"
+    weak = {"11": {key: seed(16.0)["scores"]}, "12": {key: seed(19.0)["scores"]}}
+    assert judge.markdown_of_weak(weak).splitlines()[2] == "| 20 | 7.0 | 14.0 | 11.0 | 17.5 |"
 
 
 def test_seeds_judge_once(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from examples.quickstart.readouts import (
     Arm,
     class_weights,
     confusions,
-    fit_heads,
     network_features,
     normalised,
     position_alone,
     raw_pixels,
     read_out,
     shares,
+    sum_up,
 )
 from mst_pretrain.method.backbones import build_trunk
 
@@ -44,20 +44,23 @@ def test_shares_of_a_patch() -> None:
 
 def test_position_alone_is_the_prior() -> None:
     """The trivial arm would be weaker than what a predictor without eyes can do."""
-    scenes = halves(6)
-    heads, found = read_out(Arm("prior", position_alone), scenes, halves(3), counts=(2, 6))
-    assert set(heads) == {2, 6} and found[6].shape == (3, 10, 10)
-    assert mean_iou(found[2].sum(0)) == pytest.approx(100)
-    scores = torch.eye(8) @ heads[6].weight + heads[6].bias  # rows: places, 4 above and 4 below
+    (found,) = read_out(Arm("prior", position_alone), halves(6), halves(3), counts=(6, 2))
+    assert list(found.heads) == [2, 6] and found.confusions[6].shape == (3, 10, 10)
+    assert mean_iou(found.confusions[2].sum(0)) == pytest.approx(100)
+    head = found.heads[6]
+    scores = torch.eye(8) @ head.weight + head.bias  # rows: places, 4 above and 4 below
     assert (scores[:4, 4] > 0.8).all() and (scores[4:, 4] < 0.2).all()
 
 
-def test_heads_of_fewer_scenes_are_nested() -> None:
-    """The row of 20 labelled scenes would be fitted on others, or on more."""
-    scenes = halves(20)
-    both, alone = fit_heads(raw_pixels, scenes, (3, 20)), fit_heads(raw_pixels, scenes.first(3), (3,))
-    assert torch.equal(both[3].weight, alone[3].weight)
-    assert not torch.allclose(both[3].weight, both[20].weight)
+def test_heads_are_of_the_first_scenes_and_of_their_ridge() -> None:
+    """The row of 20 labelled scenes would be fitted on others, or the weak ridge's table be the other's."""
+    scenes, arm = halves(20), Arm("raw", raw_pixels)
+    strong, weak = read_out(arm, scenes, halves(2), (3, 20), ridges=(0.1, 0.001))
+    (alone,) = read_out(arm, scenes.first(3), halves(2), (3,), ridges=(0.001,))
+    assert torch.equal(weak.heads[3].weight, alone.heads[3].weight)
+    assert (weak.confusions[3] == alone.confusions[3]).all()
+    assert not torch.allclose(weak.heads[3].weight, weak.heads[20].weight)
+    assert torch.equal(strong.heads[20].weight, sum_up(raw_pixels, scenes).solve(0.1).weight)
 
 
 def test_every_class_has_the_same_weight() -> None:

@@ -92,7 +92,15 @@ def test_the_card_publishes_the_table_of_this_file_whatever_it_shows(work_dir: P
         "sha256": file_sha256(target),
         "criterion": "six points",
         "validation scenes": 200,
-        "seeds": {"11": {"scores": scores, "gains over the random start": gains}},
+        "ridge": 0.1,
+        "weak ridge": 0.001,
+        "seeds": {
+            "11": {
+                "scores": scores,
+                "gains over the random start": gains,
+                "scores with the weak ridge": {arm: {"20": 8.0} for arm in scores},
+            }
+        },
         "failures": ["seed 11: too low"],
         "met": False,
     }
@@ -102,6 +110,7 @@ def test_the_card_publishes_the_table_of_this_file_whatever_it_shows(work_dir: P
     text = (tmp_path / "shipped/README.md").read_text()
     assert "The criterion was NOT met:\n- seed 11: too low" in text
     assert "| 11 | 320 | 12.5 | 12.5 | 12.5 | 12.5 | +0.0 (-1.0 to +1.0) |" in text
+    assert "0.001 instead of 0.1" in text and "| 20 | 8.0 | 8.0 | 8.0 | 8.0 |" in text
     assert json.loads((tmp_path / "shipped/judged.json").read_text()) == judged
     table.write_text(json.dumps(judged | {"sha256": "0" * 64}))
     with pytest.raises(UserError, match="judges another file"):
