@@ -80,11 +80,21 @@ def test_without_the_shipped_file_the_notes_say_so(tmp_path: Path) -> None:
     assert any("no shipped checkpoint" in note for note in demo.notes(tmp_path / "none"))
     file, judged = tmp_path / "file", tmp_path / "judged.json"
     file.touch()
-    recorded = {"seeds": {"11": {}}, "met": False, "failures": ["seed 11 is low"], "criterion": "six points"}
+    gains = [
+        {count: {"value": value} for count, value in (("20", 4.5 + i), ("320", 7.0 - i))} for i in (0, 1)
+    ]
+    seeds = {str(11 + i): {"gains over the random start": gain} for i, gain in enumerate(gains)}
+    recorded = {"seeds": seeds, "met": False, "criterion": "six points"}
     judged.write_text(json.dumps(recorded))
-    assert any("was NOT met: seed 11 is low" in note for note in demo.notes(file, judged))
-    judged.write_text(json.dumps(recorded | {"met": True, "failures": []}))
-    assert any("six points, was met" in note for note in demo.notes(file, judged))
+    (note,) = (note for note in demo.notes(file, judged) if "Recorded" in note)
+    assert "chose nothing (11, 12)." in note and "The criterion (six points) was NOT met." in note
+    assert "+4.5 to +5.5 points with 20 labelled scenes, +6.0 to +7.0 points with 320" in note
+    assert (
+        "24.3 % mIoU, random weights 19.2, the position prior 16.7" in note
+    )  # studies/mask_study_cpu/report.md
+    judged.write_text(json.dumps(recorded | {"met": True}))
+    (note,) = (note for note in demo.notes(file, judged) if "Recorded" in note)
+    assert note.endswith("(six points) was met.")
 
 
 def test_time_left_follows_the_stage() -> None:
