@@ -15,7 +15,7 @@ from mst_pretrain.method.backbones import Trunk, build_trunk
 
 from .drawn import Scenes, draw
 from .paired import difference, mean_iou
-from .readouts import LABELLED, TRIVIAL, Arm, network_features, read_out
+from .readouts import LABELLED, TRIVIAL, FeatureArm, network_features, read_out
 from .ridge import RIDGE, WEAK_RIDGE, LinearHead
 
 VAL = 200  # validation scenes
@@ -27,7 +27,7 @@ MODEL_ARGS: dict[str, Any] = dict(img_size=64, patch_size=8, embed_dim=192, dept
 
 
 @dataclass
-class Measured:
+class MeasuredArms:
     """What was measured with one seed.
 
     Attributes:
@@ -74,16 +74,16 @@ def pretrained_trunk(path: Path) -> Trunk:
     return trunk
 
 
-def network_arm(title: str, trunk: Trunk, device: torch.device | str = "cpu") -> Arm:
+def network_arm(title: str, trunk: Trunk, device: torch.device | str = "cpu") -> FeatureArm:
     """The arm of a network, which is put on the device."""
-    return Arm(title, network_features(trunk.to(device).eval()))
+    return FeatureArm(title, network_features(trunk.to(device).eval()))
 
 
 def arms_of(
     seed: int, live: Path | None, shipped: Path | None, device: torch.device | str = "cpu"
-) -> list[Arm]:
+) -> list[FeatureArm]:
     """All arms in the order of the table: the two trivial ones, the random start, and what has a checkpoint."""
-    arms = [Arm(title, describe) for title, describe in TRIVIAL.items()]
+    arms = [FeatureArm(title, describe) for title, describe in TRIVIAL.items()]
     arms.append(network_arm(RANDOM, random_trunk(seed), device))
     for title, path in ((LIVE, live), (SHIPPED, shipped)):
         if path is not None:
@@ -92,14 +92,14 @@ def arms_of(
 
 
 def measure(
-    arms: Iterable[Arm],
+    arms: Iterable[FeatureArm],
     labelled: Scenes,
     val: Scenes,
     counts: Iterable[int] = LABELLED,
     device: torch.device | str = "cpu",
     done: Callable[[int], None] = lambda scenes: None,
     weak: bool = False,
-) -> Measured:
+) -> MeasuredArms:
     """Read every arm out on the same scenes.
 
     Args:
@@ -111,7 +111,7 @@ def measure(
         done: Told the number of scenes just finished, labelled or not, of any arm.
         weak: Also with :data:`WEAK_RIDGE`.
     """
-    measured = Measured()
+    measured = MeasuredArms()
     for arm in arms:
         ridges = (RIDGE, WEAK_RIDGE) if weak else (RIDGE,)
         found, *more = read_out(arm, labelled, val, counts, device, done, ridges)

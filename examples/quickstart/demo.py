@@ -18,12 +18,12 @@ from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.devices import emulates_bfloat16
 from mst_pretrain.runtime.work_dir import writable_folder
 
-from .arms import LIVE, RANDOM, SHIPPED, Measured, arms_of, measure
+from .arms import LIVE, RANDOM, SHIPPED, MeasuredArms, arms_of, measure
 from .drawn import Scenes, draw, draw_photos
 from .judge import JUDGED
 from .page import write_page
 from .panel import draw_panel, label_columns, pretraining_columns
-from .readouts import LABELLED, Arm
+from .readouts import LABELLED, FeatureArm
 from .tasks import Plan, ToolCall, clock
 
 SHIPPED_FOLDER = Path(__file__).with_name("shipped")
@@ -40,7 +40,7 @@ ON_PHOTOGRAPHS = (
 
 
 @dataclass(frozen=True)
-class Size:
+class DemoSize:
     """How much is drawn and trained.
 
     Attributes:
@@ -58,12 +58,12 @@ class Size:
     val: int = 200
 
 
-ON_A_GPU = Size(scenes=4000, steps=2500, workers=4)
-ON_A_CPU = Size(scenes=800, steps=450, workers=0)
-ON_AN_OLD_CPU = Size(scenes=800, steps=200, workers=0)  # without instructions for bfloat16
+ON_A_GPU = DemoSize(scenes=4000, steps=2500, workers=4)
+ON_A_CPU = DemoSize(scenes=800, steps=450, workers=0)
+ON_AN_OLD_CPU = DemoSize(scenes=800, steps=200, workers=0)  # without instructions for bfloat16
 
 
-def size_here() -> Size:
+def size_here() -> DemoSize:
     """What takes a minute or two on this machine."""
     if torch.cuda.is_available():
         return ON_A_GPU
@@ -85,7 +85,7 @@ class Demonstration:
     root: Path
     out: Path
     seed: int = 1
-    size: Size | None = None
+    size: DemoSize | None = None
     shipped: Path = SHIPPED_FILE
 
     def run(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Demonstration:
         plan.end()
         return results
 
-    def draw(self, plan: Plan, photos: Path, size: Size) -> tuple[Scenes, Scenes]:
+    def draw(self, plan: Plan, photos: Path, size: DemoSize) -> tuple[Scenes, Scenes]:
         """Unlabelled scenes as files, labelled and validation scenes in memory."""
         plan.begin("drawing scenes")
         over = partial(_counted, plan, size.scenes + max(size.labelled) + size.val, iter(range(10**9)))
@@ -122,7 +122,7 @@ class Demonstration:
         plan.end(f"{size.scenes} unlabelled, {len(labelled)} labelled, {len(val)} for validation")
         return labelled, val
 
-    def pretrain(self, plan: Plan, photos: Path, size: Size) -> dict[str, Any]:
+    def pretrain(self, plan: Plan, photos: Path, size: DemoSize) -> dict[str, Any]:
         """MST on the unlabelled scenes, in a process of its own; what the report says of it."""
         cfg = load_config(
             self.root / "configs/quickstart/live.py",
@@ -145,8 +145,8 @@ class Demonstration:
         return {"steps": size.steps, "batch": batch, "scenes": size.scenes, "seconds": seconds}
 
     def read_out(
-        self, plan: Plan, labelled: Scenes, val: Scenes, size: Size
-    ) -> tuple[dict[str, Arm], Measured]:
+        self, plan: Plan, labelled: Scenes, val: Scenes, size: DemoSize
+    ) -> tuple[dict[str, FeatureArm], MeasuredArms]:
         """Every arm, with every number of labelled scenes."""
         plan.begin("read-outs")
         shipped = self.shipped if self.shipped.is_file() else None
@@ -162,7 +162,7 @@ class Demonstration:
         plan.end(f"{len(arms)} arms")
         return {arm.title: arm for arm in arms}, measured
 
-    def results(self, measured: Measured, live: dict[str, Any], size: Size) -> dict[str, Any]:
+    def results(self, measured: MeasuredArms, live: dict[str, Any], size: DemoSize) -> dict[str, Any]:
         """Everything but the picture."""
         found: dict[str, Any] = {
             "seed": self.seed,
@@ -175,7 +175,7 @@ class Demonstration:
         }
         return {"verdict": verdict(found), **found}
 
-    def picture(self, arms: dict[str, Arm], measured: Measured, scenes: Scenes) -> Path:
+    def picture(self, arms: dict[str, FeatureArm], measured: MeasuredArms, scenes: Scenes) -> Path:
         """``OUT/quickstart.png``."""
         columns = pretraining_columns(self.out / "configs/live.py", self.out / "live" / LATEST, scenes.images)
         best = SHIPPED if SHIPPED in arms else LIVE

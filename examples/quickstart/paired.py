@@ -10,7 +10,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A difference in per cent points and its 95 % interval."""
 
     value: float
@@ -32,7 +32,7 @@ def mean_iou(confusion: np.ndarray) -> np.ndarray:
 
 def difference(
     first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
-) -> Difference:
+) -> PairedDifference:
     """mIoU of ``second`` less that of ``first``, both [scenes, C, C] of the same scenes.
 
     The interval comes from drawing as many scenes with replacement, the same ones for both.
@@ -50,4 +50,4 @@ def difference(
     ]
     values = mean_iou(sums[1]) - mean_iou(sums[0])
     low, high = np.percentile(values, [2.5, 97.5])
-    return Difference(float(mean_iou(second.sum(0)) - mean_iou(first.sum(0))), float(low), float(high))
+    return PairedDifference(float(mean_iou(second.sum(0)) - mean_iou(first.sum(0))), float(low), float(high))

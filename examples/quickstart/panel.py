@@ -19,7 +19,7 @@ from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD
 from mst_pretrain.runtime.atomic import replacing
 
 from .drawn import CLASSES, Scenes
-from .readouts import PATCH, Arm, normalised, predict
+from .readouts import PATCH, FeatureArm, normalised, predict
 from .ridge import LinearHead
 
 matplotlib.use("Agg")
@@ -37,7 +37,7 @@ PALETTE = np.array(
 
 
 @dataclass(frozen=True)
-class Column:
+class PanelColumn:
     """A column of the picture.
 
     Attributes:
@@ -50,7 +50,7 @@ class Column:
 
 
 @torch.no_grad()
-def pretraining_columns(config: Path, checkpoint: Path, images: np.ndarray) -> list[Column]:
+def pretraining_columns(config: Path, checkpoint: Path, images: np.ndarray) -> list[PanelColumn]:
     """Image, teacher's attention, what the student sees and what it restores, by a pretraining's checkpoint.
 
     Args:
@@ -68,10 +68,10 @@ def pretraining_columns(config: Path, checkpoint: Path, images: np.ndarray) -> l
     pixels = ((restored * std + mean).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
     hidden = enlarged(mask.float())[..., None] > 0.5
     return [
-        Column("drawn scene", list(images)),
-        Column("attention, live run", list(enlarged(attention))),
-        Column("what the student sees", list(np.where(hidden, np.uint8(127), images))),
-        Column("restored, live run", list(pixels)),
+        PanelColumn("drawn scene", list(images)),
+        PanelColumn("attention, live run", list(enlarged(attention))),
+        PanelColumn("what the student sees", list(np.where(hidden, np.uint8(127), images))),
+        PanelColumn("restored, live run", list(pixels)),
     ]
 
 
@@ -81,17 +81,17 @@ def enlarged(grid: torch.Tensor) -> np.ndarray:
 
 
 def label_columns(
-    scenes: Scenes, arms: dict[str, tuple[Arm, LinearHead]], device: torch.device | str = "cpu"
-) -> list[Column]:
+    scenes: Scenes, arms: dict[str, tuple[FeatureArm, LinearHead]], device: torch.device | str = "cpu"
+) -> list[PanelColumn]:
     """The truth, and what the head of each arm says, in the classes' colours."""
-    columns = [Column("truth", list(PALETTE[scenes.labels]))]
+    columns = [PanelColumn("truth", list(PALETTE[scenes.labels]))]
     for title, (arm, head) in arms.items():
         found = predict(arm.describe, [head], scenes.images, device)[0]
-        columns.append(Column(title, list(PALETTE[found.numpy()])))
+        columns.append(PanelColumn(title, list(PALETTE[found.numpy()])))
     return columns
 
 
-def draw_panel(columns: list[Column], path: Path) -> Path:
+def draw_panel(columns: list[PanelColumn], path: Path) -> Path:
     """Write the picture as a PNG with the classes' colours below it.
 
     Raises:

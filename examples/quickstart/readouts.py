@@ -29,7 +29,7 @@ Describe = Callable[[Tensor], Tensor]  # normalised images [B, 3, H, W] -> featu
 
 
 @dataclass(frozen=True)
-class Arm:
+class FeatureArm:
     """One row of the table.
 
     Attributes:
@@ -148,7 +148,7 @@ def confusions(labels: np.ndarray, predicted: Tensor) -> np.ndarray:
 
 
 @dataclass
-class ReadOut:
+class ArmReadout:
     """What the heads of one arm and one ridge say, by number of labelled scenes.
 
     Attributes:
@@ -161,14 +161,14 @@ class ReadOut:
 
 
 def read_out(
-    arm: Arm,
+    arm: FeatureArm,
     labelled: Scenes,
     val: Scenes,
     counts: Iterable[int] = LABELLED,
     device: torch.device | str = "cpu",
     done: Callable[[int], None] = lambda scenes: None,
     ridges: Sequence[float] = (RIDGE,),
-) -> list[ReadOut]:
+) -> list[ArmReadout]:
     """Fit an arm's heads on the first 20, the first 80, ... of the labelled scenes and count their confusions.
 
     Args:
@@ -191,7 +191,7 @@ def read_out(
             found[key].append(confusions(val.labels[part], predicted))
         done(len(val.images[part]))
     return [
-        ReadOut(
+        ArmReadout(
             {count: heads[ridge, count] for count in counts},
             {count: np.concatenate(found[ridge, count]) for count in counts},
         )

@@ -32,7 +32,7 @@ SMALL = """
 import runpy, sys
 from pathlib import Path
 from examples.quickstart import demo
-demo.size_here = lambda: demo.Size(scenes=32, steps=3, workers=0, labelled=(2, 3), val=4)
+demo.size_here = lambda: demo.DemoSize(scenes=32, steps=3, workers=0, labelled=(2, 3), val=4)
 demo.Demonstration.__init__.__defaults__ = (1, None, Path(sys.argv[2]))
 sys.argv = ["quickstart.py", "--out", sys.argv[1], "--seed", "4"]
 runpy.run_path("tools/quickstart.py", run_name="__main__")

@@ -9,7 +9,7 @@ import torch
 from examples.quickstart.drawn import CLASSES, Scenes
 from examples.quickstart.paired import mean_iou
 from examples.quickstart.readouts import (
-    Arm,
+    FeatureArm,
     class_weights,
     confusions,
     network_features,
@@ -44,7 +44,7 @@ def test_shares_of_a_patch() -> None:
 
 def test_position_alone_is_the_prior() -> None:
     """The trivial arm would be weaker than what a predictor without eyes can do."""
-    (found,) = read_out(Arm("prior", position_alone), halves(6), halves(3), counts=(6, 2))
+    (found,) = read_out(FeatureArm("prior", position_alone), halves(6), halves(3), counts=(6, 2))
     assert list(found.heads) == [2, 6] and found.confusions[6].shape == (3, 10, 10)
     assert mean_iou(found.confusions[2].sum(0)) == pytest.approx(100)
     head = found.heads[6]
@@ -54,7 +54,7 @@ def test_position_alone_is_the_prior() -> None:
 
 def test_heads_are_of_the_first_scenes_and_of_their_ridge() -> None:
     """The row of 20 labelled scenes would be fitted on others, or the weak ridge's table be the other's."""
-    scenes, arm = halves(20), Arm("raw", raw_pixels)
+    scenes, arm = halves(20), FeatureArm("raw", raw_pixels)
     strong, weak = read_out(arm, scenes, halves(2), (3, 20), ridges=(0.1, 0.001))
     (alone,) = read_out(arm, scenes.first(3), halves(2), (3,), ridges=(0.001,))
     assert torch.equal(weak.heads[3].weight, alone.heads[3].weight)
