@@ -241,7 +241,7 @@ def judgement(recorded: dict[str, Any]) -> str:
         ranges.append(f"{min(gains):+.1f} to {max(gains):+.1f} points with {count} labelled scenes")
     text = (
         "Recorded: the shipped checkpoint was judged once, on seeds that chose nothing "
-        f"({', '.join(recorded['seeds'])}). "
+        f"({', '.join(recorded['seeds'])}); seeds 1 to 3 chose scenes, length and head. "
         f"Above the random start: {', '.join(ranges)}. The criterion ({recorded['criterion']}) "
     )
     return text + ("was met." if recorded["met"] else f"was NOT met. {ON_PHOTOGRAPHS}")

