@@ -24,7 +24,8 @@ p, li { max-width: 44rem; overflow-wrap: anywhere; } .soft, figcaption { color: 
 .wide { overflow-x: auto; } figure { margin: 0; } .wide img { min-width: 44rem; width: 100%; background: #fff; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption { text-align: left; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr.best td { font-weight: 650; }
+th:first-child, td:first-child { text-align: left; }
+td small { display: block; color: var(--soft); } tr.best td { font-weight: 650; }
 pre { background: var(--card); padding: .8rem 1rem; overflow-x: auto; font-size: .9rem; }
 svg { width: 100%; max-width: 28rem; height: auto; } .pair { display: flex; flex-wrap: wrap; gap: 1rem; }
 """
@@ -62,21 +63,21 @@ def curve(title: str, steps: Sequence[float], values: Sequence[float], colour: s
 def score_table(results: dict[str, Any]) -> str:
     """All arms in rows, numbers of labelled scenes in columns, gains over the random start with intervals."""
     counts = results["labelled scenes"]
-    head = "".join(f"<th>{count} labelled</th><th>gain (95 %)</th>" for count in counts)
+    head = "".join(f"<th>{count} labelled</th>" for count in counts)
     best = max(results["scores"], key=lambda arm: results["scores"][arm][str(counts[-1])])
     rows = []
     for arm, scores in results["scores"].items():
         cells = []
         for count in map(str, counts):
             gain = results["gains over the random start"].get(arm, {}).get(count)
-            cells.append(f"<td>{scores[count]:.1f}</td><td>{gain_text(gain)}</td>")
+            cells.append(f"<td>{scores[count]:.1f}{gain_text(gain)}</td>")
         rows.append(f"<tr{' class=best' if arm == best else ''}><td>{escape(arm)}</td>{''.join(cells)}</tr>")
     return f'<div class="wide"><table><tr><th>mIoU, %</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def gain_text(gain: dict[str, float] | None) -> str:
-    """A gain in points with its interval; a dash where an arm has none."""
-    return f"{gain['value']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})" if gain else "–"  # noqa: RUF001
+    """A gain in points with its interval, in HTML below the score; nothing for an arm that has none."""
+    return f"<small>{gain['value']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})</small>" if gain else ""
 
 
 def picture(path: Path) -> str:
@@ -109,8 +110,8 @@ figures say nothing about photographs or about the figures of the MST paper.</p>
 {score_table(results)}
 <p class="soft">mIoU in per cent on {results["validation scenes"]} validation scenes, whose colours and spatial periods
 occur in no scene that a network or a head has seen. Every row has the same head: a linear layer on each patch of 8 x 8
-pixels, computed in closed form, in which every class has the same weight. Gain: over the random start, with a 95 %
-interval from resampling the validation scenes in pairs.</p>
+pixels, computed in closed form, in which every class has the same weight. Small: points above the random start, with a
+95 % interval from resampling the validation scenes in pairs.</p>
 <ul class="soft">{notes}</ul>
 <h2>What it looks like</h2>
 <figure><div class="wide"><img src="{picture(panel)}" alt="Rows: validation scenes. Columns: the scene, the teacher's
@@ -119,7 +120,7 @@ attention, what the student sees, what it restores, the true classes, and the cl
 to match the teacher, who sees everything, and to restore the whole picture.</figcaption></figure>
 <h2>The live run</h2>
 <p>{live["steps"]:,} steps of {live["batch"]} pictures on {live["scenes"]:,} scenes in {live["seconds"]:.0f} seconds, on
-this machine.</p>
+this machine. The first loss may rise again: it measures the agreement with a teacher that changes too.</p>
 <div class="pair">{charts}</div>
 <h2>Go on with your own photographs</h2>
 <pre>mst pretrain photos

@@ -70,7 +70,7 @@ def test_whole_demonstration(tmp_path: Path) -> None:
     assert (tmp_path / "out/quickstart.png").stat().st_size > 50_000
     page = (tmp_path / "out/report.html").read_text()
     assert "The scenes were drawn for this demonstration" in page and "prefers-color-scheme: dark" in page
-    assert f"<td>{results['scores'][SHIPPED]['3']:.1f}</td>" in page and page.count("<svg") == 2
+    assert f"<td>{results['scores'][SHIPPED]['3']:.1f}<small>" in page and page.count("<svg") == 2
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
     assert sources and all(source.startswith("data:") for source in sources)  # nothing from a network
 
