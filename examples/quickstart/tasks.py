@@ -7,19 +7,13 @@ import re
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mst_pretrain.runtime.errors import UserError
 from mst_toolkit.resources import child_environment
 
-# The last iteration in MMEngine's lines, and in those of a run folder
-_ITERATION = re.compile(
-    r"(?:Iter|Epoch)\((?:train|val|test)\)\s*(?:\[\d+\])?\s*\[\s*(\d+)/(\d+)\]|\bstep +([\d,]+)/([\d,]+)"
-)
-RECENT = 12  # measurements that a stage's rate comes from, the oldest against the newest
+_ITERATION = re.compile(r"(?:Iter|Epoch)\((?:train|val|test)\)(?: \[\d+\])?\s*\[\s*(\d+)/(\d+)\]")
 
 
 @dataclass
@@ -52,7 +46,7 @@ class ToolCall:
             found = _ITERATION.findall(stream.read().decode(errors="replace"))
         if not found:
             return 0.0, "starting"
-        done, total = (int(number.replace(",", "")) for number in found[-1] if number)
+        done, total = map(int, found[-1])
         return done / max(total, 1), f"{done}/{total}"
 
 
@@ -62,50 +56,45 @@ class Plan:
     Args:
         root: The repository.
         weights: Planned seconds by stage name, in the order they will run; the pace met corrects them.
-        clock: Seconds that never go backward.
     """
 
-    def __init__(
-        self, root: Path, weights: dict[str, float], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.root, self.weights, self.clock = root, weights, clock
-        self.finished: dict[str, float] = {}  # seconds that stages took
+    def __init__(self, root: Path, weights: dict[str, float]) -> None:
+        self.root, self.weights = root, weights
+        self.finished = 0.0
         self.stage = 0
-        self.start = clock()
+        self.name = ""
+        self.start = self.began = self.said = time.monotonic()
 
-    def begin(self) -> None:
-        """A stage begins."""
-        self.stage += 1
-        self.began = self.clock()
-        self.measured: deque[tuple[float, float]] = deque([(self.began, 0.0)], maxlen=RECENT)
+    def begin(self, stage: str) -> None:
+        """The next stage starts."""
+        self.stage, self.name = self.stage + 1, stage
+        self.began = self.said = time.monotonic()
 
-    def end(self, stage: str) -> None:
-        """It is done."""
-        self.finished[stage] = self.clock() - self.began
-
-    def remaining(self, stage: str, share: float) -> float:
-        """Seconds that are left: of this stage by its own recent rate, of the others by the plan and the pace met.
+    def say(self, share: float, text: str) -> None:
+        """Print the present stage's progress and the time left.
 
         Args:
-            stage: The present one.
-            share: Of it that is done, 0 to 1.
+            share: Of the stage that is done, in [0, 1].
+            text: What is done, e.g. ``mst 120/450``.
         """
-        now = self.clock()
-        if share > self.measured[-1][1]:
-            self.measured.append((now, share))
-        (then, before), (_, last) = self.measured[0], self.measured[-1]
-        planned = sum(self.weights[name] for name in self.finished)
-        took = sum(self.finished.values())
-        left = 0.0
-        if stage not in self.finished:
-            rate = (last - before) / max(now - then, 1e-9)  # a stage that stands still becomes slower
-            pace = took / planned if planned else 1.0
-            left = (
-                (1 - share) / rate if rate > 0 else max(pace * self.weights[stage] - (now - self.began), 0.0)
-            )
-            took, planned = took + now - self.began + left, planned + self.weights[stage]
-        others = [weight for name, weight in self.weights.items() if name not in (*self.finished, stage)]
-        return left + (took / planned if planned else 1.0) * sum(others)
+        now = time.monotonic()
+        self.said = now
+        planned = self.weights[self.name]
+        later = max(0.0, sum(self.weights.values()) - self.finished - planned)
+        left = time_left(now - self.began, share, planned, later, self.finished, self.began - self.start)
+        about = f", about {clock(left)} left" if left > 1 else ""
+        where = f"[{self.stage}/{len(self.weights)}] {self.name}: {text}"
+        print(f"{where}  ({clock(now - self.start)}{about})", flush=True)
+
+    def say_sometimes(self, share: float, text: str, interval: float = 10.0) -> None:
+        """As :meth:`say`, at most every ``interval`` seconds."""
+        if time.monotonic() - self.said >= interval:
+            self.say(share, text)
+
+    def end(self, text: str = "done") -> None:
+        """The present stage is finished."""
+        self.say(1.0, text)
+        self.finished += self.weights[self.name]
 
     def run(self, stage: str, calls: list[ToolCall], interval: float = 10.0) -> None:
         """Run tools at the same time, the processor's cores shared among them.
@@ -113,20 +102,17 @@ class Plan:
         Raises:
             UserError: One failed; its last lines and its log's path are in the message.
         """
-        self.begin()
+        self.begin(stage)
         threads = str(max(1, (os.cpu_count() or 1) // len(calls)))
         # Threads that wait without spinning: several times faster where other programs use the cores too.
         environment = child_environment(self.root, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         processes: list[subprocess.Popen[bytes]] = []
-        said = self.clock()
         try:
             for call in calls:
                 processes.append(call.start(self.root, environment))
             while None in (codes := [process.poll() for process in processes]) and not any(codes):
-                if self.clock() - said >= interval:
-                    self._say(stage, calls, codes)
-                    said = self.clock()
+                self.say_sometimes(*_progress(calls, codes), interval)
                 time.sleep(0.2)
         finally:
             for process in processes:
@@ -136,18 +122,35 @@ class Plan:
                 raise UserError(
                     f"{stage} ({call.name}) failed:\n{_last_lines(call.log)}\nThe whole log: {call.log}"
                 )
-        self.end(stage)
-        self._say(stage, calls, codes)
+        self.end(_progress(calls, codes)[1])
 
-    def _say(self, stage: str, calls: list[ToolCall], codes: list[int | None]) -> None:
-        progress = [
-            (1.0, "done") if code == 0 else call.progress() for call, code in zip(calls, codes, strict=True)
-        ]
-        left = self.remaining(stage, min(share for share, _ in progress))
-        elapsed = self.clock() - self.start
-        states = ", ".join(f"{call.name} {text}" for call, (_, text) in zip(calls, progress, strict=True))
-        about = f", about {clock(left)} left" if left > 1 else ""
-        print(f"[{self.stage}/{len(self.weights)}] {stage}: {states}  ({clock(elapsed)}{about})", flush=True)
+
+def _progress(calls: list[ToolCall], codes: list[int | None]) -> tuple[float, str]:
+    """Share done of the slowest call, and what to say of all of them."""
+    found = [(1.0, "done") if code == 0 else call.progress() for call, code in zip(calls, codes, strict=True)]
+    return min(share for share, _ in found), ", ".join(
+        f"{call.name} {text}" for call, (_, text) in zip(calls, found, strict=True)
+    )
+
+
+def time_left(
+    elapsed: float, share: float, planned: float, later: float, finished: float, seconds: float
+) -> float:
+    """Seconds that the rest will take: of the present stage by its own rate, of the later ones by the pace so far.
+
+    Args:
+        elapsed: Seconds of the present stage.
+        share: Of it that is done, in [0, 1].
+        planned: Its planned seconds.
+        later: Planned seconds of the stages after it.
+        finished: Planned seconds of the stages before it, which took ``seconds``.
+        seconds: See ``finished``.
+    """
+    # real seconds per planned second; the plan itself counts as half a minute of experience
+    pace = (seconds + elapsed + 30) / (finished + share * planned + 30)
+    # what starts a stage (imports) takes a while: until a twentieth is done, the plan is the better guide
+    own = elapsed / share * (1 - share) if share >= 0.05 else max(0.0, pace * planned - elapsed)
+    return own + pace * later
 
 
 def clock(seconds: float) -> str:

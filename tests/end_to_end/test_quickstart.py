@@ -1,4 +1,4 @@
-"""The quickstart as a newcomer runs it, at toy length."""
+"""The long quickstart (--full), at toy length; the short one is in tests/examples/test_demo.py."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
             tool(Path(name).stem).main(arguments)
             if "mask_rcnn" in arguments[0]:
                 counts.append((name, len(times)))
-        plan.stage += 1
-        plan.finished += plan.weights[stage]
+        plan.begin(stage)
+        plan.end()
         return None
 
     monkeypatch.setattr(Plan, "run", run)
@@ -84,3 +84,18 @@ def test_bad_arguments_stop_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             Quickstart(ROOT, **arguments).run()  # type: ignore[arg-type]
     assert not (tmp_path / "a").exists()
+
+
+def test_options_of_the_long_one_need_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody's own data would be left unread, and the table be of drawn scenes."""
+    parse = tool("quickstart").parse
+    assert parse(["--full", "--images", str(tmp_path)]).images == tmp_path
+    assert parse([]).full is False
+    for wrong, message in (
+        (["--coco", "x"], "--coco belongs to the long demonstration: add --full"),
+        (["--pretrain-epochs", "0"], "--pretrain-epochs belongs"),
+        (["--seed", "-1"], "--seed -1: give 0 or more"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            parse(wrong)
+        assert message in capsys.readouterr().err
