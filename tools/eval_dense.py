@@ -16,7 +16,7 @@ from timm.models.swin_transformer import SwinTransformer
 
 from mst_pretrain.evaluation.arguments import add_backbone_arguments, precision_of
 from mst_pretrain.evaluation.features import block_widths
-from mst_pretrain.evaluation.ranks import publish, world_size
+from mst_pretrain.evaluation.ranks import publish, rank, save_arrays, world_size
 from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.config import load_config, read_options
@@ -57,6 +57,25 @@ def put_classes(cfg: Config, classes: tuple[str, ...]) -> None:
     cfg.model.decode_head.num_classes = len(classes)
 
 
+def matrices_of(runner: Any) -> dict[str, Any]:
+    """Names, classes, confusion matrix of every image, and IoU of the baseline in per cent by class."""
+    from mst_transfer.evaluation.iou_metric import MSTIoUMetric
+
+    metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, MSTIoUMetric))
+    assert metric.matrices is not None and metric.scores is not None
+    dataset = runner.test_loop.dataloader.dataset
+    paths = [Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset))]
+    found: dict[str, Any] = {
+        "images": [f"{path.parent.name}/{path.name}" for path in paths],
+        "classes": list(metric.scores.classes),
+        "matrices": metric.matrices,
+    }
+    if metric.baseline is not None:
+        values = [entry["IoU"] for entry in metric.baseline.per_class.values()]
+        found["baseline"] = [float("nan") if value is None else 100 * value for value in values]
+    return found
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse, check everything, train the linear layer, test, print one JSON line."""
     parser = argparse.ArgumentParser(
@@ -70,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of random weights, the linear layer, order and crops"
     )
+    parser.add_argument("--save", help="also write every image's confusion matrix there (.npz)")
     parser.add_argument("--out", help="write the result there as JSON")
     add_arguments(parser)
     args = parser.parse_args(argv)
@@ -84,6 +104,8 @@ def main(argv: list[str] | None = None) -> None:
     prepare(cfg, args)
 
     from mst_transfer.data.pair_rules import cityscapes_present_classes
+    from mst_transfer.evaluation.baselines import PRIOR
+    from mst_transfer.evaluation.trivial import TrivialBaselines, baseline_metrics
     from mst_transfer.training.checks import check_training
 
     classes = cityscapes_present_classes(args.root, "train")
@@ -95,8 +117,12 @@ def main(argv: list[str] | None = None) -> None:
         device = next(model.parameters()).device
         dtype = precision_of(args, device)
         model.backbone.forward = run_in(dtype, device, model.backbone.forward)
+        runner.register_hook(TrivialBaselines())
         runner.train()
         metrics = runner.test()
+        trivial = baseline_metrics(runner.test_evaluator.metrics)
+        if args.save and rank() == 0:
+            save_arrays(matrices_of(runner), args.save)
         publish(
             {
                 "protocol": "dense-probe",
@@ -111,6 +137,7 @@ def main(argv: list[str] | None = None) -> None:
                 "seed": args.seed,
                 "dtype": dtype,
                 **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
+                "baseline": {"name": PRIOR, **{name: round(value, 3) for name, value in trivial.items()}},
                 **environment_info(),
             },
             args.out,

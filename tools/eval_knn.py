@@ -7,15 +7,13 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 from mst_pretrain.evaluation.arguments import add_image_arguments, positive, precision_of, trunk_of
 from mst_pretrain.evaluation.features import extract_features
 from mst_pretrain.evaluation.knn import accuracy, knn_predict
-from mst_pretrain.evaluation.labelled import open_train_val
-from mst_pretrain.evaluation.ranks import gather_rows, publish, rank, run_tool, share, start
-from mst_pretrain.runtime.atomic import replacing
+from mst_pretrain.evaluation.labelled import MAJORITY, majority_accuracy, names_of, open_train_val
+from mst_pretrain.evaluation.ranks import gather_rows, publish, rank, run_tool, save_arrays, share, start
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
 
@@ -37,12 +35,6 @@ def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
     if fitting != ks and rank() == 0:
         print(f"k = {ks[len(fitting) :]} left out: {train} has {images} training images", file=sys.stderr)
     return fitting
-
-
-def save_arrays(arrays: dict[str, Any], path: str) -> None:
-    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one."""
-    with replacing(path if path.endswith(".npz") else f"{path}.npz") as part, open(part, "wb") as stream:
-        np.savez(stream, **arrays)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         arrays: dict[str, Any] = {f"predicted_{k}": classes.numpy() for k, classes in whole.items()}
         arrays |= {"train_features": train_features.numpy(), "val_features": val_features.numpy()}
         arrays |= {"train_labels": train.labels.numpy(), "val_labels": val.labels.numpy()}
+        arrays |= {"val_names": names_of(val), "classes": train.classes}
         save_arrays(arrays, args.save)
     publish(
         {
@@ -90,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             "train_images": len(train.labels),
             "val_images": len(val.labels),
             **{f"knn_{k}": round(accuracy(classes, val.labels), 3) for k, classes in whole.items()},
+            "baseline": {"name": MAJORITY, "knn": round(majority_accuracy(train.labels, val.labels), 3)},
             **environment_info(),
         },
         args.out,

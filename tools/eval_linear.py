@@ -18,9 +18,17 @@ from torch import Tensor
 from mst_pretrain.evaluation.arguments import add_image_arguments, positive, precision_of, trunk_of
 from mst_pretrain.evaluation.features import block_widths, feature_columns
 from mst_pretrain.evaluation.heads import HeadBank
-from mst_pretrain.evaluation.labelled import Labelled, hold_out, low_shot, open_train_val
+from mst_pretrain.evaluation.labelled import (
+    MAJORITY,
+    Labelled,
+    hold_out,
+    low_shot,
+    majority_accuracy,
+    names_of,
+    open_train_val,
+)
 from mst_pretrain.evaluation.linear import LinearSettings, LinearTraining, extract
-from mst_pretrain.evaluation.ranks import publish, run_tool, start
+from mst_pretrain.evaluation.ranks import publish, rank, run_tool, save_arrays, start
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
@@ -59,6 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--hold-out", type=float, default=HELD_OUT, help="share of every class to choose by (sweep)"
     )
+    parser.add_argument("--save", help="also write labels and predictions there (.npz)")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -188,8 +197,16 @@ def main(argv: list[str] | None = None) -> None:
         rows = extract(trunk, train.source, settings, device, "held-out features", held).to(device)
         best, chosen = choose(bank, rows, train.labels[held].to(device), settings.rates)
     rows = extract(trunk, val.source, settings, device, "val features").to(device)
+    if args.save and rank() == 0:
+        with torch.no_grad():
+            decided = torch.cat([bank(part)[best].argmax(1) for part in rows.split(1024)]).cpu().numpy()
+        labels = {"val_labels": val.labels.numpy(), "train_labels": train.labels[indices].numpy()}
+        names = {"val_names": names_of(val), "classes": train.classes}
+        save_arrays({"predicted": decided, **labels, **names}, args.save)
     accuracy = 100 * int(bank.correct(rows, val.labels.to(device))[best]) / len(rows)
-    publish({**protocol, **chosen, "linear": round(accuracy, 3), **environment_info()}, args.out)
+    trivial = round(majority_accuracy(train.labels[indices], val.labels), 3)
+    result = {"linear": round(accuracy, 3), "baseline": {"name": MAJORITY, "linear": trivial}}
+    publish({**protocol, **chosen, **result, **environment_info()}, args.out)
 
 
 if __name__ == "__main__":

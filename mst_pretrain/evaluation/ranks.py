@@ -10,13 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_rank as rank
 from mmengine.dist import get_world_size as world_size
 from torch import Tensor
 from torch import distributed as dist
 
-from ..runtime.atomic import write_json
+from ..runtime.atomic import replacing, write_json
 from ..runtime.errors import UserError, run_cli
 from ..training.launch import OTHER_RANK_WAITS
 from ..training.processes import launcher_of
@@ -79,6 +80,12 @@ def publish(result: dict[str, Any], out: str | Path | None) -> None:
     if out is not None:
         write_json(result, out)
     print(json.dumps(result), flush=True)
+
+
+def save_arrays(arrays: dict[str, Any], path: str) -> None:
+    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one."""
+    with replacing(path if path.endswith(".npz") else f"{path}.npz") as part, open(part, "wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
