@@ -35,8 +35,8 @@ def parser_of(call: Callable[..., Any]) -> argparse.ArgumentParser:
         elif kind is not bool:
             settings |= {"type": kind, "metavar": name.upper().replace("_", "-")}
         if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            count = "+" if many else None if required else "?"
-            parser.add_argument(name, nargs=count, **({} if required else {"default": None}), **settings)
+            settings |= {"nargs": "+"} if many else {} if required else {"nargs": "?"}
+            parser.add_argument(name, **settings)
             continue
         flags = (f"--{name.replace('_', '-')}", *ALIASES.get(name, ()))
         if kind is bool:

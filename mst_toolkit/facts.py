@@ -92,7 +92,7 @@ def free_disk(folder: Path) -> float:
 
 
 def workers(cores: int, processes: int) -> int:
-    """Loading processes for each training process: one core is left for each of these; 2 to 16 where there are cores."""
+    """Loading processes for each training process, which keeps a core of its own; at most 16."""
     if cores <= 2:
         return 1 if cores == 2 else 0
     return max(1, min(16, cores // processes - 1))

@@ -156,9 +156,9 @@ class LabelImages:
         cls, images: np.ndarray, classes: np.ndarray, truth: np.ndarray, predicted: np.ndarray
     ) -> LabelImages:
         """From one true and one predicted class per image, int [N]."""
-        pair = (labels.astype(np.int32) for labels in (truth, predicted))
+        right, decided = (labels.astype(np.int32) for labels in (truth, predicted))
         places, ones = np.arange(len(images), dtype=np.int32), np.ones(len(images), np.int64)
-        return cls(images, classes, places, *pair, ones, "classification")
+        return cls(images, classes, places, right, decided, ones, "classification")
 
     @property
     def metrics(self) -> tuple[str, ...]:

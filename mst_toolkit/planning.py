@@ -68,8 +68,8 @@ def plan_pretraining(
     if images < per_step:
         smaller = max(1, images // gpus)
         raise UserError(
-            f"{images} images do not fill one step of {per_step} ({gpus} GPUs x {plan['batch_size']}). Use --batch-size "
-            f"{smaller} --gpus {gpus}, or check the folder {data}. [P01]"
+            f"{images} images do not fill one step of {per_step} ({gpus} GPUs x {plan['batch_size']}). Use "
+            f"--batch-size {smaller} --gpus {gpus}, or check the folder {data}. [P01]"
         )
     by_size = max(1, round(300 * images / per_step))
     reason = "300 passes over the images, as the published recipes"
@@ -157,7 +157,7 @@ def plan_finetuning(found: Found, start: Start, machine: Machine, asked: dict[st
         plan.decide("masks", masks, why)
     plan.decide("gpus", asked["gpus"], "--gpus")
     recipe_batch = DETECTION_BATCH if detects else SEGMENTATION_BATCH
-    default, why = default_batch(detects, found.train.count, machine)
+    default, why = default_batch(found.train.count, machine)
     decide_batch(plan, asked, default, why)
     images, batch = found.train.count, plan["batch_size"] * plan["gpus"]
     if detects:
@@ -190,14 +190,13 @@ def plan_finetuning(found: Found, start: Start, machine: Machine, asked: dict[st
     return plan
 
 
-def default_batch(detects: bool, images: int, machine: Machine) -> tuple[int, str]:
+def default_batch(images: int, machine: Machine) -> tuple[int, str]:
     """Images of a step and process: from the GPU's memory, and no more than there are."""
     free = machine.least_free
     if free is None:
         count, why = 2, "no GPU is visible"
     else:
-        most = (2, 4, 8) if detects else (2, 4, 8)
-        count = most[0] if free < 10 else most[1] if free < 30 else most[2]
+        count = 2 if free < 10 else 4 if free < 30 else 8
         why = f"{free:.1f} GB of GPU memory are free"
     if images < count:
         return max(1, images), f"{images} training images"

@@ -1,7 +1,7 @@
 """From a plan to the two files of a run: ``recipe.py``, complete, and ``config.py``, short and the user's to edit.
 
-Each function starts from a shipped config and changes what the data, the start and the plan say, so that a value that is
-not named here is the published recipe's.
+Each function starts from a shipped config and changes what the data, the start and the plan say: a value that is not
+named here is the published recipe's.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def set_schedule(cfg: Config, plan: RunPlan, milestones: bool) -> None:
 
 
 def use_data(cfg: Config, found: Found) -> None:
-    """Data sets, evaluators and classes of the three loaders; the validation images are tested where there is no test."""
+    """Data sets, evaluators and classes of the three loaders; without a test part the validation part is tested."""
     from . import layouts
 
     test = "test" if found.test is not None else "val"

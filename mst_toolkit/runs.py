@@ -46,7 +46,7 @@ class RunFolder:
             if (self.folder / CHECKPOINTS / name).is_file():
                 return self.folder / CHECKPOINTS / name
         raise UserError(
-            f"{self.folder} has no checkpoint yet. Wait for its first, or continue the run: --out {self.folder} --resume"
+            f"{self.folder} has no checkpoint yet. Wait for its first, or continue it: --out {self.folder} --resume"
         )
 
 
@@ -75,8 +75,8 @@ def fine_tuned(folder: str | Path) -> RunFolder:
     run = open_run(folder)
     if run.task == "pretrain":
         raise UserError(
-            f"{folder} is a pretraining: it has no classes to predict. Fine-tune it: mst finetune detection DATA --init "
-            f"{folder}; or measure its features: mst probe knn {folder} DATA"
+            f"{folder} is a pretraining: it has no classes to predict. Fine-tune it: mst finetune detection DATA "
+            f"--init {folder}; or measure its features: mst probe knn {folder} DATA"
         )
     return run
 

@@ -1,4 +1,4 @@
-"""What a training starts from: a run, somebody's checkpoint, a hub folder, a row of the comparison, a timm name, nothing.
+"""What a training starts from: a run, a checkpoint, a hub folder, a row of the comparison, a timm name, or nothing.
 
 The start decides the architecture: nothing else in the front door does.
 """
@@ -135,8 +135,8 @@ def find_start(given: str | Path, arch: str | None = None) -> Start:
     if named is not None:
         return named
     raise UserError(
-        f"This training starts from a pretrained backbone, and there is none at {text}. No weights of MST are published. "
-        "Use your own: --init runs/YOUR_RUN. Start without: --init random. [S01]"
+        f"This training starts from a pretrained backbone, and there is none at {text}. No weights are published "
+        "for it. Use your own: --init runs/YOUR_RUN. Start without: --init random. [S01]"
     )
 
 

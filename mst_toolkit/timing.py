@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def seconds_per_step(cfg: Config, gpus: int) -> float:
         launch(folder, gpus, resume=False, quiet=True)
         lines = (folder / "metrics.jsonl").read_text().splitlines()
     times = [entry["time"] for entry in map(json.loads, lines) if entry.get("stage") == "train"]
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(times)]
     if not steps:
         raise UserError("no step could be timed: the training wrote no times.")
     return median(steps[-COUNTED:])

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mst_pretrain.checkpoints.storage import INITIAL, LATEST, load_checkpoint, save_atomic
+from mst_pretrain.checkpoints.storage import load_checkpoint, save_atomic
+from mst_pretrain.runtime.run_files import INITIAL, LATEST
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
 

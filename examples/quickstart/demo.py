@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mst_pretrain.checkpoints.storage import LATEST
+from mst_pretrain.runtime.run_files import LATEST
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.devices import emulates_bfloat16

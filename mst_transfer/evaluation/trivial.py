@@ -80,7 +80,7 @@ def _once(compute: Callable[[Sequence[Any]], T], cfg: Config, runner: Runner | N
                 print(
                     f"note: no trivial baseline, since the training data cannot be read: {error}", flush=True
                 )
-    return _known[key]  # type: ignore[no-any-return]
+    return _known[key]
 
 
 def _training_sets(cfg: Config, runner: Runner | None) -> Iterator[Any]:

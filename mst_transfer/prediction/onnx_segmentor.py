@@ -22,6 +22,8 @@ class PixelScores(nn.Module):
 
     def __init__(self, segmentor: Any) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.segmentor = segmentor
         prepare = segmentor.data_preprocessor
         self.register_buffer("mean", prepare.mean.clone())
