@@ -124,7 +124,7 @@ def finetuning_plan(
         found = layouts.split(found, asked["seed"])
     if write:
         refuse_used(folder)
-        layouts.write_lists(found, folder)
+        found = layouts.write_lists(found, folder)
     build = recipes.detection if found.task == "detection" else recipes.segmentation
 
     def make(**length: Any) -> tuple[RunPlan, Config]:

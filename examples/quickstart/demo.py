@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from mst_pretrain.runtime.run_files import LATEST
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.devices import emulates_bfloat16
+from mst_pretrain.runtime.run_files import LATEST
 from mst_pretrain.runtime.work_dir import writable_folder
 
 from .arms import LIVE, RANDOM, SHIPPED, MeasuredArms, arms_of, measure

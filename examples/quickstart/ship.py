@@ -20,9 +20,9 @@ from typing import Any
 
 from mst_pretrain.checkpoints.backbone import read_backbone
 from mst_pretrain.checkpoints.conversion import write_backbone
-from mst_pretrain.runtime.run_files import LATEST
 from mst_pretrain.runtime.atomic import file_sha256, replacing, write_text
 from mst_pretrain.runtime.errors import UserError, run_cli
+from mst_pretrain.runtime.run_files import LATEST
 
 from .demo import JUDGED_FILE, SHIPPED_FILE, SHIPPED_FOLDER
 from .drawn import OF_SHIPPED

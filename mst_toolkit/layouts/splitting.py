@@ -44,7 +44,7 @@ def split(found: Found, seed: int = 0, share: float = 0.2) -> Found:
 
 
 def _split(found: Found, seed: int, share: float) -> Found:
-    classes = _classes_of_images(found)
+    classes = classes_of_images(found)
     if len(classes) < 2:
         raise layout_error(
             "D12",
@@ -115,7 +115,7 @@ def stratified(classes: Mapping[str, set[Hashable]], seed: int, share: float) ->
     return parts
 
 
-def _classes_of_images(found: Found) -> dict[str, set[Hashable]]:
+def classes_of_images(found: Found) -> dict[str, set[Hashable]]:
     """The classes in each training image."""
     if found.task == DETECTION:
         content, names = _content(found)
