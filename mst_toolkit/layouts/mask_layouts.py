@@ -145,7 +145,7 @@ def cityscapes(root: Path) -> Found:
     """Cityscapes' folders with ``labelTrainIds``; the classes are those with a pixel in the training maps.
 
     Raises:
-        UserError: Images or label maps are missing, or no pixel is labelled.
+        UserError: Images or label maps are missing, or no pixel is labelled; D10: there is no validation part.
     """
     from mst_pretrain.runtime.errors import UserError
     from mst_transfer.data.layouts import CITYSCAPES_CLASSES, cityscapes_pairs
@@ -163,6 +163,12 @@ def cityscapes(root: Path) -> Found:
         except UserError:  # the official test maps hold nothing but 255
             continue
         parts[split] = Part(split, images, maps, len(cityscapes_pairs(images, maps)[0]))
+    if "val" not in parts:
+        raise layout_error(
+            "D10",
+            f"{root} is in Cityscapes' layout, but leftImg8bit/val or gtFine/val is missing.",
+            "Unpack both archives there; Cityscapes is not split by us.",
+        )
     reader = Reader()
     train_maps = cityscapes_pairs(parts["train"].images, root / "gtFine/train")[1]
     for _ in reader.label_maps("train label maps", train_maps):

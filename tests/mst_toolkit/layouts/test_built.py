@@ -203,6 +203,15 @@ def test_values_of_one_part_do_not_decide(tmp_path: Path) -> None:
     assert labels_of(built(recognise(root), "val")[0]) == [0, 255]
 
 
+def test_ids_that_were_not_there(tmp_path: Path) -> None:
+    """An id that no class has would be trained as the class whose label it equals by chance."""
+    root = drawn.masks(tmp_path, [0, 7, 11])
+    found = recognise(root)
+    drawn.mask(root / "masks/train/4.png", [0, 1])
+    with pytest.raises(UserError, match="has 640 pixels of the unknown id 1 "):
+        check_labels(built(found, "train"), "train", trains=True)
+
+
 def test_color_sample(tmp_path: Path) -> None:
     """Colors would be read as gray values, or 'ignore' be a class; an unknown one must not pass."""
     root = drawn.masks(tmp_path, [[10, 20, 30], [200, 0, 0], [0, 0, 0]])

@@ -189,6 +189,13 @@ def test_maps_of_other_names(tmp_path: Path) -> None:
     assert "0.jpg needs 0.png" in message and "0_mask.png" in message and "[D10]" in message
 
 
+def test_cityscapes_without_validation(tmp_path: Path) -> None:
+    """The split of Cityscapes is official; one of our own would give a score that means something else."""
+    drawn.picture(tmp_path / "leftImg8bit/train/bonn/bonn_0_leftImg8bit.png")
+    drawn.mask(tmp_path / "gtFine/train/bonn/bonn_0_gtFine_labelTrainIds.png", [0, 10])
+    assert "gtFine/val is missing" in (message := refused(tmp_path)) and "[D10]" in message
+
+
 def test_another_task(tmp_path: Path) -> None:
     """Masks given to detection must say what they are good for."""
     message = refused(drawn.masks(tmp_path, [0, 1]), "detection")
