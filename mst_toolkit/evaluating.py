@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .image_scores import FILE, DetectionImages, LabelImages, save
+from .image_scores import FILE, DetectionImages, ImageScores, LabelImages, save
 from .intervals import Bootstrap
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def evaluate(
     metric, dataset = _scored(cfg, checkpoint, device)
     digest = data_of(dataset)
     names = np.array(_image_names(dataset))
+    scores: ImageScores
     if hasattr(metric, "matrices"):
         result, scores, further = _segmentation(metric, names)
     else:
@@ -186,7 +187,7 @@ def _detection(metric: MSTCocoMetric) -> tuple[dict[str, Any], DetectionImages, 
         )
     result = {
         "task": "detection",
-        "main": _main(f"{_kind(main)} AP", bootstrap, trivial and trivial.statistics["mAP"]),
+        "main": _main(f"{_kind(main)} AP", bootstrap, trivial.statistics["mAP"] if trivial else None),
         "scores": {
             f"{_kind(iou_type)} {name}": _percent(metric.scores[iou_type].statistics[key])
             for iou_type in metric.iou_types
@@ -256,7 +257,7 @@ def _segmentation(
         )
     result = {
         "task": "segmentation",
-        "main": _main("mIoU", bootstrap, trivial and trivial.mean_iou),
+        "main": _main("mIoU", bootstrap, trivial.mean_iou if trivial else None),
         "scores": _label_scores(metric.scores),
         "classes": rows,
         "baseline": {"name": PRIOR, "scores": _label_scores(trivial)} if trivial else None,

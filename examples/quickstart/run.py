@@ -90,8 +90,8 @@ class Quickstart:
         self.train_and_test(plan, "Mask R-CNN", "mask_rcnn", data, results, detection)
         self.train_and_test(plan, "UperNet", "upernet", data, results, {"mIoU": "mIoU"})
         prior = baselines.position_prior(data.cityscapes, "val", data.classes).mean_iou
-        files = [data.coco / ANNOTATIONS.format(split) for split in ("train", "val")]
-        boxes = {f"{kind}_mAP": baselines.frequent_box_map(*files, kind) for kind in ("bbox", "segm")}
+        train, val = (data.coco / ANNOTATIONS.format(split) for split in ("train", "val"))
+        boxes = {f"{kind}_mAP": baselines.frequent_box_map(train, val, kind) for kind in ("bbox", "segm")}
         whole = {
             "seed": self.seed,
             "seconds": round(time.monotonic() - start, 1),

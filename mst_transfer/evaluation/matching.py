@@ -72,8 +72,11 @@ def match_detections(
         flags = _match(truth.get(cell, []), best, iou_type, sizes[cell[0]])
         columns.append((scores[order], *(np.full(len(best), value, np.int32) for value in cell), *flags))
     empty = (np.zeros(0), *(np.zeros(0, kind) for kind in (np.int32, np.int32, np.uint16, np.uint16)))
-    joined = (np.concatenate(parts) for parts in zip(empty, *columns, strict=True))
-    return Matches(np.array([image["id"] for image in images], object), *joined, objects)
+    scores, image, labels, hit, ignored = (
+        np.concatenate(parts) for parts in zip(empty, *columns, strict=True)
+    )
+    ids = np.array([image["id"] for image in images], object)
+    return Matches(ids, scores, image, labels, hit, ignored, objects)
 
 
 def _match(
@@ -117,7 +120,9 @@ def _iou(
     from pycocotools import mask as masks
 
     if iou_type == "bbox":
-        pairs = [np.array([entry["bbox"] for entry in part], np.float64) for part in (found, truth)]
+        pairs: list[Any] = [
+            np.array([entry["bbox"] for entry in part], np.float64) for part in (found, truth)
+        ]
     else:
         pairs = [[entry["segmentation"] for entry in found]]
         pairs.append([_as_rle(annotation["segmentation"], size) for annotation in truth])
