@@ -1,4 +1,4 @@
-"""Does a start help on these data? One recipe from each start, several seeds, and the differences with their intervals."""
+"""Does a start help on these data? One recipe from each start, several seeds, and differences with intervals."""
 
 from __future__ import annotations
 
@@ -187,8 +187,8 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
 def table(result: dict[str, Any]) -> str:
     """As Markdown."""
     lines = [
-        f"| labelled images | start | {result['metric']}, % (mean of {result['seeds']} seeds) | spread | trivial baseline | "
-        "difference (95 % interval over images) | difference by seed |",
+        f"| labelled images | start | {result['metric']}, % (mean of {result['seeds']} seeds) | spread | "
+        "trivial baseline | difference (95 % interval over images) | difference by seed |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .image_scores import FILE, DetectionImages, LabelImages, save
+from .image_scores import FILE, DetectionImages, ImageScores, LabelImages, save
 from .intervals import Bootstrap
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def evaluate(
     metric, dataset = _scored(cfg, checkpoint, device)
     digest = data_of(dataset)
     names = np.array(_image_names(dataset))
-    scores: DetectionImages | LabelImages
+    scores: ImageScores
     if hasattr(metric, "matrices"):
         result, scores, further = _segmentation(metric, names)
     else:

@@ -195,7 +195,8 @@ def plan(
             made, cfg = training.finetuning_plan(
                 found, start, Path(temporary, "run"), {**common, **asked}, write=True
             )
-        text = f"{made.title}: {made['steps']:,} steps of {made['batch_size'] * made['gpus']} images, {made['precision']}"
+        batch = made["batch_size"] * made["gpus"]
+        text = f"{made.title}: {made['steps']:,} steps of {batch} images, {made['precision']}"
         if quick:
             yield OK, f"{text} (--quick: no step was timed)"
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,7 +62,7 @@ class DetectionImages:
         """Mean over the classes that occur, float64 [R]; NaN where none does."""
         return nan_mean(self.per_class(counts, metric))
 
-    def _one(self, counts: np.ndarray, index: int, which: Iterator[int] | Any) -> np.ndarray:
+    def _one(self, counts: np.ndarray, index: int, which: Sequence[int]) -> np.ndarray:
         """AP [R] of one class, the mean over some thresholds."""
         mine = np.flatnonzero(self.label == index)
         mine = mine[np.argsort(-self.scores[mine], kind="stable")]
@@ -156,9 +156,9 @@ class LabelImages:
         cls, images: np.ndarray, classes: np.ndarray, truth: np.ndarray, predicted: np.ndarray
     ) -> LabelImages:
         """From one true and one predicted class per image, int [N]."""
-        right, decided = (labels.astype(np.int32) for labels in (truth, predicted))
+        true, found = truth.astype(np.int32), predicted.astype(np.int32)
         places, ones = np.arange(len(images), dtype=np.int32), np.ones(len(images), np.int64)
-        return cls(images, classes, places, right, decided, ones, "classification")
+        return cls(images, classes, places, true, found, ones, "classification")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -238,4 +238,5 @@ def save(path: Path, scores: ImageScores, data: str, further: dict[str, np.ndarr
     from mst_pretrain.runtime.atomic import replacing
 
     with replacing(path) as part, open(part, "wb") as stream:
-        np.savez_compressed(stream, data=np.asarray(data), **as_arrays(scores), **(further or {}))
+        arrays: dict[str, Any] = {"data": np.asarray(data), **as_arrays(scores), **(further or {})}
+        np.savez_compressed(stream, **arrays)

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     from mst_transfer.evaluation.report import write_metrics, write_report
     from mst_transfer.evaluation.settings import use_our_metrics
     from mst_transfer.evaluation.speed import SpeedHook, speed_line
-    from mst_transfer.evaluation.trivial import TrivialBaselines
+    from mst_transfer.evaluation.trivial import TrivialBaselines, baseline_metrics
     from mst_transfer.evaluation.tta import TTAHook, use_tta
     from mst_transfer.training.checks import check_test, import_data_sets
 
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             files = write_report(cfg.work_dir, runner.test_loop.evaluator.metrics, settings, speed.summary())
             print(speed_line(speed.summary()), flush=True)
             print(f"written: {', '.join(map(str, [*files, *([args.out] if args.out else [])]))}", flush=True)
-            write_metrics(metrics, cfg.work_dir)
+            write_metrics(metrics, cfg.work_dir, baseline_metrics(runner.test_evaluator.metrics))
 
     with parsing_once():
         import_data_sets(cfg)  # in every process

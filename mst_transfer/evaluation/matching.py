@@ -72,11 +72,11 @@ def match_detections(
         flags = _match(truth.get(cell, []), best, iou_type, sizes[cell[0]])
         columns.append((scores[order], *(np.full(len(best), value, np.int32) for value in cell), *flags))
     empty = (np.zeros(0), *(np.zeros(0, kind) for kind in (np.int32, np.int32, np.uint16, np.uint16)))
-    scored, image, label, hit, ignored = (
+    scores, image, labels, hit, ignored = (
         np.concatenate(parts) for parts in zip(empty, *columns, strict=True)
     )
     ids = np.array([image["id"] for image in images], object)
-    return Matches(ids, scored, image, label, hit, ignored, objects)
+    return Matches(ids, scores, image, labels, hit, ignored, objects)
 
 
 def _match(

@@ -14,12 +14,9 @@ OVERALL = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 def coco_table(scores: CocoScores, baseline: CocoScores | None = None) -> str:
     """AP by class and object size, and the trivial baseline's AP; '-' where the ground truth has no such object."""
     columns = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "baseline")
+    trivial = baseline.per_class if baseline else None
     rows = [
-        [
-            name,
-            *map(per_cent, values.values()),
-            per_cent(_of(baseline.per_class if baseline else None, name, "AP")),
-        ]
+        [name, *map(per_cent, values.values()), per_cent(_of(trivial, name, "AP"))]
         for name, values in scores.per_class.items()
     ]
     overall = [scores.statistics[name] for name in OVERALL]

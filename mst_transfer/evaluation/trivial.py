@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,9 +54,9 @@ def give_baselines(metrics: Sequence[Any], cfg: Config, runner: Runner | None = 
     """
     for metric in metrics:
         if isinstance(metric, MSTCocoMetric):
-            metric.frequent = partial(_once, frequent_boxes_of, cfg, runner)
+            metric.frequent = cache(partial(_once, frequent_boxes_of, cfg, runner))
         elif isinstance(metric, MSTIoUMetric):
-            metric.prior = partial(_once, position_prior_of, cfg, runner)
+            metric.prior = cache(partial(_once, position_prior_of, cfg, runner))
 
 
 def baseline_metrics(metrics: Sequence[Any]) -> dict[str, float]:
