@@ -158,7 +158,7 @@ class RunLogHook(LoggerHook):
             "time": time.time(),
             "loss": scalars.get("loss"),
             **{name: value for name, value in scalars.items() if name not in UNTOLD},
-            "lr": max(group["lr"] for group in runner.optim_wrapper.param_groups),
+            "lr": max(group["lr"] for group in runner.optim_wrapper.optimizer.param_groups),
             "images_per_second": interval.steps * images_per_step(loop) / interval.seconds,
             "memory_gb": peak_memory(),
             "eta_seconds": runner.pace.remaining(runner.max_iters - step, pauses),
