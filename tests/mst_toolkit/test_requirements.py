@@ -63,7 +63,8 @@ def test_a_missing_package_is_one_sentence(
         run_cli(report)
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
-        "error: this needs the package 'jinja2', which is not installed. Install it: pip install 'mst-toolkit[report]'\n"
+        "error: this needs the package 'jinja2', which is not installed. "
+        "Install it: pip install 'mst-toolkit[report]'\n"
     )
     with pytest.raises(UserError, match=r"mst-toolkit\[report\]"):
         need("matplotlib", "jinja2")
