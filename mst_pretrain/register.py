@@ -2,7 +2,17 @@
 
 from .data import datasets, photometric, sampler
 from .method import mst
-from .training import first_steps, health, log_averages, loop, optim, runner, schedule_and_teacher, watch
+from .training import (
+    first_steps,
+    health,
+    log_averages,
+    loop,
+    optim,
+    run_log,
+    runner,
+    schedule_and_teacher,
+    watch,
+)
 
 __all__ = [
     "datasets",
@@ -13,6 +23,7 @@ __all__ = [
     "mst",
     "optim",
     "photometric",
+    "run_log",
     "runner",
     "sampler",
     "schedule_and_teacher",

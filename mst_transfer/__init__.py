@@ -10,11 +10,13 @@ use_torchvision_ops()
 
 from mst_pretrain import register  # noqa: E402
 from mst_pretrain.checkpoints.storage import use_safe_loading  # noqa: E402
+from mst_pretrain.runtime.imports import quiet_imports  # noqa: E402
 
-from . import backbones, evaluation  # noqa: E402
-from .data import datasets  # noqa: E402
-from .prediction import predict  # noqa: E402
-from .training import layer_decay  # noqa: E402
+with quiet_imports():
+    from . import backbones, evaluation
+    from .data import datasets
+    from .prediction import predict
+    from .training import layer_decay
 
 __all__ = [
     "backbones",

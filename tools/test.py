@@ -47,13 +47,14 @@ def main(argv: list[str] | None = None) -> None:
     tool = "tools/test.py --tta" if tta else "tools/test.py"
     args.cfg_options = read_options(args.config, args.cfg_options, tool)
     cfg = load_config(args.config, args.cfg_options)
+    cfg.loggers = []  # a test has its own files
     prepare(cfg, args)
     on_first_rank(lambda: writable_folder(cfg.work_dir, "--work-dir"))
     if cfg.get("test_dataloader") is None:
         raise UserError(
             f"{args.config} has no test_dataloader. For a pretraining checkpoint use tools/eval_knn.py."
         )
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    cfg.load_from, cfg.resume, cfg.run_folder = args.checkpoint, False, False
 
     from mst_transfer.comparison.record import ResultRecord
     from mst_transfer.data.coco_file import parsing_once

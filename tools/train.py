@@ -7,7 +7,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING
 
 from mst_pretrain.runtime.errors import UserError, run_cli
-from mst_pretrain.training.command_line import add_arguments
+from mst_pretrain.training.command_line import PACKAGES, add_arguments
 from mst_pretrain.training.signals import handle_signals
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ def main(argv: list[str] | None = None) -> None:
         metavar="ROW",
         help="fine-tuning starts from this row of the comparison: random, supervised, dino, moby, esvit, ibot, "
         "mst-100 or mst-300. Sets the backbone's weights and the work directory (work_dirs/CONFIG_ROW_seedSEED)",
+    )
+    parser.add_argument(
+        "--logger",
+        nargs="+",
+        choices=PACKAGES,
+        help="also log to these: offline unless they are set up (WANDB_API_KEY or WANDB_MODE, MLFLOW_TRACKING_URI), "
+        "into the work directory",
     )
     add_arguments(parser)
     args = parser.parse_args(argv)

@@ -7,13 +7,19 @@ import re
 import subprocess
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mst_pretrain.runtime.errors import UserError
 from mst_toolkit.resources import child_environment
 
-_ITERATION = re.compile(r"(?:Iter|Epoch)\((?:train|val|test)\)(?: \[\d+\])?\s*\[\s*(\d+)/(\d+)\]")
+# The last iteration in MMEngine's lines, and in those of a run folder
+_ITERATION = re.compile(
+    r"(?:Iter|Epoch)\((?:train|val|test)\)\s*(?:\[\d+\])?\s*\[\s*(\d+)/(\d+)\]|\bstep +([\d,]+)/([\d,]+)"
+)
+RECENT = 12  # measurements that a stage's rate comes from, the oldest against the newest
 
 
 @dataclass
@@ -46,7 +52,7 @@ class ToolCall:
             found = _ITERATION.findall(stream.read().decode(errors="replace"))
         if not found:
             return 0.0, "starting"
-        done, total = map(int, found[-1])
+        done, total = (int(number.replace(",", "")) for number in found[-1] if number)
         return done / max(total, 1), f"{done}/{total}"
 
 
@@ -56,13 +62,50 @@ class Plan:
     Args:
         root: The repository.
         weights: Planned seconds by stage name, in the order they will run; the pace met corrects them.
+        clock: Seconds that never go backward.
     """
 
-    def __init__(self, root: Path, weights: dict[str, float]) -> None:
-        self.root, self.weights = root, weights
-        self.finished = 0.0
+    def __init__(
+        self, root: Path, weights: dict[str, float], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.root, self.weights, self.clock = root, weights, clock
+        self.finished: dict[str, float] = {}  # seconds that stages took
         self.stage = 0
-        self.start = time.monotonic()
+        self.start = clock()
+
+    def begin(self) -> None:
+        """A stage begins."""
+        self.stage += 1
+        self.began = self.clock()
+        self.measured: deque[tuple[float, float]] = deque([(self.began, 0.0)], maxlen=RECENT)
+
+    def end(self, stage: str) -> None:
+        """It is done."""
+        self.finished[stage] = self.clock() - self.began
+
+    def remaining(self, stage: str, share: float) -> float:
+        """Seconds that are left: of this stage by its own recent rate, of the others by the plan and the pace met.
+
+        Args:
+            stage: The present one.
+            share: Of it that is done, 0 to 1.
+        """
+        now = self.clock()
+        if share > self.measured[-1][1]:
+            self.measured.append((now, share))
+        (then, before), (_, last) = self.measured[0], self.measured[-1]
+        planned = sum(self.weights[name] for name in self.finished)
+        took = sum(self.finished.values())
+        left = 0.0
+        if stage not in self.finished:
+            rate = (last - before) / max(now - then, 1e-9)  # a stage that stands still becomes slower
+            pace = took / planned if planned else 1.0
+            left = (
+                (1 - share) / rate if rate > 0 else max(pace * self.weights[stage] - (now - self.began), 0.0)
+            )
+            took, planned = took + now - self.began + left, planned + self.weights[stage]
+        others = [weight for name, weight in self.weights.items() if name not in (*self.finished, stage)]
+        return left + (took / planned if planned else 1.0) * sum(others)
 
     def run(self, stage: str, calls: list[ToolCall], interval: float = 10.0) -> None:
         """Run tools at the same time, the processor's cores shared among them.
@@ -70,20 +113,20 @@ class Plan:
         Raises:
             UserError: One failed; its last lines and its log's path are in the message.
         """
-        self.stage += 1
+        self.begin()
         threads = str(max(1, (os.cpu_count() or 1) // len(calls)))
         # Threads that wait without spinning: several times faster where other programs use the cores too.
         environment = child_environment(self.root, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         processes: list[subprocess.Popen[bytes]] = []
-        said = time.monotonic()
+        said = self.clock()
         try:
             for call in calls:
                 processes.append(call.start(self.root, environment))
             while None in (codes := [process.poll() for process in processes]) and not any(codes):
-                if time.monotonic() - said >= interval:
+                if self.clock() - said >= interval:
                     self._say(stage, calls, codes)
-                    said = time.monotonic()
+                    said = self.clock()
                 time.sleep(0.2)
         finally:
             for process in processes:
@@ -93,19 +136,15 @@ class Plan:
                 raise UserError(
                     f"{stage} ({call.name}) failed:\n{_last_lines(call.log)}\nThe whole log: {call.log}"
                 )
-        self.finished += self.weights[stage]
+        self.end(stage)
         self._say(stage, calls, codes)
 
     def _say(self, stage: str, calls: list[ToolCall], codes: list[int | None]) -> None:
         progress = [
             (1.0, "done") if code == 0 else call.progress() for call, code in zip(calls, codes, strict=True)
         ]
-        share = min(share for share, _ in progress) * self.weights[stage] if None in codes else 0.0
-        elapsed = time.monotonic() - self.start
-        done = self.finished + share
-        # Seconds per planned second so far; the plan itself counts as a minute of experience.
-        pace = (elapsed + 60) / (done + 60)
-        left = pace * (sum(self.weights.values()) - done)
+        left = self.remaining(stage, min(share for share, _ in progress))
+        elapsed = self.clock() - self.start
         states = ", ".join(f"{call.name} {text}" for call, (_, text) in zip(calls, progress, strict=True))
         about = f", about {clock(left)} left" if left > 1 else ""
         print(f"[{self.stage}/{len(self.weights)}] {stage}: {states}  ({clock(elapsed)}{about})", flush=True)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
+from ..runtime.run_files import newest_checkpoint
 from .kinds import kind_of, text_kind
 
-LATEST = "latest.pth"
 INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
 # All that torch.load and safetensors raised on 12,000 truncated and altered files of four formats
 READER_ERRORS = (
@@ -139,7 +139,7 @@ def load_checkpoint(
 def refuse_folder(path: Path) -> None:
     """Raise a UserError where a path of a checkpoint is that of a folder; it names a run's newest checkpoint."""
     if path.is_dir():
-        newest = path / LATEST
+        newest = newest_checkpoint(path)
         what = str(newest) if newest.is_file() else "the path of a .pth or .safetensors file"
         raise UserError(f"{path} is a folder, not a checkpoint. Give {what}.")
 

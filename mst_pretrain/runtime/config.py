@@ -19,6 +19,7 @@ from mmengine.utils import import_modules_from_strings
 from mst_toolkit.resources import find_config
 
 from .errors import DEBUG, InvalidValue, UserError
+from .imports import quiet_imports
 from .options import ADD, ROOT, above, check_option_keys, is_below, parse_options, walk
 from .value_types import annotations_of, check_sections, fits, unregistered, words_of
 
@@ -115,7 +116,8 @@ def import_custom_modules(cfg: Config) -> None:
     if not imports:
         return
     try:
-        import_modules_from_strings(with_registration(imports["imports"]))
+        with quiet_imports():
+            import_modules_from_strings(with_registration(imports["imports"]))
     except ImportError as error:
         cause: BaseException = error
         while cause.__context__ is not None:

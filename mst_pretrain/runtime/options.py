@@ -58,6 +58,8 @@ READ = frozenset(
         "tta_model",
         "tta_pipeline",
         "allow_unused",
+        "run_folder",
+        "loggers",
     ]
 )
 # Of these, what a tool does not read. A test takes a training's options, by which its record names the training.

@@ -7,6 +7,7 @@ import argparse
 from ..runtime.options import ConfigOptions
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+PACKAGES = ("tensorboard", "wandb", "mlflow")  # names of the loggers and of the packages that they need
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -87,7 +87,7 @@ class HealthHook(Hook):
         if self.summed == self.collapse_interval:
             self._judge_collapse(runner)
 
-    def _report_skipped(self, runner: Runner, loss: float) -> None:
+    def _report_skipped(self, runner: Any, loss: float) -> None:
         """All processes come here together: they hold the same gradients."""
         for buffer, kept in zip(unwrap(runner).buffers(), self.buffers, strict=True):
             buffer.copy_(kept)
@@ -112,7 +112,7 @@ class HealthHook(Hook):
         if self.skipped_in_a_row >= self.max_skipped:
             finite = runner.iter + 1 - self.skipped_in_a_row
             suspect = ""
-            if Path(runner.message_hub.get_info("last_ckpt", "")).stem == f"iter_{finite}":
+            if runner.saved_iter == finite > 0:
                 suspect = f"It is of step {finite}, which may have broken the weights: take an older one. "
             raise UserError(
                 f"{self.skipped_in_a_row} steps in a row, up to step {runner.iter + 1}, were skipped: {what} is not "
@@ -149,12 +149,12 @@ class HealthHook(Hook):
                 "Change one and start again, or --resume that checkpoint."
             )
 
-    def _keep_last(self, runner: Runner) -> None:
+    def _keep_last(self, runner: Any) -> None:
         """Later checkpoints will push the healthy one out, so it gets a second name. Where it is gone: the last."""
         last = Path(self.healthy)
         if not last.is_file():
             last = Path(runner.message_hub.get_info("last_ckpt", ""))
-        kept = Path(runner.work_dir, BEFORE_COLLAPSE.format(last.stem))
+        kept = runner.files.checkpoints / BEFORE_COLLAPSE.format(last.stem)
         self.kept = str(kept) if last.is_file() else ""
         if self.kept and is_main_process():
             link_atomic(last, kept)

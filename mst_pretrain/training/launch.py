@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from ..checkpoints.storage import LATEST, refuse_folder, use_safe_loading
+from ..checkpoints.storage import refuse_folder, use_safe_loading
 from ..runtime.config import check_lengths, check_seed, explain, import_custom_modules
 from ..runtime.errors import STOPPED, Stopped, UserError
 from ..runtime.known_keys import check_known_keys, check_numbers
+from ..runtime.run_files import LOGGERS, SWITCH, newest_checkpoint
 from ..runtime.value_types import check_value_types
 from ..runtime.work_dir import explain_full_disk
 from .command_line import LAUNCHERS as LAUNCHERS
 from .command_line import add_arguments as add_arguments
+from .loggers import check_loggers
 from .processes import OTHER_RANK_WAITS, launcher_of
 from .signals import STOP_SIGNALS, ignore_signals
 
@@ -56,6 +58,9 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
             cfg[name].persistent_workers = False  # PyTorch refuses it without workers
         if cfg.get(name) and torch.cuda.is_available():
             cfg[name].setdefault("pin_memory", True)  # so that a copy to the GPU need not be waited for
+    if getattr(args, "logger", None):
+        cfg[LOGGERS] = list(dict.fromkeys(args.logger))
+    check_loggers(cfg)
     _log_short_runs(cfg)
     _check_encoding(cfg)
     _set_up_devices(cfg)
@@ -86,7 +91,7 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
 
 def _resume(cfg: Config, source: str) -> None:
     """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
-    path = Path(cfg.work_dir, LATEST) if source == "auto" else Path(source)
+    path = newest_checkpoint(cfg.work_dir, cfg.get(SWITCH) is True) if source == "auto" else Path(source)
     if path.is_file():
         cfg.resume, cfg.load_from = True, str(path)
     elif source == "auto":

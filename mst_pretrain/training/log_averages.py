@@ -38,6 +38,17 @@ class LogAveragesHook(RuntimeInfoHook):
         self.loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self._cut_histories(runner)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums: the next line of a resumed run is that of the uninterrupted one."""
+        checkpoint["log_sums"] = [(names, total.cpu(), steps) for names, (total, steps) in self.sums.items()]
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on adding."""
+        if runner._resume:
+            device = next(runner.model.parameters()).device
+            for names, total, steps in checkpoint.get("log_sums", []):
+                self.sums[tuple(names)] = total.to(device), steps
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
@@ -106,5 +117,7 @@ def is_due(logger: LoggerHook, runner: Runner, batch_idx: int) -> bool:
     """Whether a logger writes a line after this iteration [code: MMEngine, LoggerHook.after_train_iter]."""
     loader = runner.train_dataloader
     shown = not logger.ignore_last or len(loader) <= logger.interval
+    if hasattr(logger, "is_due"):
+        return bool(logger.is_due(runner))
     last = logger.end_of_epoch(loader, batch_idx) and shown
     return last or logger.every_n_inner_iters(batch_idx, logger.interval)

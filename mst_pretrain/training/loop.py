@@ -17,9 +17,10 @@ from ..data.checking import check_once
 from ..data.device_batches import crops_of
 from ..data.multicrop import MultiCrop
 from ..data.sources import FileSource
+from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
 from .randomness import seed_all
-from .runner import MSTRunner, point_latest
+from .runner import MSTRunner
 from .schedule_and_teacher import unwrap
 from .watch import rescued
 
@@ -132,14 +133,16 @@ class PretrainLoop(BaseLoop):
         wrapper.initialize_count_status(
             self.runner.model, self._iter * self.accumulate, self.max_iters * self.accumulate
         )
+        files = self.runner.files
         if self._iter == 0:
             self.runner.save_checkpoint(
                 self.runner.work_dir, INITIAL, meta={"epoch": 0, "iter": 0}, by_epoch=False
             )
         if self.max_iters == 0 and is_main_process():
-            point_latest(Path(self.runner.work_dir, INITIAL))
+            link_atomic(files.initial, files.latest)
         if isinstance(self.source, FileSource) and is_main_process():
-            self.source.paths.save(Path(self.runner.work_dir, IMAGES))
+            files.checkpoints.mkdir(exist_ok=True)
+            self.source.paths.save(files.checkpoints / IMAGES)
         if self._iter < self.max_iters:
             self.sampler.position = self._iter * self.global_batch
             device = next(self.runner.model.parameters()).device

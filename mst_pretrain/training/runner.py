@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from logging import FileHandler
 from pathlib import Path
@@ -17,11 +18,16 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import load_model
-from ..checkpoints.storage import INITIAL, LATEST, load_checkpoint
+from ..checkpoints.storage import INITIAL, load_checkpoint
 from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
+from ..runtime.run_files import BEST, CONFIG, LATEST, LOGGERS, RunFiles
 from ..runtime.work_dir import need_space
+from .console import leave_bars, show_only_lines, warnings_to
+from .folder_hooks import in_run_folder
+from .loggers import with_loggers
+from .pace import Pace
 from .patient_loader import PatientDataLoader
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .schedule_and_teacher import broken_weight, last_good, unwrap
@@ -41,6 +47,8 @@ class MSTRunner(Runner):
         unvalidated: Whether the resumed checkpoint was written in the middle of a validation.
         given: The config, as :func:`plain` has it.
         resumed: What the resumed checkpoint tells of its first run, see :func:`recorded`; else None.
+        files: Where the run's files lie.
+        pace: Measures its steps and pauses.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,6 +56,9 @@ class MSTRunner(Runner):
         self.saved_iter = -1
         self.unvalidated = False
         self.resumed: dict[str, Any] | None = None
+        work_dir = kwargs["work_dir"] if "work_dir" in kwargs else args[1]
+        self.files = RunFiles.of(kwargs.get("cfg") or {}, Path(work_dir).absolute())
+        self.pace, self.stop_warnings = Pace(), lambda: None
         super().__init__(*args, **kwargs)
         self.given = plain(self.cfg)
 
@@ -60,11 +71,20 @@ class MSTRunner(Runner):
         """MMEngine's, with averages instead of histories, and a watch on signals and broken images."""
         ours = {"runtime_info": "LogAveragesHook", "watch": "WatchHook", "stop": "StopHook"}
         default = {name: {"type": hook} for name, hook in ours.items()}
-        super().register_default_hooks({**default, **(hooks or {})})
+        given = {**default, **(hooks or {})}
+        super().register_default_hooks(in_run_folder(given) if self.files.tidy else given)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """MMEngine's; its file is UTF-8 whatever the locale, and takes names that are not."""
+        if self.files.tidy:
+            with suppress(OSError):  # the folder that MMEngine has just made for this start
+                Path(self.log_dir).rmdir()
+            self._log_dir = str(self.files.root)
+            kwargs["log_file"] = str(self.files.log)
         logger = super().build_logger(*args, **kwargs)
+        if self.files.tidy:
+            show_only_lines(logger)
+            self.stop_warnings = warnings_to(logger)
         for handler in logger.handlers:
             if isinstance(handler, FileHandler) and isinstance(handler.stream, TextIOWrapper):
                 handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -76,15 +96,37 @@ class MSTRunner(Runner):
     def load_or_resume(self) -> None:
         """MMEngine's; the config is saved once it is known to fit what is there."""
         super().load_or_resume()
-        super().dump_config()
+        if not self.files.tidy:
+            super().dump_config()
+        elif is_main_process() and not self._has_config():
+            self.cfg.dump(self.files.root / CONFIG)
+
+    def _has_config(self) -> bool:
+        """Whether the run folder holds the config already: its user's own, or that of the run that is resumed."""
+        own, file = self.files.root / CONFIG, self.cfg.filename
+        return own.is_file() and (self._resume or (file is not None and Path(file).absolute() == own))
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """MMEngine's, with the config's ``loggers``; a run folder has its numbers in ``metrics.jsonl`` by itself."""
+        loggers = self.cfg.get(LOGGERS) or []
+        if visualizer is None and (self.files.tidy or loggers):
+            local = [] if self.files.tidy else [{"type": "mmengine.LocalVisBackend"}]
+            visualizer = {"type": "mmengine.Visualizer", "vis_backends": local}
+        if loggers and isinstance(visualizer, dict):
+            visualizer = with_loggers(visualizer, loggers, self.files.root, lambda: self._resume)
+        return super().build_visualizer(visualizer)
 
     def train(self) -> torch.nn.Module:
         """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed; refused where no checkpoint fits."""
         need_space(
             self.work_dir, sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
         )
-        with stop_signals():
-            return super().train()
+        try:
+            with stop_signals():
+                return super().train()
+        finally:
+            self.stop_warnings()
+            leave_bars(self.logger)
 
     @staticmethod
     def build_dataloader(
@@ -104,6 +146,7 @@ class MSTRunner(Runner):
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Write ``out_dir/filename`` and then ``out_dir/latest.pth``; each is whole at every moment.
 
+        In a run folder ``checkpoints/last.pth`` is both; ``initial.pth`` and ``best.pth`` lie beside it.
         Only the first process writes, and it needs no other one: a hook may call this there alone. The initial
         weights do not become the latest: an earlier run's result may still be there.
 
@@ -116,13 +159,16 @@ class MSTRunner(Runner):
                 f"No checkpoint {Path(out_dir, filename)} was written: {broken} is not finite. {last_good(self)} Lower "
                 "optim_wrapper.optimizer.lr, then continue with --resume, or start again."
             )
-        self.saved_iter = meta.get("iter", -1)
+        whole = self.files.checkpoint(out_dir, filename)
+        if whole.name != BEST:
+            self.saved_iter = meta.get("iter", -1)
         if is_main_process():  # the others have nothing to write
             kwargs["meta"] = {**meta, **self.own_meta(), RUN: {**describe(self), **(self.resumed or {})}}
-            whole = Path(out_dir, filename)
-            with replacing(whole) as part:
-                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
-            if filename != INITIAL:  # a new run must not replace an old one's result before it has one
+            with self.pace.pause(whole.name if self.files.tidy else "checkpoint"), replacing(whole) as part:
+                super().save_checkpoint(str(whole.parent), part.name, *args, **kwargs)
+            if (
+                filename != INITIAL and not self.files.tidy
+            ):  # a new run must not replace an old one's result before it has one
                 point_latest(whole)
 
     def own_meta(self) -> dict[str, str]:

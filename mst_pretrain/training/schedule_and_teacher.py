@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..checkpoints.storage import INITIAL, LATEST
 from ..runtime.errors import UserError
 from .schedules import CosineSchedule, WarmupThenConstant
 
@@ -27,9 +25,9 @@ def broken_weight(runner: Runner) -> str | None:
     return next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
 
 
-def last_good(runner: Runner) -> str:
+def last_good(runner: Any) -> str:
     """Which checkpoint a run goes back to that has lost its weights."""
-    latest, initial = (Path(runner.work_dir, name) for name in (LATEST, INITIAL))
+    latest, initial = runner.files.latest, runner.files.initial
     if latest.exists():
         return f"The last checkpoint stays: {latest}."
     before = f"; {initial} has the weights before training" if initial.exists() else ""

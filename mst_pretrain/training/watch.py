@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..checkpoints.storage import LATEST
 from ..data.broken_images import Fault, decode
 from ..data.files import first_of
 from ..runtime.atomic import replacing
@@ -168,7 +168,7 @@ def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
 
     With ``unvalidated`` the resumed run begins with a validation.
     """
-    latest = Path(runner.work_dir, LATEST)
+    latest = runner.files.latest
     if runner.saved_iter != iteration or unvalidated:
         if broken := broken_weight(runner):
             return (
@@ -189,6 +189,7 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
 
     def passed_on() -> Iterator[Any]:
         while True:
+            asked = time.monotonic()
             try:
                 batch = next(iterator)
             except StopIteration:
@@ -197,6 +198,7 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
                 if runner.iter == 0:
                     raise
                 raise UserError(f"{error} {save_stopped(runner, runner.iter)}") from error
+            runner.pace.wait(time.monotonic() - asked)
             runner.faults += decode(batch.pop("faults", []))
             yield batch
 

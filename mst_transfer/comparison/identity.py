@@ -17,14 +17,26 @@ from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import load_config, rebase_data_root
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.options import ADD
+from mst_pretrain.runtime.run_files import LOGGERS, SWITCH, run_of
 from mst_pretrain.training.resume import SHOWN, UNSEEN, changes, stops_early
 
 from .rows import INIT_CFG, checkpoint_of, row_of
 
 RUN = "run.json"
+UNCOMPARED = (SWITCH, LOGGERS)  # keys of a config that say where its numbers go
 # Options that change where a run reads, writes, waits or reports, but not what it computes. What was read is told by
 # the data's digest.
-HARMLESS = (*UNSEEN, f"{INIT_CFG}*", "data_root", "work_dir", "randomness.seed", "log_*", "env_cfg*", "vis*")
+HARMLESS = (
+    *UNSEEN,
+    f"{INIT_CFG}*",
+    "data_root",
+    "work_dir",
+    "randomness.seed",
+    "log_*",
+    "env_cfg*",
+    "vis*",
+    *UNCOMPARED,
+)
 CAP = "train_cfg.max_iters"
 LAUNCH = ("batch", "auto_scale_lr")  # options that are known once the processes are
 # A module's name in configs, now and before: an older copy of a config is the same one.
@@ -51,6 +63,8 @@ def config_sha256(path: str | Path) -> str:
     content = cfg._cfg_dict.to_dict()
     content.get("model", {}).get("backbone", {}).pop("init_cfg", None)
     content.get("randomness", {}).pop("seed", None)
+    for key in UNCOMPARED:
+        content.pop(key, None)
     text = json.dumps(content, sort_keys=True, default=str).replace(*MOVED)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -109,7 +123,7 @@ def deviations(record: dict[str, Any]) -> list[str]:
 
 def run_beside(checkpoint: str | Path) -> dict[str, Any] | None:
     """What the training recorded that wrote a checkpoint, if it is there."""
-    path = Path(checkpoint).with_name(RUN)
+    path = run_of(checkpoint) / RUN
     if not path.is_file():
         return None
     try:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mst_pretrain.checkpoints.storage import LATEST, load_checkpoint
+from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
 from mst_pretrain.runtime.options import is_read
+from mst_pretrain.runtime.run_files import newest_checkpoint
 from mst_toolkit.resources import child_environment, resources
 
 from .identity import CAP, LAUNCH, config_sha256, deviations, run_beside, telling_options
@@ -72,7 +73,7 @@ class Job:
 
     def trained(self) -> bool:
         """Whether its last checkpoint is that of the last iteration; a UserError where its folder holds another run."""
-        latest = self.folder / LATEST
+        latest = newest_checkpoint(self.folder)
         record = run_beside(latest)
         if record is None or not latest.is_file():
             return False
@@ -110,7 +111,7 @@ class Job:
         """Of the last checkpoint, into the same folder."""
         options = [option for option in self.options if is_read(option.partition("=")[0], TEST)]
         arguments = ["--work-dir", str(self.folder), *(["--cfg-options", *options] if options else [])]
-        return self._command("test", [self.config, str(self.folder / LATEST)], arguments)
+        return self._command("test", [self.config, str(newest_checkpoint(self.folder))], arguments)
 
     def _command(self, tool: str, what: list[str], arguments: list[str]) -> list[str]:
         if self.gpus > 1:

@@ -15,6 +15,7 @@ from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.files import first_of
 from mst_pretrain.runtime.config import ENDLESS, check_lengths, explain, import_custom_modules
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.imports import quiet_imports
 from mst_pretrain.runtime.known_keys import check_known_keys, check_numbers
 from mst_pretrain.runtime.value_types import check_value_types
 
@@ -33,6 +34,7 @@ from ..evaluation.settings import (
     kind_of,
     trained_classes,
 )
+from .best_score import check_save_best
 
 Names = tuple[str, ...] | None
 
@@ -54,6 +56,7 @@ def check_training(cfg: Config) -> None:
         where, remedy = f"{cfg.filename}: val_dataloader.dataset", "Give both the same metainfo.classes."
         _check_names(where, scored, "train_dataloader.dataset", trained, remedy)
     check_metrics(cfg, "val")
+    check_save_best(cfg)
 
 
 def check_test(cfg: Config) -> None:
@@ -87,7 +90,8 @@ def import_data_sets(cfg: Config) -> None:
     check_known_keys(cfg)
     check_numbers(cfg)
     if cfg.get("default_scope") == "mmdet":
-        from ..data.detection import use_repaired
+        with quiet_imports():
+            from ..data.detection import use_repaired
 
         for loader in (f"{split}_dataloader" for split in ("train", "val", "test")):
             if cfg.get(loader) and cfg[loader].get("dataset"):

@@ -13,6 +13,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from mst_pretrain.runtime.run_files import FIRST
 from mst_pretrain.training.randomness import seed_all
 from mst_pretrain.training.runner import step_batch
 from mst_pretrain.training.watch import rescued
@@ -47,6 +48,10 @@ class ExactLoop(BaseLoop):
     def before(self) -> None:
         """Call the hooks; what was stopped in a validation begins with it."""
         self.runner.call_hook("before_train")
+        if self.runner.files.tidy and self._iter == 0:
+            meta = {"epoch": 0, "iter": 0}
+            options = {"save_optimizer": False, "save_param_scheduler": False, "by_epoch": False}
+            self.runner.save_checkpoint(self.runner.work_dir, FIRST, meta=meta, **options)
         if self.runner.unvalidated and self.runner.val_loop is not None:
             self.runner.val_loop.run()
 
