@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of random weights, the linear layer, order and crops"
     )
+    parser.add_argument("--save", help="also write every image's confusion matrix there (.npz)")
     parser.add_argument("--out", help="write the result there as JSON")
     add_arguments(parser)
     args = parser.parse_args(argv)

@@ -40,6 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--hold-out", type=float, default=HELD_OUT, help="share of every class to choose by (sweep)"
     )
+    parser.add_argument("--save", help="also write labels and predictions there (.npz)")
     parser.add_argument(
         "--resume",
         action="store_true",

@@ -26,7 +26,12 @@ def main(argv: list[str] | None = None) -> int:
         "COCO's category ids for its 80 classes, else 1, 2, 3, ...)",
     )
     parser.add_argument(
-        "--score-threshold", type=float, default=0.3, help="of drawn boxes; the JSON has every one"
+        "--score-thr",
+        "--score-threshold",
+        dest="score_threshold",
+        type=float,
+        default=0.3,
+        help="of drawn boxes; the JSON has every one",
     )
     parser.add_argument("--tta", action="store_true", help="several sizes, each also mirrored, merged")
     parser.add_argument("--tta-scales", type=float, nargs="+", metavar="FACTOR", help="of the test size")
@@ -38,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         help="images of equal shape in one forward pass (default 1); the masks of all are in memory at once",
     )
     parser.add_argument(
+        "--precision",
         "--dtype",
+        dest="dtype",
         choices=PRECISIONS,
         default="auto",
         help="of a detector's backbone and neck, or of a whole segmentor; auto: bfloat16 on a GPU that computes in it, "

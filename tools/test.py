@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     from mst_transfer.evaluation.report import write_metrics, write_report
     from mst_transfer.evaluation.settings import use_our_metrics
     from mst_transfer.evaluation.speed import SpeedHook, speed_line
+    from mst_transfer.evaluation.trivial import TrivialBaselines, baseline_metrics
     from mst_transfer.evaluation.tta import TTAHook, use_tta
     from mst_transfer.training.checks import check_test, import_data_sets
 
@@ -75,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
                 hook.interval = max(1, min(hook.interval, batches // 20))
         if tta_model is not None:
             runner.register_hook(TTAHook(tta_model), "VERY_LOW")
+        runner.register_hook(TrivialBaselines())
         runner.register_hook(speed, "LOWEST")  # outside of everything else that is put around the model
         options = {**args.cfg_options, **({"tta_scales": args.tta_scales} if args.tta_scales else {})}
         runner.register_hook(ResultRecord(args.config, args.checkpoint, options, tta))
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             files = write_report(cfg.work_dir, runner.test_loop.evaluator.metrics, settings, speed.summary())
             print(speed_line(speed.summary()), flush=True)
             print(f"written: {', '.join(map(str, [*files, *([args.out] if args.out else [])]))}", flush=True)
-            write_metrics(metrics, cfg.work_dir)
+            write_metrics(metrics, cfg.work_dir, baseline_metrics(runner.test_evaluator.metrics))
 
     with parsing_once():
         import_data_sets(cfg)  # in every process

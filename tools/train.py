@@ -75,6 +75,7 @@ def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
     from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
     from mst_transfer.data.coco_file import parsing_once
+    from mst_transfer.evaluation.trivial import TrivialBaselines
     from mst_transfer.training.checks import check_training, import_data_sets
 
     if args.init:
@@ -90,6 +91,7 @@ def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
 
     def train(runner: Runner) -> None:
         runner.register_hook(RunRecord(args.config, options))
+        runner.register_hook(TrivialBaselines())
         runner.train()
 
     with parsing_once():

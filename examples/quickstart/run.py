@@ -90,11 +90,12 @@ class Quickstart:
         self.train_and_test(plan, "Mask R-CNN", "mask_rcnn", data, results, detection)
         self.train_and_test(plan, "UperNet", "upernet", data, results, {"mIoU": "mIoU"})
         prior = baselines.position_prior(data.cityscapes, "val", data.classes).mean_iou
-        files = (data.coco / ANNOTATIONS.format(split) for split in ("train", "val"))
+        train, val = (data.coco / ANNOTATIONS.format(split) for split in ("train", "val"))
+        boxes = {f"{kind}_mAP": baselines.frequent_box_map(train, val, kind) for kind in ("bbox", "segm")}
         whole = {
             "seed": self.seed,
             "seconds": round(time.monotonic() - start, 1),
-            "baseline": {"mIoU": 100 * (prior or 0.0), "bbox_mAP": baselines.frequent_box_map(*files)},
+            "baseline": {"mIoU": 100 * (prior or 0.0), **boxes},
             **results,
         }
         write_json(whole, self.out / "results.json")
@@ -194,10 +195,17 @@ def _set_classes(cfg: Config, classes: tuple[str, ...]) -> None:
 def table(results: dict[str, Any]) -> str:
     """The results as a Markdown table, per cent."""
     baseline = results["baseline"]
-    rows = [("Dense probe, mIoU", "probe", None), ("Mask R-CNN, box AP", "bbox_mAP", baseline["bbox_mAP"])]
-    rows += [("Mask R-CNN, mask AP", "segm_mAP", None), ("UperNet, mIoU", "mIoU", baseline["mIoU"])]
+    rows = [
+        ("Dense probe, mIoU", "probe", baseline["mIoU"]),
+        ("Mask R-CNN, box AP", "bbox_mAP", baseline["bbox_mAP"]),
+    ]
+    rows += [
+        ("Mask R-CNN, mask AP", "segm_mAP", baseline["segm_mAP"]),
+        ("UperNet, mIoU", "mIoU", baseline["mIoU"]),
+    ]
     lines = ["| | trivial baseline | random start | MST start |", "|---|---|---|---|"]
     for title, key, trivial in rows:
-        shown = "" if trivial is None else f"{trivial:.2f}"
-        lines.append(f"| {title} | {shown} | {results['random'][key]:.2f} | {results['mst'][key]:.2f} |")
+        lines.append(
+            f"| {title} | {trivial:.2f} | {results['random'][key]:.2f} | {results['mst'][key]:.2f} |"
+        )
     return "\n".join([*lines, "", f"seed {results['seed']}, {clock(results['seconds'])} after set-up"])

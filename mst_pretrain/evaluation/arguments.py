@@ -37,7 +37,9 @@ def add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="timm name of the backbone (default: the checkpoint's)")
     parser.add_argument("--model-args", type=json_object, default={}, help="JSON, e.g. '{\"patch_size\": 8}'")
     parser.add_argument(
+        "--precision",
         "--dtype",
+        dest="dtype",
         choices=PRECISIONS,
         default="auto",
         help="of the backbone's forward pass; auto: bfloat16 on a GPU that computes in it, else float32",

@@ -7,18 +7,16 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..runtime.atomic import replacing
 from ..runtime.environment import environment_info
 from ..runtime.errors import UserError
 from .arguments import precision_of, trunk_of
 from .features import extract_features
 from .knn import accuracy, knn_predict
-from .labelled import open_train_val
+from .labelled import MAJORITY, majority_accuracy, names_of, open_train_val
 from .protocols import NEIGHBOURS, TEMPERATURE
-from .ranks import gather_rows, publish, rank, share, start
+from .ranks import gather_rows, publish, rank, save_arrays, share, start
 
 
 def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
@@ -36,12 +34,6 @@ def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
     if fitting != ks and rank() == 0:
         print(f"k = {ks[len(fitting) :]} left out: {train} has {images} training images", file=sys.stderr)
     return fitting
-
-
-def save_arrays(arrays: dict[str, Any], path: str) -> None:
-    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one."""
-    with replacing(path if path.endswith(".npz") else f"{path}.npz") as part, open(part, "wb") as stream:
-        np.savez(stream, **arrays)
 
 
 def evaluate_knn(args: argparse.Namespace) -> None:
@@ -64,6 +56,7 @@ def evaluate_knn(args: argparse.Namespace) -> None:
         arrays: dict[str, Any] = {f"predicted_{k}": classes.numpy() for k, classes in whole.items()}
         arrays |= {"train_features": train_features.numpy(), "val_features": val_features.numpy()}
         arrays |= {"train_labels": train.labels.numpy(), "val_labels": val.labels.numpy()}
+        arrays |= {"val_names": names_of(val), "classes": train.classes}
         save_arrays(arrays, args.save)
     publish(
         {
@@ -81,6 +74,7 @@ def evaluate_knn(args: argparse.Namespace) -> None:
             "train_images": len(train.labels),
             "val_images": len(val.labels),
             **{f"knn_{k}": round(accuracy(classes, val.labels), 3) for k, classes in whole.items()},
+            "baseline": {"name": MAJORITY, "knn": round(majority_accuracy(train.labels, val.labels), 3)},
             **environment_info(),
         },
         args.out,

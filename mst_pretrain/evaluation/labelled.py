@@ -12,6 +12,8 @@ from ..data.files import first_of
 from ..data.sources import ImageSource, open_source
 from ..runtime.errors import UserError
 
+MAJORITY = "most frequent training class"  # the trivial baseline's name
+
 
 @dataclass
 class Labelled:
@@ -38,6 +40,16 @@ def open_train_val(train: str, val: str) -> tuple[Labelled, Labelled]:
         return Labelled(source, to_train[torch.as_tensor(source.labels)], classes)
 
     return relabelled(sources[train]), relabelled(sources[val])
+
+
+def names_of(images: Labelled) -> list[str]:
+    """Name of every image."""
+    return [str(images.source.name(index)) for index in range(len(images.labels))]
+
+
+def majority_accuracy(train: Tensor, val: Tensor) -> float:
+    """The trivial baseline: per cent of ``val`` that has the most frequent label of ``train``, of equals the lowest."""
+    return 100.0 * int((val == train.bincount().argmax()).sum()) / len(val)
 
 
 def low_shot(labels: Tensor, share: float, seed: int, leave: int = 0) -> Tensor:

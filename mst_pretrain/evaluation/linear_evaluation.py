@@ -17,10 +17,18 @@ from ..runtime.errors import UserError
 from .arguments import precision_of, trunk_of
 from .features import block_widths, feature_columns
 from .heads import HeadBank
-from .labelled import Labelled, hold_out, low_shot, open_train_val
+from .labelled import (
+    MAJORITY,
+    Labelled,
+    hold_out,
+    low_shot,
+    majority_accuracy,
+    names_of,
+    open_train_val,
+)
 from .linear import LinearSettings, LinearTraining, extract
 from .protocols import DINO_EPOCHS, DINO_RATE, SWEEP_EPOCHS, SWEEP_RATES
-from .ranks import publish, start
+from .ranks import publish, rank, save_arrays, start
 
 
 def settings_of(
@@ -120,5 +128,13 @@ def evaluate_linear(args: argparse.Namespace) -> None:
         rows = extract(trunk, train.source, settings, device, "held-out features", held).to(device)
         best, chosen = choose(bank, rows, train.labels[held].to(device), settings.rates)
     rows = extract(trunk, val.source, settings, device, "val features").to(device)
+    if args.save and rank() == 0:
+        with torch.no_grad():
+            decided = torch.cat([bank(part)[best].argmax(1) for part in rows.split(1024)]).cpu().numpy()
+        labels = {"val_labels": val.labels.numpy(), "train_labels": train.labels[indices].numpy()}
+        names = {"val_names": names_of(val), "classes": train.classes}
+        save_arrays({"predicted": decided, **labels, **names}, args.save)
     accuracy = 100 * int(bank.correct(rows, val.labels.to(device))[best]) / len(rows)
-    publish({**protocol, **chosen, "linear": round(accuracy, 3), **environment_info()}, args.out)
+    trivial = round(majority_accuracy(train.labels[indices], val.labels), 3)
+    result = {"linear": round(accuracy, 3), "baseline": {"name": MAJORITY, "linear": trivial}}
+    publish({**protocol, **chosen, **result, **environment_info()}, args.out)

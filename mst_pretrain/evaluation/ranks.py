@@ -9,11 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from ..runtime.atomic import write_json
+from ..runtime.atomic import replacing, write_json
 from ..runtime.distributed import rank as rank
 from ..runtime.distributed import world_size as world_size
 from ..training.processes import launcher_of
@@ -72,3 +73,9 @@ def publish(result: dict[str, Any], out: str | Path | None) -> None:
     if out is not None:
         write_json(result, out)
     print(json.dumps(result), flush=True)
+
+
+def save_arrays(arrays: dict[str, Any], path: str) -> None:
+    """``numpy.savez``, but ``path`` is at every moment the whole old file or the whole new one."""
+    with replacing(path if path.endswith(".npz") else f"{path}.npz") as part, open(part, "wb") as stream:
+        np.savez(stream, **arrays)

@@ -24,6 +24,7 @@ from mst_pretrain.training.resume import refuse
 from mst_pretrain.training.runner import step_batch
 
 from ..data.coco_file import forget_parsed
+from ..evaluation.trivial import baseline_metrics
 from .identity import (
     RUN,
     config_sha256,
@@ -133,6 +134,7 @@ class ResultRecord(Hook):
             "tta": self.tta,
             "options": telling_options(self.options, runner.cfg),
             "data": data_of(runner.test_loop.dataloader.dataset),
+            "baseline": baseline_metrics(runner.test_evaluator.metrics),
             "metrics": {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, numbers.Real)},
             **environment_info(),
         }

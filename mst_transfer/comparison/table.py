@@ -16,6 +16,7 @@ from .identity import SHOWN, deviations
 from .record import RESULTS
 from .rows import ROWS
 
+BASELINE = "trivial baseline (most frequent boxes, position prior)"
 SPREAD = "sample standard deviation over seeds"
 FIELDS = {"run", "checkpoint", "checkpoint_sha256", "iteration", "tta", "options", "metrics", "date"}
 
@@ -97,6 +98,20 @@ class Table:
         titles = self.task.metrics.values()
         parts = [with_spread(scores[title]) if title in scores else "?" for title in titles]
         return " / ".join(parts) + (f" (n={len(runs)})" if len(runs) > 1 else "")
+
+    def baseline(self, column: Column) -> dict[str, float]:
+        """Scores in per cent of the trivial baseline on a column's data, by the metric's title; empty if unknown."""
+        found: dict[str, float] = {}
+        for row in self.rows:
+            for run in self.runs.get((column, row), []):
+                known = run.get("baseline") or {}  # of version 0.1 it is not there
+                found |= {t: self.task.scale * known[m] for m, t in self.task.metrics.items() if m in known}
+        return found
+
+    def baseline_text(self, column: Column) -> str:
+        """``2.10 / 1.30``; empty if unknown."""
+        found = self.baseline(column)
+        return " / ".join(f"{found[title]:.2f}" for title in self.task.metrics.values() if title in found)
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -199,6 +214,8 @@ def markdown(tables: Sequence[Table], left_out: Sequence[str] = ()) -> str:
         lines += [f"Per cent; ± is the {SPREAD}. An empty cell has not been run.", ""]
         lines.append("| initialisation | " + " | ".join(map(table.title, table.columns)) + " |")
         lines.append("|---" * (len(table.columns) + 1) + "|")
+        if any(trivial := [table.baseline_text(column) for column in table.columns]):
+            lines.append(f"| {BASELINE} | " + " | ".join(trivial) + " |")
         for row in table.rows:
             cells = [table.text(column, row) for column in table.columns]
             lines.append(f"| {row} | " + " | ".join(cells) + " |")
@@ -222,6 +239,7 @@ def as_json(tables: Sequence[Table], left_out: Sequence[str] = ()) -> dict[str, 
             {
                 "task": table.task.name,
                 "columns": [vars(column) | {"title": table.title(column)} for column in table.columns],
+                "baseline": [table.baseline(column) for column in table.columns],
                 "rows": [
                     {"initialisation": row, "cells": [cell(table, column, row) for column in table.columns]}
                     for row in table.rows

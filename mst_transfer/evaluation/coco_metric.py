@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from mmengine.registry import METRICS
 from mst_pretrain.runtime.atomic import write_json
 from mst_pretrain.runtime.errors import UserError
 
-from .coco_scores import LIBRARIES, load_ground_truth, score_coco
+from .baselines import BOXES, FrequentBoxes
+from .coco_scores import LIBRARIES, CocoScores, load_ground_truth, score_coco
 from .tables import coco_table
 
 INSTANCES = ("bboxes", "scores", "labels", "masks", "mask_scores")
@@ -35,7 +36,14 @@ class MSTCocoMetric(BaseMetric):
         collect_device: As in MMEngine.
 
     Attributes:
+        frequent: Gives the training split's most frequent boxes, or None without one; set before the evaluation.
+        keep_found: Keep the detections in ``found`` after the evaluation.
+        prints: Print the tables.
         report: After the evaluation: scores per class and size, for JSON.
+        scores: The same as objects, by ``bbox`` and ``segm``.
+        baseline: Those of the most frequent boxes.
+        baseline_metrics: Their numbers under the metrics' names; empty without a baseline.
+        found: Detections in COCO's results format, by ``bbox`` and ``segm``.
 
     Raises:
         UserError: The annotations cannot be used, or a class is not in them.
@@ -60,6 +68,12 @@ class MSTCocoMetric(BaseMetric):
                 f"the COCO metric takes bbox and segm, got {self.iou_types}. Correct the evaluator."
             )
         self.report: dict[str, Any] = {}
+        self.frequent: Callable[[], FrequentBoxes | None] = lambda: None
+        self.keep_found, self.prints = False, True
+        self.scores: dict[str, CocoScores] = {}
+        self.baseline: dict[str, CocoScores] = {}
+        self.baseline_metrics: dict[str, float] = {}
+        self.found: dict[str, list[dict[str, Any]]] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the detections of one batch: boxes float32 [N, 4] xyxy, masks as compressed RLE."""
@@ -89,11 +103,36 @@ class MSTCocoMetric(BaseMetric):
             if self.out_dir is not None:
                 write_json(found, Path(self.out_dir, f"detections.{iou_type}.json"), indent=None)
             scores = score_coco(content, found, iou_type, self.library, category_ids)
-            logger.info(f"{iou_type} AP in per cent ({scores.library})\n{coco_table(scores)}")
-            self.report[iou_type] = asdict(scores)
-            for name, value in scores.statistics.items():
-                metrics[f"{iou_type}_{name}"] = -1.0 if value is None else value
+            baseline = self._baseline(content, iou_type, category_ids)
+            if self.prints:
+                logger.info(f"{iou_type} AP in % ({scores.library})\n{coco_table(scores, baseline)}")
+            self.scores[iou_type], self.report[iou_type] = scores, asdict(scores)
+            if baseline is not None:
+                self.report[iou_type]["baseline"] = {"name": BOXES, **asdict(baseline)}
+                self.baseline_metrics |= _numbers(baseline, f"{self.prefix}/")
+            if self.keep_found:
+                self.found[iou_type] = found
+            metrics |= _numbers(scores)
         return metrics
+
+    def _baseline(
+        self, content: dict[str, Any], iou_type: str, category_ids: Sequence[int]
+    ) -> CocoScores | None:
+        """Of the most frequent boxes; computed once, since neither they nor the annotations change."""
+        if iou_type not in self.baseline:
+            frequent = self.frequent()
+            if frequent is None:
+                return None
+            self.baseline[iou_type] = frequent.scores(content, iou_type, self.library, category_ids)
+        return self.baseline[iou_type]
+
+
+def _numbers(scores: CocoScores, prefix: str = "") -> dict[str, float]:
+    """mmdet's names; -1 where there is no object of a size."""
+    return {
+        f"{prefix}{scores.iou_type}_{name}": -1.0 if value is None else value
+        for name, value in scores.statistics.items()
+    }
 
 
 def plain_instances(instances: Mapping[str, Any]) -> dict[str, Any]:

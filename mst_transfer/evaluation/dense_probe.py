@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -11,7 +12,7 @@ from timm.models.swin_transformer import SwinTransformer
 
 from mst_pretrain.evaluation.arguments import precision_of
 from mst_pretrain.evaluation.features import block_widths
-from mst_pretrain.evaluation.ranks import publish, world_size
+from mst_pretrain.evaluation.ranks import publish, rank, save_arrays, world_size
 from mst_pretrain.evaluation.trunk import RANDOM, Origin, load_trunk
 from mst_pretrain.method.backbones import Trunk
 from mst_pretrain.runtime.config import load_config, read_options
@@ -24,6 +25,9 @@ from mst_toolkit.resources import resources
 
 from ..data.pair_rules import cityscapes_present_classes
 from ..training.checks import check_training
+from .baselines import PRIOR
+from .iou_metric import MSTIoUMetric
+from .trivial import TrivialBaselines, baseline_metrics
 
 TAPS = 4  # blocks of a ViT
 
@@ -55,6 +59,23 @@ def put_classes(cfg: Config, classes: tuple[str, ...]) -> None:
     cfg.model.decode_head.num_classes = len(classes)
 
 
+def matrices_of(runner: Any) -> dict[str, Any]:
+    """Names, classes, confusion matrix of every image, and IoU of the baseline in per cent by class."""
+    metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, MSTIoUMetric))
+    assert metric.matrices is not None and metric.scores is not None
+    dataset = runner.test_loop.dataloader.dataset
+    paths = [Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset))]
+    found: dict[str, Any] = {
+        "images": [f"{path.parent.name}/{path.name}" for path in paths],
+        "classes": list(metric.scores.classes),
+        "matrices": metric.matrices,
+    }
+    if metric.baseline is not None:
+        values = [entry["IoU"] for entry in metric.baseline.per_class.values()]
+        found["baseline"] = [float("nan") if value is None else 100 * value for value in values]
+    return found
+
+
 def evaluate_dense(args: argparse.Namespace) -> None:
     """Check everything, train the linear layer, test, print one JSON line; ``args`` are those of the tool."""
     trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
@@ -75,8 +96,12 @@ def evaluate_dense(args: argparse.Namespace) -> None:
         device = next(model.parameters()).device
         dtype = precision_of(args, device)
         model.backbone.forward = run_in(dtype, device, model.backbone.forward)
+        runner.register_hook(TrivialBaselines())
         runner.train()
         metrics = runner.test()
+        trivial = baseline_metrics(runner.test_evaluator.metrics)
+        if args.save and rank() == 0:
+            save_arrays(matrices_of(runner), args.save)
         publish(
             {
                 "protocol": "dense-probe",
@@ -91,6 +116,7 @@ def evaluate_dense(args: argparse.Namespace) -> None:
                 "seed": args.seed,
                 "dtype": dtype,
                 **{name: round(float(metrics[name]), 3) for name in ("mIoU", "mAcc", "aAcc")},
+                "baseline": {"name": PRIOR, **{name: round(value, 3) for name, value in trivial.items()}},
                 **environment_info(),
             },
             args.out,

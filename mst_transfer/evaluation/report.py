@@ -49,24 +49,27 @@ def write_report(
     return files
 
 
-def write_metrics(metrics: dict[str, Any], work_dir: str | Path) -> Path:
+def write_metrics(
+    metrics: dict[str, Any], work_dir: str | Path, baseline: dict[str, float] | None = None
+) -> Path:
     """Print the test's mAP or mIoU in per cent, and write all metrics to ``work_dir/test_metrics.json``."""
     path = Path(work_dir, "test_metrics.json")
     plain = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers.Real)}
     write_json(plain, path)
-    shown = [  # mmdet's mAP is a fraction, mmseg's scores are per cent
-        f"{key.removeprefix('coco/').replace('_', ' ')} {scale * plain[key]:.2f}"
-        for key, scale in (
-            ("coco/bbox_mAP", 100),
-            ("coco/segm_mAP", 100),
-            ("mIoU", 1),
-            ("mAcc", 1),
-            ("aAcc", 1),
-        )
-        if key in plain
-    ]
-    print(f"{', '.join(shown)} (per cent; all: {path})", flush=True)
+    print(f"{', '.join(_shown(plain))} (per cent; all: {path})", flush=True)
+    if baseline:
+        print(f"trivial baseline: {', '.join(_shown(baseline))} (per cent)", flush=True)
     return path
+
+
+def _shown(metrics: dict[str, float]) -> list[str]:
+    """``bbox mAP 12.50`` and so on, in per cent: mmdet's mAP is a fraction, mmseg's scores are per cent."""
+    scales = {"coco/bbox_mAP": 100, "coco/segm_mAP": 100, "mIoU": 1, "mAcc": 1, "aAcc": 1}
+    return [
+        f"{key.removeprefix('coco/').replace('_', ' ')} {scale * metrics[key]:.2f}"
+        for key, scale in scales.items()
+        if key in metrics
+    ]
 
 
 def write_confusion_csv(scores: SegmentationScores, path: Path) -> None:

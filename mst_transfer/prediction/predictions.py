@@ -42,20 +42,28 @@ class Segmentation:
     Attributes:
         image: The file, or None for an array.
         classes: Names by label.
-        label_map: uint8 [H, W], the image's own size; uint16 of more than 256 classes.
+        mask: uint8 [H, W], class of every pixel in the image's own size; uint16 of more than 256 classes.
     """
 
     image: Path | None
     classes: tuple[str, ...]
-    label_map: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Share of the image's pixels by class, in [0, 1]."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
+        return {name: float(count / self.mask.size) for name, count in zip(self.classes, counts, strict=True)}
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of the image's pixels by class, in [0, 1]."""
-        counts = np.bincount(self.label_map.ravel(), minlength=len(self.classes))
-        return {
-            name: float(count / self.label_map.size) for name, count in zip(self.classes, counts, strict=True)
-        }
+        """The former name of :attr:`probabilities`."""
+        return self.probabilities
+
+    @property
+    def label_map(self) -> np.ndarray:
+        """The former name of :attr:`mask`."""
+        return self.mask
 
 
 Prediction = Detections | Segmentation

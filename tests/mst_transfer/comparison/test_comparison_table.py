@@ -242,3 +242,13 @@ def test_missing_weights_are_all_named_before_work(tmp_path: Path, monkeypatch: 
         and "--from esvit --which teacher --to timm" in message
     )
     assert "tools/pretrain.sh configs/pretrain/mst_swin-t_8xb64-100e_in1k.py" in message
+
+
+def test_the_trivial_baseline_stands_above_the_rows(tmp_path: Path) -> None:
+    """Numbers would stand without the bar of a predictor that sees nothing, or a fraction among percentages."""
+    fabricate(tmp_path, "random", 0, ap(0.2, 0.1), baseline={"coco/bbox_mAP": 0.021, "coco/segm_mAP": 0.013})
+    fabricate(tmp_path, "random", 0, {"mIoU": 30.0}, config=SETR, baseline={"mIoU": 14.3, "mAcc": 20.0})
+    found = table_of(tmp_path)["trivial baseline (most frequent boxes, position prior)"]
+    assert found == {"mask_rcnn_mst": "2.10 / 1.30", "setr_pup_mst_deit-s": "14.30 / 20.00"}
+    tables = as_json(build(collect([tmp_path])[0]))["tables"]
+    assert tables[0]["baseline"] == [{"box AP": pytest.approx(2.1), "mask AP": pytest.approx(1.3)}]

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 
 from examples.quickstart import sheet
-from mst_pretrain.evaluation.knn_evaluation import save_arrays
+from mst_pretrain.evaluation.ranks import save_arrays
 from mst_pretrain.evaluation.trunk import Origin
 from mst_pretrain.runtime import environment
 from mst_transfer.comparison import table as comparison
@@ -114,6 +114,10 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
     class Runner:
         model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1)})
 
+        test_evaluator = SimpleNamespace(metrics=[SimpleNamespace(baseline_metrics={"mIoU": 4.0})])
+
+        def register_hook(self, hook: object) -> None: ...
+
         def train(self) -> None: ...
 
         def test(self) -> dict[str, float]:
@@ -142,4 +146,9 @@ def test_the_dense_probe_counts_its_processes(tmp_path: Path, monkeypatch: pytes
         ["data", "--checkpoint", "a.pth", "--config", str(tmp_path / "probe.py"), "--out", str(out)]
     )
     result = json.loads(out.read_text())
-    assert result["world_size"] == 2 and result["mIoU"] == 10.0 and result["device"]
+    assert (
+        result["world_size"] == 2
+        and result["mIoU"] == 10.0
+        and result["baseline"]["mIoU"] == 4.0
+        and result["device"]
+    )
