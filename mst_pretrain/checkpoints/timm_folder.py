@@ -16,6 +16,7 @@ from .conversion import describe
 from .huggingface_folder import CROP_SHARE
 from .reading import CONFIG
 from .storage import save_safetensors
+from .timm_keys import ORIGINAL_SWIN
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
 FILES = {CONFIG, WEIGHTS, CARD}
@@ -81,7 +82,10 @@ def write_timm_folder(backbone: Backbone, folder: Path, card: str) -> Path:
         config = json.dumps(timm_config(backbone.architecture), indent=2)
         (part / CONFIG).write_text(config + "\n", encoding="utf-8")
         (part / CARD).write_text(card, encoding="utf-8")
-        save_safetensors(backbone.state, part / WEIGHTS, describe(backbone))
+        # timm before 1.0.31 takes every Swin without a classifier for the original's layout; later ones tell them apart
+        swin = backbone.architecture.is_swin
+        state = ORIGINAL_SWIN.from_timm(backbone.state) if swin else backbone.state
+        save_safetensors(state, part / WEIGHTS, describe(backbone))
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)

@@ -20,6 +20,9 @@ SIDE = 512  # pixels, where the config crops no image
 class PixelScores(nn.Module):
     """RGB pixels [B, 3, H, W] float32 of 0 to 255 to class scores (logits) [B, C, H, W]; their argmax is the label."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, segmentor: Any) -> None:
         super().__init__()
         self.mean: Tensor

@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 
 from examples.quickstart import sheet
-from mst_pretrain.evaluation.knn_evaluation import save_arrays
+from mst_pretrain.evaluation.ranks import save_arrays
 from mst_pretrain.evaluation.trunk import Origin
 from mst_pretrain.runtime import environment
 from mst_transfer.comparison import table as comparison
