@@ -165,15 +165,10 @@ def evaluate(
     from .runs import fine_tuned
 
     found = fine_tuned(run)
+    weights = Path(checkpoint) if checkpoint else found.checkpoint()
     from .evaluating import evaluate as call
 
-    return call(
-        found.config,
-        Path(checkpoint) if checkpoint else found.checkpoint(),
-        Path(out) if out else found.folder,
-        split=split,
-        device=device,
-    )
+    return call(found.config, weights, Path(out) if out else found.folder, split=split, device=device)
 
 
 def predict(
@@ -257,7 +252,7 @@ def report(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Path
 
     Args:
         runs: Folders of runs.
-        out: The file to write (default: report.html in the first run's folder).
+        out: The file to write (default: report.html in the run's folder; of several, in the folder above the first).
 
     Returns:
         The page.

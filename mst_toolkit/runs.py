@@ -106,7 +106,10 @@ def predict(
     names = [str(image) for image in images]
     paths = find_images(names)
     fresh_folder(str(out), names)
-    predictor = Predictor(load_config(found.config), str(weights), device, False, None, precision)
+    from .training import quiet
+
+    with quiet():
+        predictor = Predictor(load_config(found.config), str(weights), device, False, None, precision)
     files = PredictionFiles(predictor, str(out), None, score_thr, batch_size)
     settings = {"config": str(found.config), "checkpoint": str(weights), "precision": predictor.precision}
     index = files.run(paths, settings)

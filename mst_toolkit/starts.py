@@ -76,14 +76,14 @@ class Start:
     @property
     def short(self) -> str:
         """Of the architecture, as folders are named: vit-s, swin-t, or timm's name."""
-        return (
-            self.model.split(".")[0] if self.model_args else SHORT.get(self.model, self.model.split(".")[0])
-        )
+        plain = self.model.split(".")[0]
+        return plain if set(self.model_args) - {"img_size"} else SHORT.get(plain, plain)
 
     @property
     def title(self) -> str:
         """Of the architecture, as people write it."""
-        return TITLES.get(self.short, str(self.architecture))
+        size = f" of {self.model_args['img_size']} px" if "img_size" in self.model_args else ""
+        return f"{TITLES[self.short]}{size}" if self.short in TITLES else str(self.architecture)
 
     def record(self) -> dict[str, Any]:
         """As ``plan.json`` has it."""

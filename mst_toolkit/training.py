@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -342,9 +344,21 @@ def write_page(folder: Path) -> None:
     from .reporting import write_report
 
     try:
-        print(f"Report  {write_report([folder])}", flush=True)
+        with quiet():
+            page = write_report([folder])
+        print(f"Report  {page}", flush=True)
     except UserError as error:
         print(f"warning: no report was written: {error}", flush=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what other libraries print and warn of while they are imported and build a model."""
+    from mst_pretrain.runtime.imports import quiet_imports
+
+    with quiet_imports(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def name_of(data: str | Path) -> str:

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mst_pretrain.checkpoints.storage import load_checkpoint, save_atomic
+from mst_pretrain.checkpoints.storage import INITIAL, load_checkpoint, save_atomic
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import run_cli
-from mst_pretrain.runtime.run_files import INITIAL, LATEST
+from mst_pretrain.runtime.run_files import LATEST
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from studies.parts.arms import ARMS, GPU_ARMS, Arm

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mst_pretrain.checkpoints.storage import INITIAL
 from mst_pretrain.runtime.errors import run_cli
-from mst_pretrain.runtime.run_files import INITIAL, LATEST
+from mst_pretrain.runtime.run_files import LATEST
 from mst_transfer.comparison.rows import INIT_CFG
 from mst_transfer.data.pair_rules import check_cityscapes
 

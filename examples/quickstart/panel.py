@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch.nn import functional as F
 
+from mst_pretrain import register  # noqa: F401
 from mst_pretrain.checkpoints.loading import load_model
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.photometric import IMAGENET_MEAN, IMAGENET_STD

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.nn import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from mst_pretrain import register  # noqa: F401
 from mst_pretrain.checkpoints.loading import load_model
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.data.decode import read_rgb

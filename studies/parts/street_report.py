@@ -12,11 +12,11 @@ import torch
 from mmengine.config import Config
 
 from mst_pretrain.checkpoints.backbone import find_backbone
-from mst_pretrain.checkpoints.storage import load_checkpoint
+from mst_pretrain.checkpoints.storage import INITIAL, load_checkpoint
 from mst_pretrain.runtime.atomic import file_sha256, write_json, write_text
 from mst_pretrain.runtime.config import load_config
 from mst_pretrain.runtime.errors import UserError
-from mst_pretrain.runtime.run_files import INITIAL, LATEST
+from mst_pretrain.runtime.run_files import LATEST
 from mst_transfer.comparison.record import RESULTS
 from mst_transfer.comparison.table import (
     SPREAD,

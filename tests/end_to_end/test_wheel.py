@@ -78,7 +78,7 @@ def test_every_tool_and_config_is_in_the_wheel(installed: Path, tmp_path: Path) 
     assert f"\nVersion: {__version__}\n" in metadata.read_text()
     examples = installed / "mst_toolkit/examples/quickstart"
     assert (examples / "run.py").is_file() and (examples / "shipped/mst_street_vit.safetensors").is_file()
-    assert "there is no tool 'trian'" in mst(installed, tmp_path, "trian", code=2)
+    assert "there is no command 'trian'" in mst(installed, tmp_path, "trian", code=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == []
 
 
