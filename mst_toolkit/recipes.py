@@ -146,7 +146,9 @@ def set_schedule(cfg: Config, plan: RunPlan, milestones: bool) -> None:
         ends = [round(steps * 8 / 12), round(steps * 11 / 12)]
         fall = dict(type="MultiStepLR", milestones=ends, gamma=0.1, by_epoch=False, begin=0, end=steps)
     else:
-        fall = dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=warm_up, end=steps)
+        fall = dict(
+            type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=warm_up, end=max(steps, warm_up + 1)
+        )
     cfg.param_scheduler = [ramp, fall]
     cfg.optim_wrapper.optimizer.lr = plan["learning_rate"]
     cfg.default_hooks.logger.update(interval=interval(steps), log_metric_by_epoch=False)
@@ -358,5 +360,5 @@ def fine_tuning_reads(plan: RunPlan, cfg: Config) -> list[str]:
     else:
         inner = "num_classes=len(classes)"
         lines.append(f"model = dict(decode_head=dict({inner}), auxiliary_head=dict({inner}))")
-        fall = "dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=warm_up, end=steps)"
+        fall = "dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=warm_up, end=max(steps, warm_up + 1))"
     return [*lines, f"param_scheduler = [{warm_up},", f"                   {fall}]"]

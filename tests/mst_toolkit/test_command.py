@@ -55,7 +55,7 @@ def test_a_mistyped_tool_is_one_message() -> None:
     """The quick way in would end in a traceback where the tools end in a message."""
     done = mst("trian")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.splitlines() == ["error: there is no command 'trian'. mst --help lists them.", "True"]
+    assert done.stderr.splitlines() == ["error: there is no command 'trian'. mst --help lists them.", "False"]
 
 
 def test_a_tool_ends_with_its_own_message_and_code() -> None:
