@@ -88,7 +88,7 @@ def system(place: Path) -> Iterator[Line]:
     if here.apple:
         yield NOTE, "the Apple GPU is not used for training; docs/platforms.md says what works"
     if here.memory is not None:
-        yield OK, f"{here.memory:.1f} GB of memory free, {here.cores} CPU cores"
+        yield OK, f"{here.memory:.1f} GB of memory free"
     disk = free_disk(Path("runs").resolve())
     yield (WARN if disk < LITTLE_DISK else OK), f"{disk:.0f} GB of disk free where runs are written"
     if place.is_dir() and (speed := read_speed(place)) is not None and speed < SLOW_DISK:

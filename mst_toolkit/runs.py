@@ -138,6 +138,9 @@ def probe(kind: str, run: str | Path, data: str | Path, out: str | Path | None, 
     labelled: Any = Path(data)
     if kind == "segmentation":
         labelled = layouts.recognise(data, "segmentation")
-        if labelled.val is None:
-            labelled = layouts.split(labelled, seed)
+        if labelled.layout != layouts.CITYSCAPES:
+            raise UserError(
+                f"{data}: {labelled.layout}. The linear layer on label maps reads Cityscapes' layout alone so far. Measure "
+                f"the backbone by what it is for: mst finetune segmentation {data} --init {run}"
+            )
     return measure(kind, backbone, labelled, folder, seed=seed)

@@ -8,10 +8,11 @@ from .building import dataset, evaluator, write_lists
 from .choosing import recognise
 from .editing import with_classes
 from .file_faults import FileFault, check
-from .found import Found, Part, line
+from .found import CITYSCAPES, Found, Part, line
 from .splitting import split
 
 __all__ = [
+    "CITYSCAPES",
     "FileFault",
     "Found",
     "Part",
