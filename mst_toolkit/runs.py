@@ -140,7 +140,7 @@ def probe(kind: str, run: str | Path, data: str | Path, out: str | Path | None, 
         labelled = layouts.recognise(data, "segmentation")
         if labelled.layout != layouts.CITYSCAPES:
             raise UserError(
-                f"{data}: {labelled.layout}. The linear layer on label maps reads Cityscapes' layout alone so far. Measure "
-                f"the backbone by what it is for: mst finetune segmentation {data} --init {run}"
+                f"{data}: {labelled.layout}. The linear layer on label maps reads Cityscapes' layout alone so far. "
+                f"Measure the backbone by what it is for: mst finetune segmentation {data} --init {run}"
             )
     return measure(kind, backbone, labelled, folder, seed=seed)
