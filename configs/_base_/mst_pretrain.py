@@ -1,5 +1,5 @@
-# MST pretraining, everything the recipes share. Tags as in the README:
-# [paper], [summary], [code: X], [ours]. The paper's body was not available; see README, "Sources".
+# MST pretraining, everything the recipes share. Tags as in docs/reproduction.md:
+# [paper], [summary], [code: X], [ours]. The paper's body was not available; see "Sources" there.
 custom_imports = dict(imports=["mst_pretrain"], allow_failed_imports=False)
 runner_type = "MSTRunner"
 default_scope = "mmengine"

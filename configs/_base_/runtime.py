@@ -1,4 +1,4 @@
-# What every transfer config shares. Tags on values: [paper], [summary], [code: X] and ours, as in the README.
+# What every transfer config shares. Tags on values: [paper], [summary], [code: X] and ours, as in docs/reproduction.md.
 custom_imports = dict(imports=["mst_transfer", "mst_transfer.training.loops"], allow_failed_imports=False)
 runner_type = "MSTRunner"
 
