@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +137,12 @@ class Backbone:
             for kind, names in problems.items()
             if names
         ]
+        given, wanted = family_of(self.state), family_of(expected)
+        if found and given and wanted and given != wanted:
+            raise UserError(
+                f"{self.file.path} is a {given}, but {what} is a {wanted}: nothing was loaded. Give a checkpoint of a "
+                f"{wanted}, or a config of a {given}; mst finetune TASK DATA --init {self.file.path} makes one. [S02]"
+            )
         if found:
             raise UserError(
                 f"{self.file.path} does not fit {what}: {'; '.join(found)}. Nothing was loaded: it lacks a part, or "
@@ -305,6 +311,12 @@ def read_backbone(
     if image_size is not None or window_size is not None:
         _resize(backbone, image_size, window_size)
     return backbone
+
+
+def family_of(names: Iterable[str]) -> str | None:
+    """``ViT`` or ``Swin`` by timm's names of weights; None where they are neither's."""
+    parts = {name.partition(".")[0] for name in names}
+    return "Swin" if "layers" in parts else "ViT" if "blocks" in parts else None
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
