@@ -232,7 +232,7 @@ def test_a_missing_weight_is_an_error(trunks: dict[str, tuple[Path, Any]]) -> No
 
 def test_another_architecture_is_an_error(trunks: dict[str, tuple[Path, Any]]) -> None:
     """A ViT's checkpoint would leave a Swin at random values."""
-    with pytest.raises(UserError, match="another architecture"):
+    with pytest.raises(UserError, match="is a ViT, but this backbone is a Swin"):
         small_swin(init_cfg=pretrained(trunks["vit"][0])).init_weights()
 
 
