@@ -94,7 +94,6 @@ def finetune(
     resume: bool = False,
     logger: Sequence[Logger] = (),
     boxes_only: bool = False,
-    skip_broken: bool = False,
     train_json: str | Path | None = None,
     train_images: str | Path | None = None,
     val_json: str | Path | None = None,
@@ -123,7 +122,6 @@ def finetune(
         resume: Continue the run in --out.
         logger: Also write curves for these: tensorboard, wandb, mlflow.
         boxes_only: Use the boxes and leave polygons out.
-        skip_broken: Leave out training images that cannot be read, instead of stopping.
         train_json: COCO file of the training images, instead of DATA.
         train_images: Their folder.
         val_json: COCO file of the validation images.

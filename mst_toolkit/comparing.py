@@ -57,7 +57,7 @@ def compare(
     )
     if dry_run:
         return {"left_out": left_out, "trainings": len(jobs)}
-    defaults = dict(hours=None, precision="auto", logger=(), skip_broken=False)
+    defaults = dict(hours=None, precision="auto", logger=())
     for number, (count, seed, start) in enumerate(jobs, 1):
         place = run_folder(folder, count, start, seed)
         print(f"\n[{number}/{len(jobs)}] {count} labelled images, {start.given}, seed {seed}", flush=True)

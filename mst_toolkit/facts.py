@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,29 +58,18 @@ def machine() -> Machine:
     """The machine of this process."""
     import torch
 
+    from mst_pretrain.data.pixel_cache import free_memory
+    from mst_pretrain.runtime.devices import computes_bfloat16, usable_cores
+
     gpus = []
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        capable = torch.cuda.get_device_capability(index)[0] >= 8 or torch.version.hip is not None
-        gpus.append(Gpu(torch.cuda.get_device_name(index), total / GIB, free / GIB, capable))
-    return Machine(usable_cores(), free_memory(), tuple(gpus), torch.backends.mps.is_available())
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def free_memory() -> float | None:
-    """GiB of main memory that a new program could have; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
+        name, bfloat16 = torch.cuda.get_device_name(index), computes_bfloat16(torch.device("cuda", index))
+        gpus.append(Gpu(name, total / GIB, free / GIB, bfloat16))
+    memory = free_memory()  # 0 where the system does not tell
+    return Machine(
+        usable_cores(), memory / GIB if memory else None, tuple(gpus), torch.backends.mps.is_available()
+    )
 
 
 def free_disk(folder: Path) -> float:

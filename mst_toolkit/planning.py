@@ -60,7 +60,7 @@ def plan_pretraining(
     plan.decide(
         "recipe",
         "small-data" if small else "8xb128-300e_in1k",
-        f"{'fewer' if small else 'at least'} than {SMALL:,} images" if small else f"{SMALL:,} images or more",
+        f"fewer than {SMALL:,} images" if small else f"{SMALL:,} images or more",
     )
     gpus = plan.decide("gpus", asked["gpus"], "--gpus")
     decide_batch(plan, asked, 16 if small else 128, "of the recipe")

@@ -123,7 +123,7 @@ class Demonstration:
         return labelled, val
 
     def pretrain(self, plan: Plan, photos: Path, size: DemoSize) -> dict[str, Any]:
-        """MST on the unlabelled scenes, in a process of its own; what the report says of it."""
+        """Pretrain with MST on the unlabelled scenes in a separate process; return what the report says of it."""
         cfg = load_config(
             self.root / "configs/quickstart/live.py",
             {"data_root": str(photos), "randomness.seed": self.seed, "train_cfg.max_iters": size.steps},
@@ -226,7 +226,8 @@ def notes(shipped: Path, judged: Path = JUDGED_FILE) -> Iterator[str]:
         "training: a score that is not above theirs shows nothing."
     )
     if not shipped.is_file():
-        yield f"There is no shipped checkpoint at {shipped}: its row is left out. A live run is too short for much."
+        yield f"There is no shipped checkpoint at {shipped}: its row is left out."
+        yield "The live run alone is too short to show a large gain."
         return
     if judged.is_file():
         yield judgement(json.loads(judged.read_text()))

@@ -37,7 +37,7 @@ def failures(seeds: dict[str, Any]) -> list[str]:
         seeds: By seed, ``scores``: mIoU in per cent by arm and number of labelled scenes.
 
     Raises:
-        ValueError: There is no seed, which would meet any criterion.
+        ValueError: ``seeds`` is empty.
     """
     if not seeds:
         raise ValueError("no seed was judged")

@@ -48,8 +48,7 @@ def ship(work_dir: Path, folder: Path = SHIPPED_FOLDER, table: Path | None = Non
         The checkpoint.
 
     Raises:
-        UserError: There is no checkpoint, it was not trained to its end, it is too large, or the table is of another
-            file.
+        UserError: The checkpoint is missing, unfinished, or too large, or the table was measured with another file.
     """
     source = work_dir / LATEST
     if not source.is_file():

@@ -56,7 +56,7 @@ class ConsoleHandler(logging.StreamHandler):
             BrokenPipeError
         ):  # the reader has gone (| head): that ends no training, and train.log has it all
             pass
-        except Exception:
+        except Exception:  # as every handler of logging: a line that cannot be printed ends no training
             self.handleError(record)
 
     def draw(self, share: float, text: str) -> None:

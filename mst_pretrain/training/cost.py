@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from ..runtime.config import check_seed, explain, import_custom_modules
+from ..runtime.devices import usable_cores
 from ..runtime.environment import environment_info
 from ..runtime.errors import UserError
 from ..runtime.value_types import check_value_types
@@ -182,7 +182,7 @@ def cost_of(cfg: Config, gpus: int, steps: int = 5, images: int | None = None) -
                 f"{error} Without the images, --images N estimates the rest for N of them."
             ) from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     here = min(gpus, torch.cuda.device_count()) if device.type == "cuda" else gpus
     try:
         import_custom_modules(cfg)

@@ -70,7 +70,7 @@ def _photos(part: Part) -> Iterator[FileFault]:
     for path, fault in zip(source.paths, in_threads(find_fault, source.paths, block=BLOCK), strict=True):
         if fault:
             remedy = "Copy it again, or remove it" if is_damage(fault) else "Convert or remove it"
-            yield FileFault(Path(path), fault, f"{remedy}; or add --skip-broken.")
+            yield FileFault(Path(path), fault, f"{remedy}.")
 
 
 def _problems(found: Found, part: Part) -> Iterable[Problem]:
