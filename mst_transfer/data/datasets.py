@@ -32,7 +32,7 @@ class StreetSegmentation(CityscapesDataset):
         kwargs: As in mmseg.
 
     Raises:
-        UserError: An unknown class name, no image below ``data_prefix['img_path']``, or a name of the list is not there.
+        UserError: An unknown class name, no image below ``data_prefix['img_path']``, or one of the list is not there.
     """
 
     def __init__(

@@ -311,5 +311,5 @@ def test_street_segmentation_takes_a_part(data: Path) -> None:
     dataset = StreetSegmentation(data_root=str(root), data_prefix=prefix, image_list=names)
     paths = [dataset.get_data_info(index)["img_path"] for index in range(len(dataset))]
     assert [os.path.relpath(path, root / "leftImg8bit/train") for path in paths] == sorted(names)
-    with pytest.raises(UserError, match="1 images of image_list are not in .*such as street/other"):
+    with pytest.raises(UserError, match=r"1 images of image_list are not in .*such as street/other"):
         StreetSegmentation(data_root=str(root), data_prefix=prefix, image_list=[*names, "street/other.png"])
