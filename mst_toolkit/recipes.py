@@ -212,6 +212,8 @@ def detection(plan: RunPlan, start: Start, found: Found) -> Config:
     scale_pipelines(cfg, plan["image_size"], boxes_only)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator["metric"] = ["bbox"] if boxes_only else ["bbox", "segm"]
+        if any(decision.key == "scored_by" for decision in plan.decisions):
+            evaluator["library"] = plan["scored_by"]
     cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=True)
     cfg.train_dataloader.batch_sampler = None
     set_schedule(cfg, plan, milestones=True)
