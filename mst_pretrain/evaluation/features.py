@@ -19,6 +19,7 @@ from ..method.backbones import Trunk
 from ..runtime.devices import autocast, on_host
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
+from ..training.patient_loader import PatientDataLoader
 from .ranks import gather_rows, share
 
 NORMALIZE = v2.Compose(
@@ -186,7 +187,8 @@ def extract_features(
 
 def image_loader(images: Dataset, device: torch.device, workers: int, **sampling: Any) -> DataLoader:
     """Batches of images in ``workers`` processes; for a GPU in pinned memory, so that copies do not make it wait."""
-    return DataLoader(images, num_workers=workers, pin_memory=device.type == "cuda", **sampling)
+    loader: DataLoader = DataLoader(images, num_workers=workers, pin_memory=device.type == "cuda", **sampling)
+    return PatientDataLoader.of(loader)
 
 
 @torch.no_grad()

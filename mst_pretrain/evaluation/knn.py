@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 SPARE = 32  # candidates beyond k
 BLOCK = 32  # columns whose maximum is looked at first
+RANKED = 64  # test images whose candidates are compared in float64 at a time
 VOTED = 256  # test images whose votes are counted at a time
 
 
@@ -94,13 +95,16 @@ def nearest(
     candidates = _candidates(train, test, min(count + SPARE, len(train)), test_chunk, train_chunk)
     # by chunks: in one go the whole training set would be copied as float64
     norms = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64) for rows in train.split(train_chunk)]
-    parts = zip(test.split(64), candidates.split(64), strict=True)
     length = torch.cat(norms).clamp(min=1e-12)  # as F.normalize has it
-    exact = [_similarity(train, length, *rows) for rows in parts]
-    # By rising index first, so that the stable sort keeps the earlier of equals.
-    candidates, order = candidates.sort(dim=1)
-    best, order = torch.cat(exact).gather(1, order).sort(dim=1, descending=True, stable=True)
-    return best[:, :count], candidates.gather(1, order)[:, :count]
+    found: list[tuple[Tensor, Tensor]] = []
+    for rows, places in zip(test.split(RANKED), candidates.split(RANKED), strict=True):
+        # By rising index first, so that the stable sort keeps the earlier of equals.
+        index = places.sort(dim=1).values
+        exact = _similarity(train, length, rows, index)
+        best, order = exact.sort(dim=1, descending=True, stable=True)
+        found.append((best[:, :count].clone(), index.gather(1, order[:, :count])))
+    similarity, chosen = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return similarity, chosen
 
 
 def _candidates(train: Tensor, test: Tensor, count: int, test_chunk: int, train_chunk: int) -> Tensor:
