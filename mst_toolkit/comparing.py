@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .layouts import Found
 
 PER_IMAGE, RESULT, PICTURE = "per_image.npz", "comparison.json", "comparison.png"
+SETTINGS = "comparison_settings.json"
 SPLIT_SEED = 0  # the validation images are the same in every training
 
 
@@ -57,6 +58,7 @@ def compare(
     )
     if dry_run:
         return {"left_out": left_out, "trainings": len(jobs)}
+    keep_settings(folder, {"data": str(Path(data).resolve()), "task": found.task, **asked})
     defaults = dict(hours=None, precision="auto", logger=())
     for number, (count, seed, start) in enumerate(jobs, 1):
         place = run_folder(folder, count, start, seed)
@@ -118,6 +120,29 @@ def subset(found: Found, count: int, seed: int) -> Found:
         if len(chosen) < count:
             chosen[name] = None
     return replace(found, train=replace(found.train, names=tuple(sorted(chosen)), count=len(chosen)))
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write what the trainings of a folder have in common, or refuse to mix them with others.
+
+    Raises:
+        UserError: The trainings in the folder were made with other settings.
+    """
+    import json
+
+    from mst_pretrain.runtime.atomic import write_json
+
+    now = json.loads(json.dumps({key: settings[key] for key in settings if key not in ("gpus", "workers")}))
+    path = folder / SETTINGS
+    then = json.loads(path.read_text()) if path.is_file() else now
+    changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
+    if changed:
+        raise UserError(
+            f"{folder} holds trainings with other settings: {'; '.join(changed)}. Scores of both would stand in one "
+            "table. Use the same settings to go on, or --out NEW_FOLDER."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(now, path)
 
 
 def run_folder(folder: Path, count: int, start: Start, seed: int) -> Path:

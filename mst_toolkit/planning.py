@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,8 @@ def plan_finetuning(found: Found, start: Start, machine: Machine, asked: dict[st
             else ("--boxes-only" if asked["boxes_only"] else "no polygons")
         )
         plan.decide("masks", masks, why)
+        if find_spec("faster_coco_eval") is None:
+            plan.decide("scored_by", "pycocotools", "the same numbers; faster-coco-eval is not installed")
     plan.decide("gpus", asked["gpus"], "--gpus")
     recipe_batch = DETECTION_BATCH if detects else SEGMENTATION_BATCH
     default, why = default_batch(found.train.count, machine)

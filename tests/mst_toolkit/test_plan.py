@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mst_pretrain.runtime.errors import UserError
+from mst_toolkit import recipes
 from mst_toolkit.facts import Gpu, Machine, workers
 from mst_toolkit.layouts import Found, Part
 from mst_toolkit.plan import (
@@ -106,6 +108,21 @@ def test_what_was_asked_for_decides(tmp_path: Path) -> None:
     plan = plan_finetuning(found(tmp_path, "all"), SMALL_VIT, BIG, asked)
     assert (plan["batch_size"], plan["steps"], plan["image_size"], plan["workers"]) == (4, 150, 256, 0)
     assert plan["masks"] is False and plan["precision"] == "float16"
+
+
+def test_without_faster_coco_eval_pycocotools_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside mmdet's own packages the training would end at its first validation, after hours."""
+    asked = {**ASKED, "boxes_only": False}
+    monkeypatch.setattr("mst_toolkit.planning.find_spec", lambda name: None)
+    plan = plan_finetuning(found(tmp_path, "all"), SMALL_VIT, CPU, asked)
+    data = found(tmp_path, "all")
+    assert data.val is not None
+    train, val = (replace(part, annotations=tmp_path / "a.json") for part in (data.train, data.val))
+    cfg = recipes.detection(plan, SMALL_VIT, replace(data, train=train, val=val))
+    assert cfg.val_evaluator["library"] == cfg.test_evaluator["library"] == "pycocotools"
+    monkeypatch.undo()
+    plan = plan_finetuning(found(tmp_path, "all"), SMALL_VIT, CPU, asked)
+    assert all(decision.key != "scored_by" for decision in plan.decisions)
 
 
 def test_a_decision_is_found_by_its_key() -> None:
