@@ -40,6 +40,7 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     logger: Sequence[Logger] = (),
+    knn: str | Path | None = None,
     dry_run: bool = False,
     cfg_options: Sequence[str] = (),
 ) -> Path:
@@ -61,6 +62,8 @@ def pretrain(
         seed: Of everything random.
         resume: Continue the run in --out.
         logger: Also write curves for these: tensorboard, wandb, mlflow.
+        knn: Labelled images, CLASS/IMAGE: measure k-NN on held-out ones during the run, and keep the best weights by it
+            (default: by RankMe, which needs no labels).
         dry_run: Print the plan, write nothing.
         cfg_options: KEY=VALUE of the MMEngine config, applied last.
 

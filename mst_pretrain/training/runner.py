@@ -22,7 +22,7 @@ from ..checkpoints.storage import INITIAL, load_checkpoint
 from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
-from ..runtime.run_files import BEST, CONFIG, LATEST, LOGGERS, RunFiles
+from ..runtime.run_files import BEST, CONFIG, EVALUATION, LATEST, LOGGERS, RunFiles
 from ..runtime.work_dir import need_space
 from .console import leave_bars, show_only_lines, warnings_to
 from .folder_hooks import in_run_folder
@@ -70,7 +70,10 @@ class MSTRunner(Runner):
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """MMEngine's, with averages instead of histories, and a watch on signals and broken images."""
         ours = {"runtime_info": "LogAveragesHook", "watch": "WatchHook", "stop": "StopHook"}
-        default = {name: {"type": hook} for name, hook in ours.items()}
+        default: dict[str, Any] = {name: {"type": hook} for name, hook in ours.items()}
+        pretrains = (self.cfg.get("train_cfg") or {}).get("type") == "PretrainLoop"
+        if pretrains and self.cfg.get(EVALUATION) is not None:
+            default[EVALUATION] = {"type": "FeatureWatchHook", **self.cfg[EVALUATION]}
         given = {**default, **(hooks or {})}
         super().register_default_hooks(in_run_folder(given) if self.files.tidy else given)
 
@@ -166,9 +169,8 @@ class MSTRunner(Runner):
             kwargs["meta"] = {**meta, **self.own_meta(), RUN: {**describe(self), **(self.resumed or {})}}
             with self.pace.pause(whole.name if self.files.tidy else "checkpoint"), replacing(whole) as part:
                 super().save_checkpoint(str(whole.parent), part.name, *args, **kwargs)
-            if (
-                filename != INITIAL and not self.files.tidy
-            ):  # a new run must not replace an old one's result before it has one
+            # a new run must not replace an old one's result before it has one
+            if filename not in (INITIAL, BEST) and not self.files.tidy:
                 point_latest(whole)
 
     def own_meta(self) -> dict[str, str]:
