@@ -305,15 +305,10 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
         UserError: The training ended with an error, which it has printed.
         Stopped: It was stopped by a signal, and can be resumed.
     """
-    root = resources()
-    words = [str(root / "tools/train.py"), str(folder / CONFIG), "--work-dir", str(folder)]
+    words = [str(folder / CONFIG), "--work-dir", str(folder)]
     words += ["--resume"] if resume else []
     words += ["--cfg-options", *options] if options else []
-    if gpus > 1:
-        code = "from mst_pretrain.training.launch import torchrun; torchrun()"
-        command = [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
-    else:
-        command = [sys.executable, *words]
+    command = training_command(words, gpus)
     packages = Path(__file__).resolve().parents[1]
     code_number = run_child(command, child_environment(packages), quiet)
     if code_number == STOPPED:
@@ -325,6 +320,15 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
             f"the training ended with code {code_number}; its message stands above and in {folder / 'train.log'}. "
             f"Continue it where that is mended: --out {folder} --resume"
         )
+
+
+def training_command(words: Sequence[str], gpus: int) -> list[str]:
+    """``tools/train.py`` with its arguments, in as many processes."""
+    words = [str(resources() / "tools/train.py"), *words]
+    if gpus == 1:
+        return [sys.executable, *words]
+    code = "from mst_pretrain.training.launch import torchrun; torchrun()"
+    return [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
 
 
 def run_child(command: Sequence[str], environment: dict[str, str], quiet: bool) -> int:

@@ -160,7 +160,8 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         import_custom_modules(cfg)
         check_value_types(cfg)
         check_seed(cfg)
-        if cfg.launcher == "pytorch" and not torch.cuda.is_available():
+        alone = not torch.distributed.is_initialized()  # a dry run has joined its processes before
+        if alone and cfg.launcher == "pytorch" and not torch.cuda.is_available():
             torch.distributed.init_process_group("gloo")
         from .runner import build_runner
 
