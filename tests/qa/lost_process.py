@@ -49,7 +49,7 @@ def begin(config: Path, work_dir: Path, restarts: int) -> subprocess.Popen[str]:
         ["bash", "tools/dist_train.sh", str(config), "2", "--work-dir", str(work_dir)],
         cwd=ROOT,
         env={**environment, "MAX_RESTARTS": str(restarts), "PYTHONUNBUFFERED": "1"},
-        stdout=open(work_dir.with_suffix(".log"), "w"),  # noqa: SIM115 (the child's)
+        stdout=open(work_dir.with_suffix(".log"), "w"),
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
