@@ -17,9 +17,9 @@ OCTAL = b"01234567 \0"
 
 
 def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """What iterating over an uncompressed ``tar`` gives, in an eighth of the time where its headers are plain.
+    """What iterating over an uncompressed ``tar`` gives, in about a quarter of the time where its headers are plain.
 
-    ``tarfile`` takes a seek, four reads and a dozen conversions for a member: minutes for a million images. A header of
+    ``tarfile`` takes a seek, four reads and a dozen conversions for a member: 17 seconds for a million images, and more where other programs compute. A header of
     a regular file that nothing else describes is read here, its sum checked, and every other one by ``tarfile`` itself;
     also the end, and what is damaged. ``tar.offset`` is behind the last member in both cases.
 
