@@ -19,9 +19,9 @@ OCTAL = b"01234567 \0"
 def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """What iterating over an uncompressed ``tar`` gives, in about a quarter of the time where its headers are plain.
 
-    ``tarfile`` takes a seek, four reads and a dozen conversions for a member: 17 seconds for a million images, and more where other programs compute. A header of
-    a regular file that nothing else describes is read here, its sum checked, and every other one by ``tarfile`` itself;
-    also the end, and what is damaged. ``tar.offset`` is behind the last member in both cases.
+    ``tarfile`` takes a seek, four reads and a dozen conversions for a member: 17 seconds of a core for a million. Here
+    a header of a regular file that nothing else describes is read, its sum checked; every other one is read by
+    ``tarfile`` itself, also the end, and what is damaged. ``tar.offset`` is behind the last member in both cases.
 
     Yields:
         Members; of those that are read here ``name``, ``size``, ``type`` and ``offset_data`` are known.
