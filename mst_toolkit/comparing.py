@@ -41,7 +41,7 @@ def compare(
     check_gpus(asked["gpus"])
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give 1 or more.")
-    found = find_data(task, data, asked)
+    found, _ = find_data(task, data, asked)
     if found.val is None:
         found = layouts.split(found, SPLIT_SEED)
     counts = sorted(labels) or [found.train.count]
@@ -52,7 +52,8 @@ def compare(
     usable, left_out = usable_starts(starts, asked.get("arch"))
     folder = Path(out) if out else RUNS / f"compare_{name_of(data)}"
     jobs = [(count, seed, start) for count in counts for seed in range(seeds) for start in usable]
-    print(f"Data    {layouts.line(found)}", *(f"        left out: {text}" for text in left_out), sep="\n")
+    further = [*found.warnings, *(f"left out: {text}" for text in left_out)]
+    print(f"Data    {layouts.line(found)}", *(f"        {text}" for text in further), sep="\n")
     print(
         f"Plan    {len(jobs)} trainings: {len(usable)} starts x {seeds} seeds x {len(counts)} sizes, in {folder}"
     )
@@ -132,10 +133,16 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
 
     from mst_pretrain.runtime.atomic import write_json
 
-    now = json.loads(json.dumps({key: settings[key] for key in settings if key not in ("gpus", "workers")}))
+    kept = {key: settings[key] for key in settings if key not in ("gpus", "workers")}
+    if not kept.get("skip_broken"):
+        kept.pop("skip_broken", None)  # folders of earlier versions do not name it
+    now = json.loads(json.dumps(kept))
     path = folder / SETTINGS
     then = json.loads(path.read_text()) if path.is_file() else now
-    changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
+    keys = dict.fromkeys((*now, *then))
+    changed = [
+        f"{key} was {then.get(key)}, now {now.get(key)}" for key in keys if then.get(key) != now.get(key)
+    ]
     if changed:
         raise UserError(
             f"{folder} holds trainings with other settings: {'; '.join(changed)}. Scores of both would stand in one "
