@@ -16,6 +16,7 @@ from ..evaluation.held_out import LabelledPart, open_held_out, usual_k
 from ..evaluation.knn import accuracy
 from ..evaluation.protocols import TEMPERATURE
 from ..evaluation.rankme import FeatureGram
+from ..evaluation.ranks import gather_rows
 from ..evaluation.shared_knn import shared_knn
 from ..runtime.devices import precision_on
 from ..runtime.errors import UserError
@@ -143,14 +144,14 @@ class FeatureWatchHook(Hook):
             "workers": runner.train_dataloader.num_workers,
             "device": device,
             "precision": precision_on(device, "auto"),
+            "gather": False,
             "after_batch": _obeys(runner),
         }
-        known = extract_features(
-            trunk, train.source, indices=train.indices, what="train features", gather=False, **options
-        )
+        known = extract_features(trunk, train.source, indices=train.indices, what="train features", **options)
         asked = extract_features(trunk, val.source, indices=val.indices, what="val features", **options)
+        asked = gather_rows(asked.to(device), len(val.labels))  # on the device: NCCL takes no other tensors
         k = usual_k(len(train.labels))
-        given = (known.to(device), train.labels.to(device), asked.to(device))
+        given = (known.to(device), train.labels.to(device), asked)
         return accuracy(shared_knn(*given, [k], TEMPERATURE)[k], val.labels)
 
 
