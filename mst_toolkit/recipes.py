@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mst_pretrain.runtime.errors import UserError
+
 from .plan import RunPlan, shown
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def pretraining(plan: RunPlan, start: Start | None, model: str, data: str) -> Co
     for name in ("warmup_epochs", "freeze_last_layer_epochs", "teacher_temperature_epochs"):
         most = 0.1 * plan["steps"] / epoch  # a short run warms up in a tenth of its steps
         schedule[name] = round(min(schedule.get(name, 0.0), most), 4)
+    cfg.evaluation.every_epochs = plan["measure_every"] / max(1, int(epoch))
+    cfg.evaluation.knn = plan["knn"]
     cfg.default_hooks.logger.interval = interval(plan["steps"])
     cfg.default_hooks.checkpoint.interval = max(1, min(2000, plan["steps"] // 5))
     cfg.randomness.seed = plan.seed
@@ -210,6 +214,8 @@ def detection(plan: RunPlan, start: Start, found: Found) -> Config:
     scale_pipelines(cfg, plan["image_size"], boxes_only)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator["metric"] = ["bbox"] if boxes_only else ["bbox", "segm"]
+        if any(decision.key == "scored_by" for decision in plan.decisions):
+            evaluator["library"] = plan["scored_by"]
     cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=True)
     cfg.train_dataloader.batch_sampler = None
     set_schedule(cfg, plan, milestones=True)
@@ -284,8 +290,29 @@ def write(
         cfg.loggers = list(loggers)
     head = "# Complete recipe of this run, written by mst. Edit config.py beside it instead.\n"
     write_text(head + cfg.pretty_text, folder / "recipe.py")
-    write_text(config_text(plan, cfg, options), folder / "config.py")
-    return folder / "config.py"
+    path = folder / "config.py"
+    text = config_text(plan, cfg, options)
+    write_text(text, path)
+    if hidden := statements(path, options):
+        write_text(text + "\n".join(["", "# --cfg-options of values that are set above", *hidden, ""]), path)
+    if statements(path, options):
+        raise UserError(f"--cfg-options {' '.join(options)}: {path} sets other values. Edit them there.")
+    return path
+
+
+def statements(path: Path, options: Mapping[str, Any]) -> list[str]:
+    """Statements that give the options their values where a config sets others than its base has."""
+    from mmengine.config import Config
+
+    found, lines = Config.fromfile(path), []
+    for key, value in options.items():
+        node: Any = found
+        steps: list[str | int] = [int(step) if step.isdecimal() else step for step in key.split(".")]
+        for step in steps:
+            node = node[step]
+        if Config(dict(value=node)).pretty_text != Config(dict(value=value)).pretty_text:
+            lines.append(f"{steps[0]}{''.join(f'[{step!r}]' for step in steps[1:])} = {value!r}")
+    return lines
 
 
 def config_text(plan: RunPlan, cfg: Config, options: Mapping[str, Any]) -> str:
@@ -342,7 +369,8 @@ def fine_tuning_reads(plan: RunPlan, cfg: Config) -> list[str]:
     loading = "num_workers=workers, persistent_workers=workers > 0"
     lines = [
         f"train_dataloader = dict(batch_size=batch_size, {loading}, dataset=dict({data}))",
-        f"val_dataloader = test_dataloader = dict({loading}, dataset=dict({data}))",
+        f"val_dataloader = dict({loading}, dataset=dict({data}))",
+        f"test_dataloader = dict({loading}, dataset=dict({data}))",
         "optim_wrapper = dict(optimizer=dict(lr=learning_rate))",
         "train_cfg = dict(max_iters=steps, val_interval=validate_every)",
         "default_hooks = dict(checkpoint=dict(interval=validate_every))",

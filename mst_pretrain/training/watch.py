@@ -17,6 +17,7 @@ from ..data.files import first_of
 from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
+from .failing_saves import NotWritten
 from .meeting import waiting_time
 from .rank_watch import DONE, FAILED, SILENCE, RankWatch
 from .schedule_and_teacher import broken_weight
@@ -132,7 +133,7 @@ class WatchHook(Hook):
         if is_main_process() and not lines:
             listing.unlink(missing_ok=True)  # of an earlier run
         elif is_main_process():
-            with replacing(listing) as part:
+            with runner.saves.spared(str(listing)), replacing(listing) as part:
                 part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
     def refusal(self, runner: Runner) -> str:
@@ -202,7 +203,10 @@ def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
                 f"No checkpoint was written, {broken} is not finite. What was written before stays: {latest}."
             )
         meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
-        runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
+        try:
+            runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
+        except NotWritten as error:
+            return f"{error} Free some space, then continue with --resume. [R11]"
     return f"Continue from {latest} with --resume."
 
 

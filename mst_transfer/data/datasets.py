@@ -26,11 +26,19 @@ class StreetSegmentation(CityscapesDataset):
     ``metainfo=dict(classes=(...))``, names of Cityscapes in any order, label ``i`` is the i-th of these and
     every other pixel is 255 (ignored).
 
+    Args:
+        metainfo: Names of classes, as above.
+        image_list: Names of the images that are used, as ``CITY/NAME_leftImg8bit.png``; see FolderSegmentation.
+        kwargs: As in mmseg.
+
     Raises:
-        UserError: An unknown class name, or no image below ``data_prefix['img_path']``.
+        UserError: An unknown class name, no image below ``data_prefix['img_path']``, or one of the list is not there.
     """
 
-    def __init__(self, metainfo: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, metainfo: dict[str, Any] | None = None, image_list: ImageList = None, **kwargs: Any
+    ) -> None:
+        self.image_list = image_list
         unknown = set(self._load_metainfo(metainfo)["classes"]) - set(self.METAINFO["classes"])
         if unknown:
             raise UserError(
@@ -44,7 +52,21 @@ class StreetSegmentation(CityscapesDataset):
         first = cityscapes_images(Path(self.data_prefix["img_path"]))[0]
         need_folder(Path(self.data_prefix["seg_map_path"]), "the label maps of this split")
         self.img_suffix = f"_leftImg8bit{first.suffix}"
-        return super().load_data_list()
+        return self._listed(super().load_data_list())
+
+    def _listed(self, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of the list, where there is one."""
+        names = read_image_list(self.image_list)
+        if names is None:
+            return images
+        folder = Path(self.data_prefix["img_path"])
+        by_name = {Path(image["img_path"]).relative_to(folder).as_posix(): image for image in images}
+        if missing := [name for name in names if name not in by_name]:
+            raise UserError(
+                f"{len(missing)} images of {self.image_list if isinstance(self.image_list, str) else 'image_list'} are "
+                f"not in {folder}, such as {missing[0]}. Correct the list, or data_prefix."
+            )
+        return [by_name[name] for name in sorted(names)]
 
 
 @DATASETS.register_module()

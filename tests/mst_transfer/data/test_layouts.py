@@ -299,3 +299,17 @@ def test_street_segmentation_finds_its_suffix(data: Path) -> None:
         StreetSegmentation(data_prefix=prefix)
     with pytest.raises(UserError, match=r"'tree'.*not Cityscapes classes"):
         StreetSegmentation(data_prefix=prefix, metainfo={"classes": ("road", "tree")})
+
+
+def test_street_segmentation_takes_a_part(data: Path) -> None:
+    """A comparison with 20 labelled images of Cityscapes' layout would fail, or train on all of them."""
+    from mst_transfer.data.datasets import StreetSegmentation
+
+    root = data / "cityscapes"
+    prefix = {"img_path": "leftImg8bit/train", "seg_map_path": "gtFine/train"}
+    names = [f"street/street_00000{i}_leftImg8bit.png" for i in (2, 0)]
+    dataset = StreetSegmentation(data_root=str(root), data_prefix=prefix, image_list=names)
+    paths = [dataset.get_data_info(index)["img_path"] for index in range(len(dataset))]
+    assert [os.path.relpath(path, root / "leftImg8bit/train") for path in paths] == sorted(names)
+    with pytest.raises(UserError, match=r"1 images of image_list are not in .*such as street/other"):
+        StreetSegmentation(data_root=str(root), data_prefix=prefix, image_list=[*names, "street/other.png"])
