@@ -5,6 +5,8 @@ elif [[ -z "${VIRTUAL_ENV:-}" && "${MST_NO_VENV:-0}" != 1 && -x "${MST_VENV:-$ro
   python="${MST_VENV:-$root/.venv}/bin/python"
 else python=python; fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+goes_on=()
+[[ "${NNODES:-1}" != *:* ]] || goes_on=(--resume)  # where machines come and go, every start but the first goes on
 
 launch() {  # PROCESSES SCRIPT ARGUMENTS...
   local processes="$1" threads
