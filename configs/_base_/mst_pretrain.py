@@ -89,8 +89,8 @@ default_hooks = dict(
     teacher=dict(type="TeacherHook"),
     health=dict(type="HealthHook", max_skipped=20, collapse_patience=5000),  # [ours]
     first_steps=dict(type="FirstStepsHook"),
-    # [ours]: of broken images; of several processes one that gives no sign of life for so many seconds ends the job
-    watch=dict(type="WatchHook", max_bad_share=0.01, silence=60.0),
+    # of broken images; of several processes one that gives no sign of life for so many seconds ends the job
+    watch=dict(type="WatchHook", max_bad_share=0.01, silence=60.0),  # [ours]
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     checkpoint=dict(
@@ -112,9 +112,7 @@ log_processor = dict(by_epoch=False)
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(
-        backend="nccl", timeout=1800
-    ),  # [ours]: seconds that a process waits for the others; gloo's default
+    dist_cfg=dict(backend="nccl", timeout=1800),  # [ours]: seconds that a process waits for the others
 )
 randomness = dict(seed=0)
 log_level = "INFO"

@@ -18,7 +18,7 @@ from .signals import end_quietly
 TIMEOUT = (
     1800.0  # seconds that a process waits for the others, where env_cfg.dist_cfg.timeout says nothing else
 )
-LAUNCHER_ENDS = 5.0  # seconds in which a launcher that has seen a process end says so and ends the others
+LAUNCHER_ENDS = 3.0  # seconds in which a launcher that has seen a process end says so and ends the others
 TIMED_OUT = re.compile(r"timed?[ _-]?out|timeout", re.IGNORECASE)
 BY_OTHERS = re.compile(
     r"connection (?:closed|reset|refused)|broken pipe|/gloo/|ncclRemoteError|remote process exited|"
@@ -46,7 +46,7 @@ def meet(cfg: Config) -> None:
     """Join the process group of the launcher, with a time-out for NCCL and gloo.
 
     Raises:
-        UserError: The other processes did not come.
+        LostProcess: The other processes did not come.
     """
     if cfg.launcher == "none" or distributed.is_initialized():
         return
@@ -62,7 +62,7 @@ def meet(cfg: Config) -> None:
         else:
             distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds), **_place(seconds))
     except (distributed.DistError, RuntimeError, ValueError) as error:
-        raise UserError(
+        raise LostProcess(
             f"{_who()} cannot meet the others within {seconds:.0f} s ({first_line(error)}). Usual causes: another "
             "process ended at its start (its message stands above), the first machine's MASTER_ADDR or MASTER_PORT is "
             "wrong or behind a firewall, the machines have no network in common (NCCL_SOCKET_IFNAME, "
