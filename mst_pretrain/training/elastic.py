@@ -97,7 +97,7 @@ def killed(rank: int | str, process: int, number: int) -> str:
         "SIGBUS": "/dev/shm is too small for the data workers",
         "SIGTERM": "the batch system or its user ended it",
     }.get(name, "a library crashed; its output stands above")
-    return f"rank {rank} (process {process}) was ended by {name}. Usual cause: {why}."
+    return f"rank {rank} (process {process}) was ended by {name}. Usual cause: {why}. [R20]"
 
 
 def _restart_with_reason(signalled: list[int]) -> None:

@@ -176,6 +176,6 @@ class RankWatch:
 
     def _end(self, message: str) -> None:
         """Say it and end this process, whose main thread waits for ever."""
-        advice = f"The newest checkpoint in {self.work_dir} is whole: start again with --resume."
+        advice = f"The newest checkpoint in {self.work_dir} is whole: start again with --resume. [R20]"
         os.write(2, f"error: {message} {advice}\n".encode(errors="backslashreplace"))
         os._exit(LOST)
