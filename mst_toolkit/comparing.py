@@ -183,13 +183,15 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
     from .intervals import Bootstrap, load
 
     rows: list[dict[str, Any]] = []
-    metric = baseline = None
+    metric = None
     for count in counts:
         first: list[np.ndarray] = []
         for start in starts:
             places = [run_folder(folder, count, start, seed) for seed in range(seeds)]
             told = [json.loads((place / METRICS).read_text())["main"] for place in places]
-            metric, baseline = told[0]["name"], told[0].get("baseline")
+            metric = told[0]["name"]
+            trivial = [one.get("baseline") for one in told]  # of the labels of each seed
+            baseline = None if None in trivial else float(np.mean(trivial))
             samples = [Bootstrap(load(place / PER_IMAGE)[0]).by_resample for place in places]
             values = [float(sample[0]) for sample in samples]
             row = {
@@ -213,7 +215,7 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
                     "seeds": [float(now[0] - then[0]) for now, then in zip(samples, first, strict=True)],
                 }
             rows.append(row)
-    return {"metric": metric, "baseline": baseline, "seeds": seeds, "rows": rows}
+    return {"metric": metric, "seeds": seeds, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -280,8 +282,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.plot(
                 [row["labels"]] * len(row["seeds"]), row["seeds"], ".", color=line.get_color(), alpha=0.5
             )
-    if result["baseline"] is not None:
-        axis.axhline(result["baseline"], color="gray", linestyle=":", label="trivial baseline")
+    trivial = {row["labels"]: row["baseline"] for row in result["rows"] if row["baseline"] is not None}
+    if trivial:
+        axis.plot(list(trivial), list(trivial.values()), "o:", color="gray", label="trivial baseline")
     axis.set_xlabel("labelled training images")
     axis.set_ylabel(f"{result['metric']}, %")
     axis.legend(fontsize=8)

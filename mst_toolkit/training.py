@@ -310,7 +310,7 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
     words += ["--resume"] if resume else []
     words += ["--cfg-options", *options] if options else []
     if gpus > 1:
-        code = "from mst_pretrain.training.launch import torchrun; torchrun()"
+        code = "from mst_pretrain.training.elastic import torchrun; torchrun()"
         command = [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
     else:
         command = [sys.executable, *words]
