@@ -131,10 +131,11 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     import json
 
     from mst_pretrain.runtime.atomic import write_json
+    from mst_pretrain.runtime.json_text import read_json
 
     now = json.loads(json.dumps({key: settings[key] for key in settings if key not in ("gpus", "workers")}))
     path = folder / SETTINGS
-    then = json.loads(path.read_text()) if path.is_file() else now
+    then = read_json(path) if path.is_file() else now
     changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
     if changed:
         raise UserError(
@@ -171,7 +172,7 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
     The interval of a difference resamples the validation images, the same ones for both starts, on the mean over seeds;
     how far the seeds differ is beside it.
     """
-    import json
+    from mst_pretrain.runtime.json_text import read_json
 
     from .intervals import Bootstrap, load
 
@@ -181,7 +182,7 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
         first: list[np.ndarray] = []
         for start in starts:
             places = [run_folder(folder, count, start, seed) for seed in range(seeds)]
-            told = [json.loads((place / METRICS).read_text())["main"] for place in places]
+            told = [read_json(place / METRICS)["main"] for place in places]
             metric, baseline = told[0]["name"], told[0].get("baseline")
             samples = [Bootstrap(load(place / PER_IMAGE)[0]).by_resample for place in places]
             values = [float(sample[0]) for sample in samples]

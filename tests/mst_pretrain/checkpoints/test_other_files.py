@@ -126,7 +126,11 @@ FILES: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
     "Flax": ("flax_model.msgpack", lambda _: b"\x81\xa6params\x80", r"a file of Flax"),
     "ONNX": ("a.onnx", lambda _: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x80", r"an ONNX model"),
     "GGUF": ("a.gguf", lambda _: b"GGUF\x03\x00\x00\x00" + bytes(64), r"a GGUF file"),
-    "tar": ("a.pth.tar", lambda _: tarred(), r"a tar archive of 1 files \(model/checkpoint\.pth\).*Unpack"),
+    "tar": (
+        "a.pth.tar",
+        lambda _: tarred(),
+        r"a tar archive of files \(model/checkpoint\.pth, \.\.\.\).*Unpack",
+    ),
     "zip": (
         "a.pth",
         lambda _: zipped("README", "w.pth"),
