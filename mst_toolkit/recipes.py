@@ -72,6 +72,8 @@ def pretraining(plan: RunPlan, start: Start | None, model: str, data: str) -> Co
     for name in ("warmup_epochs", "freeze_last_layer_epochs", "teacher_temperature_epochs"):
         most = 0.1 * plan["steps"] / epoch  # a short run warms up in a tenth of its steps
         schedule[name] = round(min(schedule.get(name, 0.0), most), 4)
+    cfg.evaluation.every_epochs = plan["measure_every"] / max(1, int(epoch))
+    cfg.evaluation.knn = plan["knn"]
     cfg.default_hooks.logger.interval = interval(plan["steps"])
     cfg.default_hooks.checkpoint.interval = max(1, min(2000, plan["steps"] // 5))
     cfg.randomness.seed = plan.seed

@@ -35,6 +35,8 @@ def seconds_per_step(cfg: Config, gpus: int) -> float:
         trial = cfg.copy()
         object.__setattr__(trial, "_format_python_code", False)
         trial.train_cfg.max_iters = STEPS
+        if "evaluation" in trial:
+            trial.evaluation = None
         if "val_begin" in trial.train_cfg:
             trial.train_cfg.val_begin = 10 * STEPS
         trial.default_hooks.logger.interval = 1

@@ -11,7 +11,20 @@ launch() {  # PROCESSES SCRIPT ARGUMENTS...
   [[ "$processes" =~ ^[1-9][0-9]*$ ]] || { echo "error: number of processes expected, got '$processes'" >&2; exit 2; }
   threads=$(($(nproc 2>/dev/null || sysctl -n hw.ncpu) / processes))
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
-  exec "$python" -c 'from mst_pretrain.training.launch import torchrun; torchrun()' \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" --nproc_per_node="$processes" "${@:2}"
+  local meeting=(--node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
+  if [[ "${NNODES:-1}" == *:* ]]; then  # machines may come and go
+    meeting=(--rdzv_backend=c10d --rdzv_endpoint="${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}" --rdzv_id="${JOB_ID:-mst}")
+  fi
+  exec "$python" -c 'from mst_pretrain.training.elastic import torchrun; torchrun()' \
+    --nnodes="${NNODES:-1}" "${meeting[@]}" --max_restarts="${MAX_RESTARTS:-0}" --nproc_per_node="$processes" "${@:2}"
+}
+
+requeue() {  # EXIT CODE: of srun, in a batch job; ends with it
+  # 75: stopped by a signal, as often as it happens. 71, 137: a process or a machine was lost, LOST_RETRIES times
+  local code="$1" again="${SLURM_RESTART_COUNT:-0}"
+  if [[ -n "${SLURM_JOB_ID:-}" && ("$code" == 75 || ("$code" =~ ^(71|137)$ && "$again" -lt "${LOST_RETRIES:-3}")) ]]; then
+    echo "job $SLURM_JOB_ID ended with $code: queued again, it goes on from its newest checkpoint" >&2
+    scontrol requeue "$SLURM_JOB_ID" || echo "it could not be queued again: start it as before" >&2
+  fi
+  exit "$code"
 }

@@ -96,6 +96,12 @@ default_hooks = dict(
     param_scheduler=None,
     sampler_seed=None,
 )
+evaluation = dict(
+    # Labelled images, held out: CLASS/IMAGE below train and val, or CLASS/IMAGE alone. "best" is by k-NN on them;
+    # without any by RankMe [arXiv 2210.02885].
+    knn=None,
+    every_epochs=10.0,  # [ours]
+)
 log_processor = dict(by_epoch=False)
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 randomness = dict(seed=0)

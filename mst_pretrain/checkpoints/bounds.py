@@ -87,15 +87,17 @@ def refuse_absurd(path: Path, content: Mapping[Any, Any]) -> None:
     """Raise a UserError where what was read is endless, nested beyond use, or stands for far more values than it has.
 
     A file of a few bytes can hold a dictionary that contains itself, one of which every level holds the next one twice,
-    and a tensor of a trillion values that are all the same one. Sparse, nested and meta tensors have no values to load.
+    and a tensor of a trillion values that are all the same one. Sparse and nested tensors have no values to load.
     """
     waiting: list[tuple[Any, int]] = [(content, 0)]
     reached = unbacked = 0
     while waiting:
         value, depth = waiting.pop()
         if isinstance(value, Tensor):
-            if value.layout != torch.strided or value.is_meta or value.is_nested:
-                raise _absurd(path, f"a tensor without plain values ({value.layout}, {value.device})")
+            if value.is_meta:  # named with its weight where it is used
+                continue
+            if value.layout != torch.strided or value.is_nested:
+                raise _absurd(path, f"a tensor without plain values ({value.layout})")
             size = value.numel() * value.element_size()
             unbacked += max(0, size - value.untyped_storage().nbytes())
         elif isinstance(value, Mapping | list | tuple | set):

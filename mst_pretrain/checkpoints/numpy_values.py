@@ -48,6 +48,9 @@ class PlainArray(np.ndarray):
         return self.view(np.ndarray).__reduce__()
 
 
+PlainArray.__name__ = np.ndarray.__name__  # messages name the type of an entry
+
+
 def empty_array(kind: Any, shape: Any, code: Any) -> PlainArray:
     """Stands for NumPy's ``_reconstruct``: an array that gets its content from :meth:`PlainArray.__setstate__`."""
     return np.ndarray.__new__(PlainArray, (0,), np.int8)

@@ -186,7 +186,8 @@ def report_faults(faults: Sequence[tuple[str, str]], total: int) -> None:
     both = "Copy the damaged ones again from the source, do what is said of the others"
     raise UserError(
         f"{len(faults)} of {total} images cannot be used: {first_of([f'{name} ({fault})' for name, fault in faults])}. "
-        f"{both if len(kinds) > 1 else remedies[kinds.pop()]}, or remove them (and their labels)."
+        f"{both if len(kinds) > 1 else remedies[kinds.pop()]}, or remove them (and their labels); mst pretrain "
+        "and mst finetune leave them out with --skip-broken."
     )
 
 

@@ -40,7 +40,7 @@ class ShardSource:
     def __init__(self, paths: list[Path], labelled: bool = False) -> None:
         self.paths = paths
         progress = Progress("reading the headers of shards", len(paths))
-        indices = [index_tar(path) for path in progress.over(paths)]
+        indices = list(progress.over(in_threads(index_tar, paths)))
         self._shard = np.repeat(np.arange(len(paths)), [len(index.names) for index in indices])
         self._names = np.concatenate([index.names for index in indices])
         self._spans = np.concatenate([index.images for index in indices])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from ..runtime.errors import UserError
+from .failing_saves import SparingCheckpointHook, attempt
 from .health import HealthyCheckpointHook
 
 KEPT_BY_LOG = ("save_best", "rule")  # arguments of the checkpoint hook that the log's hook takes over
@@ -19,15 +21,14 @@ class _OneLast(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
         self.last_ckpt = str(runner.files.latest)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        runner.save_checkpoint(
-            runner.work_dir,
-            self.filename_tmpl.format(step),
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            **self.args,
-        )
+        options = {
+            "save_optimizer": self.save_optimizer,
+            "save_param_scheduler": self.save_param_scheduler,
+            "by_epoch": self.by_epoch,
+        }
+        name = self.filename_tmpl.format(step)
+        save = partial(runner.save_checkpoint, runner.work_dir, name, meta=meta, **options, **self.args)
+        attempt(runner, meta["iter"], save)
 
 
 @HOOKS.register_module()
@@ -44,6 +45,15 @@ IN_FOLDER = {
     "CheckpointHook": "FolderCheckpointHook",
     "HealthyCheckpointHook": "HealthyFolderCheckpointHook",
 }
+
+
+def outside_run_folder(hooks: dict[str, Any]) -> dict[str, Any]:
+    """A config's ``default_hooks`` without a run folder: MMEngine's checkpoint hook becomes ours."""
+    checkpoint = hooks.get("checkpoint", {"type": "CheckpointHook", "interval": 1})  # MMEngine's default
+    kind = checkpoint.get("type") if isinstance(checkpoint, dict) else None
+    if kind is not CheckpointHook and str(kind).rpartition(".")[2] != "CheckpointHook":
+        return hooks
+    return {**hooks, "checkpoint": {**checkpoint, "type": SparingCheckpointHook.__name__}}
 
 
 def in_run_folder(hooks: dict[str, Any]) -> dict[str, Any]:

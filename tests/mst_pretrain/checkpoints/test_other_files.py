@@ -364,5 +364,5 @@ def test_one_of_several_files_is_not_taken_for_the_whole(tmp_path: Path) -> None
 def test_a_header_that_promises_more_is_a_cut_file(tmp_path: Path) -> None:
     """A damaged length would be read as a size of memory."""
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 2**50) + b'{"a": {}}')
-    with pytest.raises(UserError, match=CUT):
+    with pytest.raises(UserError, match=r"says that its header has 1,125,899,906,842,624 bytes"):
         load_checkpoint(tmp_path / "a.safetensors")
