@@ -17,9 +17,10 @@ from .kinds import CUT
 
 INFLATED = 10  # times a file's size that its archive may unpack to; weights hardly shrink, and torch.save packs nothing
 DEEPEST = 100  # dictionaries and lists inside one another; an optimizer's state has five
-ENTRIES = 5_000_000  # values that are reached; a shared dictionary counts wherever it is
+ENTRIES = 2_000_000  # values that are reached; a shared dictionary counts wherever it is
 UNBACKED = 1 << 30  # bytes of values without memory of their own (expanded tensors)
 ASKED = re.compile(r"tried to allocate (\d+) bytes")
+HOLDING = (Tensor, Mapping, list, tuple, set)
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -101,9 +102,9 @@ def refuse_absurd(path: Path, content: Mapping[Any, Any]) -> None:
             size = value.numel() * value.element_size()
             unbacked += max(0, size - value.untyped_storage().nbytes())
         elif isinstance(value, Mapping | list | tuple | set):
-            inner = list(value.values()) if isinstance(value, Mapping) else list(value)
+            inner = value.values() if isinstance(value, Mapping) else value
             reached += len(inner)
-            waiting += [(one, depth + 1) for one in inner]
+            waiting += [(one, depth + 1) for one in inner if isinstance(one, HOLDING)]
         if depth > DEEPEST:
             raise _absurd(path, f"more than {DEEPEST} levels of dictionaries and lists")
         if reached > ENTRIES:

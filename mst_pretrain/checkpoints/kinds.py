@@ -241,7 +241,7 @@ def _safetensors(path: Path, reason: str) -> str:
         content = parse_json(header)
         needed = max(entry["data_offsets"][1] for name, entry in content.items() if name != "__metadata__")
     except (ValueError, TypeError, KeyError, LookupError, AttributeError):
-        needed = size  # nothing that tells
+        needed = 0  # nothing that tells
     if not header or 8 + length + needed > size:
         return CUT.format(
             f"{size:,} bytes are here, {8 + length + (needed if header else 0):,} or more belong to it"
