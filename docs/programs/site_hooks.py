@@ -33,6 +33,7 @@ PICTURES = {
     "studies/mask_study_cpu/report.png": "results/mask_study.png",
     "studies/street_scenes_cpu/report.png": "results/street_scenes.png",
 }
+ALTERNATE = re.compile(r'<link rel="alternate"[^>]*hreflang[^>]*>')
 LINK = re.compile(r"(?P<shown>!?\[[^\]\n]*\])\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -44,7 +45,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Put in the text of a file outside docs/, rewrite links that leave docs/, and mark a translation that is behind."""
+    """Rewrite links that leave docs/; put in the text of a file outside docs/, and a note on a translation behind."""
     uri = page.file.src_uri
     source = Path(page.file.abs_src_path).resolve()
     for name, target in INCLUDED.items():
@@ -55,6 +56,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if source.name.endswith(translations.SUFFIX) and translations.is_behind(source):
         text = translations.NOTE + text
     return text
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Without an address of the site the theme's script would look for a sitemap below each page, and not find it."""
+    return output if config.site_url else ALTERNATE.sub("", output)
 
 
 def rewritten(match: re.Match[str], source: Path, uri: str) -> str:
