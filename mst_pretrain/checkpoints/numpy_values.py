@@ -36,12 +36,13 @@ class NumberKind:
 class PlainArray(np.ndarray):
     """Stands for ``numpy.ndarray`` while a file is read, and is saved as one."""
 
-    def __setstate__(self, state: Any) -> None:  # type: ignore[override]
+    def __setstate__(self, state: Any) -> None:
         """Take shape and bytes of a plain type."""
         _, shape, kind, fortran, content = state
         if not isinstance(kind, NumberKind) or not isinstance(content, bytes):
             raise pickle.UnpicklingError("refused an array that is not of plain numbers")
-        super().__setstate__((1, shape, kind.dtype, bool(fortran), content))
+        order: Any = bool(fortran)
+        super().__setstate__((1, shape, kind.dtype, order, content))
 
     def __reduce__(self) -> Any:
         """As a plain array."""

@@ -2,7 +2,7 @@
 
     python tests/qa/watched_runs.py OUT [--steps 600]
 
-Draws textures of 12 classes in dark and bright colours, 1,800 to train on and 600 labelled ones, of which a fifth is held out.
+Draws textures of 12 classes in dark and bright colours, 1,800 to train on and 600 labelled ones, a fifth held out.
 Both runs are configs/quickstart/pretrain.py with a smaller network; the second has neither centre nor decoder nor
 masks. Prints one line a measurement, and writes OUT/NAME/report.html. Ends with an error where the curves do not tell
 the two apart.
