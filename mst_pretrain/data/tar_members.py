@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 BLOCK = tarfile.BLOCKSIZE
 READ = (
@@ -17,11 +18,11 @@ OCTAL = b"01234567 \0"
 
 
 def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """What iterating over an uncompressed ``tar`` gives, in an eighth of the time where its headers are plain.
+    """What iterating over an uncompressed ``tar`` gives, in about a quarter of the time where its headers are plain.
 
-    ``tarfile`` takes a seek, four reads and a dozen conversions for a member: minutes for a million images. A header of
-    a regular file that nothing else describes is read here, its sum checked, and every other one by ``tarfile`` itself;
-    also the end, and what is damaged. ``tar.offset`` is behind the last member in both cases.
+    ``tarfile`` takes a seek, four reads and a dozen conversions for a member: 17 seconds of a core for a million. Here
+    a header of a regular file that nothing else describes is read, its sum checked; every other one is read by
+    ``tarfile`` itself, also the end, and what is damaged. ``tar.offset`` is behind the last member in both cases.
 
     Yields:
         Members; of those that are read here ``name``, ``size``, ``type`` and ``offset_data`` are known.
@@ -30,7 +31,7 @@ def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         tarfile.TarError: As ``tarfile`` does.
     """
     assert tar.fileobj is not None
-    file = tar.fileobj.fileno()
+    file = cast(BinaryIO, tar.fileobj).fileno()
     first = tar.next()  # read when it was opened
     while first is not None:
         yield first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from ..runtime.run_files import BEST, CHECKPOINTS
 from .best import Best
 from .console import LINE
+from .failing_saves import attempt
 from .lines import eval_line
 from .metrics_file import EVAL, MetricsFile
 from .stages import begins_with_validation, epoch_of, validations_left
@@ -61,12 +63,17 @@ def record_scores(
         main: The score that decides, where none was named.
     """
     step, total = runner.iter, runner.max_iters
+    before = (best.step, best.value)
     improved, saved = best.improves(step, scores, metrics, main), ""
     if improved:
         options = {"save_optimizer": False, "save_param_scheduler": False, "by_epoch": False}
         meta = {"epoch": runner.epoch, "iter": step}
-        runner.save_checkpoint(runner.work_dir, BEST, meta=meta, **options)
-        saved = str(Path(CHECKPOINTS, BEST)) if runner.files.tidy else BEST
+        save = partial(runner.save_checkpoint, runner.work_dir, BEST, meta=meta, **options)
+        improved = attempt(runner, step, save)
+        if improved:
+            saved = str(Path(CHECKPOINTS, BEST)) if runner.files.tidy else BEST
+        else:  # best.pth is still the one of before
+            best.step, best.value = before
     line = {"step": step, "total": total, "stage": EVAL, "epoch": epoch_of(runner.train_loop, step)}
     line |= {"time": time.time(), "main": best.name, **scores, "best": improved}
     file.add(line)

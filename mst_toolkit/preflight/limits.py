@@ -117,8 +117,10 @@ def saved(cfg: Mapping[str, Any], iterations: int, per_epoch: int, tidy: bool, b
     saves = iterations // interval if interval > 0 else 0
     if hook.get("save_last", True) and (interval <= 0 or iterations % interval):
         saves += 1
-    limit = int(hook.get("max_keep_ckpts", -1))
-    kept = min(saves, 1) if tidy else saves if limit <= 0 else min(saves, limit)
+    limit = int(hook.get("max_keep_ckpts", 1 if tidy else -1))
+    every = hook.get("keep_every_epochs")
+    for_good = iterations // (every * per_epoch) if every else 0
+    kept = saves if limit <= 0 else min(saves, limit + for_good)
     best = bool(hook.get("save_best") or log.get("save_best") or cfg.get("evaluation"))
     return Saved(saves, kept + best + begins + 1)  # the last: a new one is whole before an old one goes
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torchvision
+from mmengine.config import Config
 from torch import distributed
 
 from mst_pretrain.runtime.distributed import rank, world_size
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.training import meeting
 
 from ..findings import FAULT, OK, Diagnosis, Line
 
 PACKAGES = ("mst_pretrain", "mst_toolkit", "mst_transfer")
-MEETING = 120  # seconds in which all processes must have come
 FLOATS = 1_000_000  # of the collective: 4 MB, as a bucket of gradients
 
 
@@ -34,16 +33,10 @@ def meet(launcher: str) -> Iterator[Line]:
     """
     if launcher == "none":
         return
+    meeting.meet(Config(dict(launcher=launcher, env_cfg=dict())))
     on_gpu = torch.cuda.is_available()
+    ones = torch.ones(FLOATS, device="cuda" if on_gpu else "cpu")
     try:
-        if not distributed.is_initialized():
-            if on_gpu:
-                from mmengine.dist import init_dist
-
-                init_dist(launcher, backend="nccl", timeout=timedelta(seconds=MEETING))
-            else:
-                distributed.init_process_group("gloo", timeout=timedelta(seconds=MEETING))
-        ones = torch.ones(FLOATS, device="cuda" if on_gpu else "cpu")
         distributed.all_reduce(ones.clone())  # the first one makes connections
         began = time.perf_counter()
         distributed.all_reduce(ones)
@@ -52,9 +45,8 @@ def meet(launcher: str) -> Iterator[Line]:
         seconds = time.perf_counter() - began
     except RuntimeError as error:
         raise UserError(
-            f"the processes cannot work together ({str(error).splitlines()[0]}). Check that all "
-            f"{os.environ.get('WORLD_SIZE')} were started, MASTER_ADDR and MASTER_PORT, the firewall between the "
-            "machines, and NCCL_SOCKET_IFNAME; NCCL_DEBUG=INFO says more"
+            f"the processes met, but cannot add up a tensor ({str(error).splitlines()[0]}). Check the network between "
+            "the machines and NCCL_SOCKET_IFNAME; NCCL_DEBUG=INFO says more"
         ) from error
     if float(ones[0]) != world_size() or float(ones[-1]) != world_size():
         raise UserError(

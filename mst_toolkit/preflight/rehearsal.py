@@ -130,6 +130,8 @@ def trial(cfg: Config, folder: Path, batch: int | None = None) -> Config:
     object.__setattr__(changed, "_format_python_code", False)  # it takes seconds
     changed.work_dir, changed.experiment_name = str(folder), f"{folder.name}_{batch or 'whole'}"
     changed[LOGGERS] = []
+    if "evaluation" in changed:
+        changed.evaluation = None
     if "val_begin" in changed.train_cfg:
         changed.train_cfg.val_begin = NEVER
     hooks = changed.get("default_hooks") or {}

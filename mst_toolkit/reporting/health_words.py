@@ -55,11 +55,14 @@ def series(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[f
 
 
 def main_score(run: ReportedRun) -> str | None:
-    """The key of the score that validations are judged by: the evaluation's main one, else the first that is there."""
-    keys = [key for line in run.validations for key in line if key not in ("step", "epoch", "time")]
+    """The key of the score that validations are judged by: the evaluation's main one, else theirs, else the first."""
+    keys = [key for line in run.validations for key in line if key not in ("step", "total", "epoch", "time")]
     keys = [key for key in dict.fromkeys(keys) if key != RANK and series(run.validations, key)[1]]
-    name = (run.metrics.get("main") or {}).get("name")
-    return name if name in keys else next(iter(keys), None)
+    names = [
+        (run.metrics.get("main") or {}).get("name"),
+        *(line.get("main") for line in run.validations[-1:]),
+    ]
+    return next((name for name in [*names, *keys] if name in keys), None)
 
 
 def _finished(run: ReportedRun) -> HealthSign:

@@ -73,7 +73,7 @@ def test_plain_members_take_the_short_way(
     monkeypatch.setattr(tar_members, "_plain", lambda *args: taken.append(short(*args)) or taken[-1])
     read(path, members_of)
     names = [one.name for one in taken if one is not None]
-    assert len(names) >= 8 and names[0].endswith("/1.jpg"), names
+    assert len(names) >= 5 and names[0].endswith("/1.jpg"), names  # of long names pax writes another header
 
 
 def test_a_header_for_all_members_is_obeyed(tmp_path: Path) -> None:
