@@ -167,14 +167,14 @@ class SparingHook(KeepingHook):
     """MMEngine's, which loses no checkpoint for one that was not written."""
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
-        hub, last = runner.message_hub, self.last_ckpt
+        hub, last = runner.message_hub, self.__dict__.get("last_ckpt")
 
         def save() -> None:
             super(SparingHook, self)._save_checkpoint_with_step(runner, step, meta)
 
         if attempt(runner, meta["iter"], save):
             return
-        self.last_ckpt = last
+        self.__dict__["last_ckpt"] = last
         hub.update_info("last_ckpt", last or "")
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
@@ -202,7 +202,7 @@ class SparingHook(KeepingHook):
                 runner.message_hub.pop_info(key)
             for key, value in info.items():
                 runner.message_hub.update_info(key, value)
-            vars(self)["best_ckpt_path" if single else "best_ckpt_path_dict"] = state
+            setattr(self, "best_ckpt_path" if single else "best_ckpt_path_dict", state)
         for kept in names.values():
             kept.unlink(missing_ok=True)
 
