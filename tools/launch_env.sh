@@ -15,6 +15,8 @@ launch() {  # PROCESSES SCRIPT ARGUMENTS...
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
   local meeting=(--node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
   if [[ "${NNODES:-1}" == *:* ]]; then  # machines may come and go
+    # torch 2.14: the first machine tells its address in its first round alone, and one that joins later waits for it
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     meeting=(--rdzv_backend=c10d --rdzv_endpoint="${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}" --rdzv_id="${JOB_ID:-mst}")
   fi
   exec "$python" -c 'from mst_pretrain.training.elastic import torchrun; torchrun()' \
