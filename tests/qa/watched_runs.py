@@ -62,10 +62,10 @@ def texture(color: int, rng: np.random.Generator) -> Image.Image:
     share = 1 / (1 + np.exp(-4 * pattern[rng.integers(3)]))[..., None]
     hue = (color + rng.uniform(-0.25, 0.25)) / COLORS
     shades = [
-        np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.25, 0.6), value)) * 255
+        np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.15, 0.4), value)) * 255
         for value in (rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.0))
     ]
-    pixels = share * shades[0] + (1 - share) * shades[1] + rng.normal(0, 25, (SIDE, SIDE, 3))
+    pixels = share * shades[0] + (1 - share) * shades[1] + rng.normal(0, 40, (SIDE, SIDE, 3))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
