@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from torch import Tensor
 
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
+from .keeping import KeepingHook
 
 IN_A_ROW = 3  # saves that fail before a run ends
 LIMITED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -163,7 +163,7 @@ def attempt(runner: Any, step: int, save: Callable[[], None]) -> bool:
         return False
 
 
-class SparingHook(CheckpointHook):
+class SparingHook(KeepingHook):
     """MMEngine's, which loses no checkpoint for one that was not written."""
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
@@ -176,9 +176,6 @@ class SparingHook(CheckpointHook):
             return
         self.last_ckpt = last
         hub.update_info("last_ckpt", last or "")
-        if self.max_keep_ckpts > 0:  # the next one pushes out no whole one for this
-            self.keep_ckpt_ids.remove(step)
-            hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
         """MMEngine removes the best one of before first: it has a second name until the new one is there."""
