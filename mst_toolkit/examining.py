@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.terminal import shown_message
 
 from .facts import free_disk, machine
 from .starts import RANDOM
@@ -55,12 +56,12 @@ def show(section: str, lines: Iterable[Line]) -> Iterator[Line]:
     """Print the lines of a section as they come, and hand them on; an error becomes a fault."""
     try:
         for kind, text in lines:
-            print(f"{section:7} {kind:5} {text}", flush=True)
+            print(f"{section:7} {kind:5} {shown_message(text)}", flush=True)
             section = ""
             yield kind, text
     except UserError as error:
         text = " ".join(str(error).split())
-        print(f"{section:7} {FAULT:5} {text}", flush=True)
+        print(f"{section:7} {FAULT:5} {shown_message(text)}", flush=True)
         yield FAULT, text
 
 
