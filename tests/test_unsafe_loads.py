@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +149,34 @@ def test_scripts_quote_what_they_are_given() -> None:
                 assert unquoted not in outside or "[[" in code or "case" in code, (
                     f"{path}:{number}: {unquoted}"
                 )
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"), [("slurm_train.sh", ["gpu", "job", "c.py", "run"]), ("slurm_job.sh", ["c.py", "run"])]
+)
+def test_scripts_calculate_with_numbers_alone(tool: str, words: list[str], tmp_path: Path) -> None:
+    """Bash runs a command that stands in a variable it calculates with: GPUS='a[$(command)]'."""
+    trace = tmp_path / "trace"
+    odd = f"a[$(touch {trace})]"
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "MST_ROOT": str(ROOT),
+        "PYTHON": sys.executable,
+    }
+    for name in ("GPUS", "SLURM_JOB_ID", "LOST_RETRIES", "SLURM_RESTART_COUNT"):
+        subprocess.run(
+            ["bash", str(ROOT / "tools" / tool), *words],
+            env={**environment, name: odd},
+            cwd=tmp_path,
+            capture_output=True,
+        )
+        assert not trace.exists(), name
+    done = subprocess.run(
+        ["bash", "-c", f". {ROOT}/tools/launch_env.sh; whole GPUS '8x'"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr == "error: GPUS: a whole number is expected, got '8x'\n"
 
 
 TRACE = """
