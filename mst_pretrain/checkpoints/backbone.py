@@ -15,6 +15,7 @@ from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table_simple
 from torch import Tensor
 
 from ..runtime.errors import UserError
+from ..runtime.terminal import shown_message
 from .architecture import Architecture, Shapes, architecture_of, told_heads
 from .formats import HEADS, NORM_EPS, Reading, below, recognise
 from .kinds import other_network
@@ -186,7 +187,7 @@ class Backbone:
                 f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
                 "features need it set"
             )
-        return "\n".join(lines)
+        return shown_message("\n".join(lines))
 
 
 def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:
