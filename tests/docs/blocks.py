@@ -14,6 +14,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ import mst_toolkit
 from mst_toolkit import api, cli
 
 DOCS = Path(__file__).parents[2] / "docs"
-MARKED = re.compile(r"^<!-- tested -->\n+```(?P<kind>console|python)\n(?P<text>.*?)^```$", re.M | re.S)
+MARKED = re.compile(
+    r"^<!-- tested(?:, needs (?P<needs>[\w ]+))? -->\n+```(?P<kind>console|python)\n(?P<text>.*?)^```$",
+    re.M | re.S,
+)
 ANY = "..."
 FINETUNE = "--image-size 64 --steps 2 --batch-size 2 --workers 0"
 SMALL = {  # what makes a command of the documentation short
@@ -47,19 +51,32 @@ class Block:
         line: Of its first line, from 1.
         kind: ``console`` or ``python``.
         text: What stands in it.
+        needs: Packages without which it is left out, as ``<!-- tested, needs onnx -->`` names them.
     """
 
     page: Path
     line: int
     kind: str
     text: str
+    needs: tuple[str, ...] = ()
+
+    @property
+    def can_run(self) -> bool:
+        """Whether the packages are there."""
+        return all(find_spec(name) for name in self.needs)
 
 
 def blocks_of(page: Path) -> list[Block]:
     """The marked blocks of a page, in their order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, found.start("text")) + 1, found["kind"], found["text"])
+        Block(
+            page,
+            text.count("\n", 0, found.start("text")) + 1,
+            found["kind"],
+            found["text"],
+            tuple((found["needs"] or "").split()),
+        )
         for found in MARKED.finditer(text)
     ]
 
