@@ -8,6 +8,7 @@ line of its own ends the comparison. Commands are those of the page, made short 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import shlex
@@ -18,7 +19,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import mst_toolkit
 from mst_toolkit import api, cli
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,9 +27,9 @@ MARKED = re.compile(
     re.M | re.S,
 )
 ANY = "..."
-FINETUNE = "--image-size 64 --steps 2 --batch-size 2 --workers 0"
+FINETUNE = "--image-size 64 --steps 1 --batch-size 2 --workers 0"
 SMALL = {  # what makes a command of the documentation short
-    "pretrain": "--arch vit_tiny --image-size 32 --steps 3 --batch-size 4 --workers 0 "
+    "pretrain": "--arch vit_tiny --image-size 32 --steps 1 --batch-size 4 --workers 0 "
     "--cfg-options model.head.prototypes=32",
     "finetune": FINETUNE,
     "compare": f"{FINETUNE} --seeds 1",
@@ -140,7 +140,7 @@ class World:
         words = shlex.split(command)
         assert words[0] == "mst", f"only commands of mst are run, not: {command}"
         _, name, *arguments = words
-        if name == "predict":
+        if name == "predict":  # wants a new folder; another page's command had the same
             shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)
         with contextlib.redirect_stdout(io.StringIO()) as output:
             code = cli.main([name, *arguments, *shlex.split(SMALL.get(name, ""))])
@@ -148,27 +148,18 @@ class World:
         self.printed[command] = output.getvalue()
         return self.printed[command]
 
+    def call(self, name: str) -> Callable[..., Any]:
+        """The call of that name in Python, as the command with the same arguments: one training serves both."""
+        function = next(call for call in api.CALLS if call.__name__ == name)
 
-def small(name: str) -> Callable[..., Any]:
-    """The call of that name in Python, made short as its command is."""
-    from mst_toolkit.arguments import parser_of
+        def as_command(*arguments: Any, **settings: Any) -> Path:
+            bound = inspect.signature(function).bind(*arguments, **settings).arguments
+            kinds = inspect.signature(function).parameters
+            words = ["mst", name]
+            for key, value in bound.items():
+                plain = kinds[key].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+                words += [str(value)] if plain else [f"--{key.replace('_', '-')}", str(value)]
+            self.run(shlex.join(words))
+            return Path(bound["out"])
 
-    call = next(call for call in api.CALLS if call.__name__ == name)
-    parser = parser_of(call)
-    for action in parser._actions:  # options alone: the others are the caller's
-        action.required = False
-        action.nargs = "?" if not action.option_strings else action.nargs
-    given = vars(parser.parse_args(shlex.split(SMALL[name])))
-    options = {key: value for key, value in given.items() if parser.get_default(key) != value}
-
-    def short(*arguments: Any, **settings: Any) -> Any:
-        if "out" in settings:
-            shutil.rmtree(settings["out"], ignore_errors=True)
-        return call(*arguments, **{**options, **settings})
-
-    return short
-
-
-def patched() -> dict[str, Callable[..., Any]]:
-    """The functions of :mod:`mst_toolkit` that train, made short."""
-    return {name: small(name) for name in ("pretrain", "finetune") if hasattr(mst_toolkit, name)}
+        return as_command
