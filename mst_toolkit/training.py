@@ -96,7 +96,7 @@ def pretraining_plan(
 
     def make(**length: Any) -> tuple[RunPlan, Config]:
         plan = plan_pretraining(named, images, model, start, machine(), {**asked, **length})
-        return plan, with_options(pretraining(plan, start, model, source), asked)
+        return plan, with_options(plan, pretraining(plan, start, model, source), asked)
 
     return in_hours(make, asked.get("hours"), asked["gpus"])
 
@@ -169,7 +169,7 @@ def finetuning_plan(
 
     def make(**length: Any) -> tuple[RunPlan, Config]:
         plan = plan_finetuning(found, start, machine(), {**asked, **length})
-        return plan, with_options(build(plan, start, found), asked)
+        return plan, with_options(plan, build(plan, start, found), asked)
 
     return in_hours(make, asked.get("hours"), asked["gpus"])
 
@@ -192,8 +192,8 @@ def find_data(
     return layouts.without_broken(found) if asked.get("skip_broken") else (found, [])
 
 
-def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
-    """``--cfg-options`` put into a config as every tool does.
+def with_options(plan: RunPlan, cfg: Config, asked: dict[str, Any]) -> Config:
+    """``--cfg-options`` put into a config as every tool does, and into the plan, whose decisions they overrule.
 
     Raises:
         UserError: A key is not in it, or the value is of another kind.
@@ -212,6 +212,8 @@ def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
         path = Path(temporary, "recipe.py")
         path.write_text(cfg.pretty_text)
         asked["options"] = read_options(path, texts)
+        for key, value in asked["options"].items():
+            plan.decide(key, value, "--cfg-options, which overrule the lines above")
         return load_config(path, asked["options"])
 
 
@@ -310,7 +312,7 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
     words += ["--resume"] if resume else []
     words += ["--cfg-options", *options] if options else []
     if gpus > 1:
-        code = "from mst_pretrain.training.launch import torchrun; torchrun()"
+        code = "from mst_pretrain.training.elastic import torchrun; torchrun()"
         command = [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
     else:
         command = [sys.executable, *words]

@@ -34,6 +34,7 @@ from .patient_loader import PatientDataLoader
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .schedule_and_teacher import broken_weight, last_good, unwrap
 from .signals import stop_signals
+from .watch import WatchHook
 
 MIXED = "AmpOptimWrapper"
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
@@ -136,10 +137,16 @@ class MSTRunner(Runner):
         need_space(
             self.work_dir, sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
         )
+        finished = False
         try:
             with stop_signals():
-                return super().train()
+                model = super().train()
+            finished = True
+            return model
         finally:
+            for hook in self.hooks:
+                if isinstance(hook, WatchHook):
+                    hook.end(finished)
             self.stop_warnings()
             leave_bars(self.logger)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mst_pretrain.runtime.json_text import parse_json
 
 from .found import layout_error
 
@@ -58,7 +59,7 @@ def read_class_list(path: Path) -> ClassList:
     try:
         text = path.read_text(encoding="utf-8-sig")
         entries = (
-            _of_json(json.loads(text)) if path.suffix == ".json" else [_of_line(one) for one in _lines(text)]
+            _of_json(parse_json(text)) if path.suffix == ".json" else [_of_line(one) for one in _lines(text)]
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise layout_error("D15", f"{path} cannot be read as a list of classes ({error}).", SHAPE) from error

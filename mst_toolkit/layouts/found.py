@@ -28,7 +28,9 @@ def layout_error(code: str, what: str, remedy: str) -> UserError:
 
 def first_names(names: Sequence[object], count: int = 3) -> str:
     """The first few of a list for a message."""
-    return ", ".join(map(str, names[:count])) + (", ..." if len(names) > count else "")
+    from mst_pretrain.runtime.terminal import first_shown
+
+    return first_shown(names, count)
 
 
 @dataclass(frozen=True)

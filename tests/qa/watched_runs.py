@@ -2,7 +2,7 @@
 
     python tests/qa/watched_runs.py OUT [--steps 600]
 
-Draws textures of 12 classes in random colours, 1,800 to train on and 600 labelled ones, of which a fifth is held out.
+Draws textures of 12 classes in dark and bright colours, 1,800 to train on and 600 labelled ones, a fifth held out.
 Both runs are configs/quickstart/pretrain.py with a smaller network; the second has neither centre nor decoder nor
 masks. Prints one line a measurement, and writes OUT/NAME/report.html. Ends with an error where the curves do not tell
 the two apart.
@@ -64,7 +64,7 @@ def texture(kind: str, period: float, rng: np.random.Generator) -> Image.Image:
         "rings": np.sin(wave * np.hypot(x - 20 - SIDE / 2, y - 20 - SIDE / 2)),
     }
     share = 1 / (1 + np.exp(-4 * patterns[kind]))[..., None]
-    one, other = rng.uniform(0, 255, (2, 3))
+    one, other = rng.uniform(0, 80, 3), rng.uniform(175, 255, 3)
     pixels = share * one + (1 - share) * other + rng.normal(0, 12, (SIDE, SIDE, 3))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
