@@ -158,7 +158,8 @@ class World:
             words = ["mst", name]
             for key, value in bound.items():
                 plain = kinds[key].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-                words += [str(value)] if plain else [f"--{key.replace('_', '-')}", str(value)]
+                values = [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+                words += values if plain else [f"--{key.replace('_', '-')}", *values]
             self.run(shlex.join(words))
             return Path(bound["out"])
 
