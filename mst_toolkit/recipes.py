@@ -291,7 +291,7 @@ def write(
     head = "# Complete recipe of this run, written by mst. Edit config.py beside it instead.\n"
     write_text(head + cfg.pretty_text, folder / "recipe.py")
     path = folder / "config.py"
-    text = config_text(plan, cfg, options)
+    text = config_text(plan, cfg)
     write_text(text, path)
     if hidden := statements(path, options):
         write_text(text + "\n".join(["", "# --cfg-options of values that are set above", *hidden, ""]), path)
@@ -315,7 +315,7 @@ def statements(path: Path, options: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def config_text(plan: RunPlan, cfg: Config, options: Mapping[str, Any]) -> str:
+def config_text(plan: RunPlan, cfg: Config) -> str:
     """The user's config: variables with their reasons, and below what reads them."""
     lines = [
         f"# {plan.title}. Written by mst; yours to edit. Everything else is in recipe.py.",
@@ -345,8 +345,6 @@ def config_text(plan: RunPlan, cfg: Config, options: Mapping[str, Any]) -> str:
             "learning_rate",
         ):
             lines.append(f"# {decision.key}: {shown(decision.value)} ({decision.why})")
-    if options:
-        lines.append(f"# --cfg-options are in recipe.py: {', '.join(options)}")
     lines += [
         "",
         "# What reads them",

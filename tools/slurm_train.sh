@@ -6,12 +6,14 @@ set -euo pipefail
 if [[ $# -lt 4 ]]; then sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2; fi
 source "$(dirname "${BASH_SOURCE[0]}")/launch_env.sh"
 gpus="${GPUS:-8}"
+whole GPUS "$gpus"
 per_node="${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}"
 read -r -a srun_args <<<"${SRUN_ARGS:-}"
+slurm_starts "$4"
 # 10 processors: the 8 data workers of the pretraining configs, the process itself, one to spare
 code=0
 srun -p "$1" --job-name="$2" --gres=gpu:"$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
   --cpus-per-task="${CPUS_PER_TASK:-10}" --kill-on-bad-exit=1 --signal=USR1@"${STOP_SECONDS:-120}" \
   ${srun_args[@]+"${srun_args[@]}"} \
   "$python" -u "$root/tools/train.py" "$3" --work-dir="$4" --launcher=slurm --resume "${@:5}" || code=$?
-requeue "$code"
+requeue "$code" "$4"

@@ -69,6 +69,6 @@ def newest_whole(root: str | Path, tidy: bool = False) -> Path | None:
         listed = "; ".join(faults)
         raise UserError(
             f"no checkpoint in {root} is whole: {listed}. Copy one from a backup, or start anew with another "
-            "--work-dir."
+            "--work-dir. [R21]"
         )
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 BLOCK = tarfile.BLOCKSIZE
 READ = (
@@ -30,7 +31,7 @@ def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         tarfile.TarError: As ``tarfile`` does.
     """
     assert tar.fileobj is not None
-    file = tar.fileobj.fileno()
+    file = cast(BinaryIO, tar.fileobj).fileno()
     first = tar.next()  # read when it was opened
     while first is not None:
         yield first

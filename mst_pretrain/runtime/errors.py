@@ -9,6 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from .terminal import shown_message
+
 DEBUG = "MST_DEBUG"  # environment variable; 1 shows the traceback behind a UserError
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, to be continued
@@ -49,7 +51,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
     :class:`LostProcess`, 75 after :class:`Stopped`, 130 after Ctrl-C.
     With ``MST_DEBUG=1`` the traceback of a :class:`UserError` and of all its
     causes comes before its message.
-    A character that the terminal cannot show is printed as its number, whatever it is part of.
+    A character that the terminal cannot show is printed as its number, whatever it is part of; so is one of an error's
+    message that a terminal would obey.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -59,7 +62,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
     except UserError as error:
         if os.environ.get(DEBUG) == "1":
             traceback.print_exception(error, file=sys.stderr)
-        print(f"error: {error}{unexpanded(str(error))}", file=sys.stderr, flush=True)
+        said = f"error: {error}{unexpanded(str(error))}"
+        print(shown_message(said), file=sys.stderr, flush=True)
         code = LOST if isinstance(error, LostProcess) else 2
     except ModuleNotFoundError as error:
         from .extras import missing_extra  # which imports this module

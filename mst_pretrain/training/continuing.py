@@ -106,7 +106,7 @@ def settle(cfg: Config) -> None:
     if began is None or began.processes == get_world_size() or not cfg.get("train_dataloader"):
         return
     pretraining = (cfg.get("train_cfg") or {}).get("type") == "PretrainLoop"
-    given = shared(cfg.to_dict(), get_world_size())
+    given = shared(cfg._cfg_dict.to_dict(), get_world_size())
     now = given if given.batch == began.batch else fitting(began, given, pretraining)
     if now is None:
         return  # refused with its reasons once the run is built

@@ -23,8 +23,10 @@ def torchrun() -> None:
 
     SIGTERM and SIGUSR1 are handed on to the processes, which write a checkpoint together and end: torchrun itself
     would not know SIGUSR1, and would kill them 30 seconds after SIGTERM. With ``--max-restarts`` what was stopped by a
-    signal is not started again, nor what ended with an error that its user has to mend.
+    signal is not started again, nor what ended with an error that its user has to mend; but with ``--nnodes=1:2`` the
+    machines go on that no signal has reached.
     """
+    signalled = list[int]()
     from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
@@ -34,6 +36,7 @@ def torchrun() -> None:
     refuse = api._terminate_process_handler
 
     def hand_on(number: int, frame: Any) -> None:
+        signalled.append(number)
         if number not in STOP_SIGNALS:
             refuse(number, frame)
         for process in _children():
@@ -43,9 +46,11 @@ def torchrun() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, hand_on)
     _name_the_first()
-    _restart_with_reason()
+    _restart_with_reason(signalled)
     try:
         main()
+    except api.SignalException:
+        sys.exit(STOPPED)
     except torch.distributed.DistNetworkError as error:
         print(
             f"error: the processes cannot meet ({str(error).splitlines()[0]}). Another run may use the port: give a "
@@ -92,12 +97,17 @@ def killed(rank: int | str, process: int, number: int) -> str:
         "SIGBUS": "/dev/shm is too small for the data workers",
         "SIGTERM": "the batch system or its user ended it",
     }.get(name, "a library crashed; its output stands above")
-    return f"rank {rank} (process {process}) was ended by {name}. Usual cause: {why}."
+    return f"rank {rank} (process {process}) was ended by {name}. Usual cause: {why}. [R20]"
 
 
-def _restart_with_reason() -> None:
-    """Use up the restarts where another start would end in the same way."""
+def _restart_with_reason(signalled: list[int]) -> None:
+    """Use up the restarts where another start would end in the same way.
+
+    Args:
+        signalled: The stop signals that this process has received so far; they are added while it runs.
+    """
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+    from torch.distributed.elastic.multiprocessing.api import SignalException
 
     monitor = LocalElasticAgent._monitor_workers
 
@@ -105,7 +115,13 @@ def _restart_with_reason() -> None:
         result = monitor(self, group)
         if result.is_failed():
             first = min(result.failures.values(), key=lambda failure: failure.timestamp)
-            if first.exitcode in FINAL:
+            moving = (
+                self._worker_group.spec.rdzv_handler.get_backend() != "static"
+            )  # machines may come and go
+            if first.exitcode == STOPPED and signalled and moving:
+                # torchrun's own way to leave the others alone: with any other the job would be closed for all
+                raise SignalException("stopped", signal.Signals(signalled[0]))
+            if first.exitcode in FINAL and not (first.exitcode == STOPPED and moving):
                 self._remaining_restarts = 0
             elif self._remaining_restarts:
                 left = f"{self._remaining_restarts} restarts left"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from torch import Tensor
 
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
+from .keeping import KeepingHook
 from .schedule_and_teacher import unwrap
 
 IN_A_ROW = 3  # saves that fail before a run ends
@@ -173,22 +173,19 @@ def attempt(runner: Any, step: int, save: Callable[[], None]) -> bool:
         return False
 
 
-class SparingHook(CheckpointHook):
+class SparingHook(KeepingHook):
     """MMEngine's, which loses no checkpoint for one that was not written."""
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
-        hub, last = runner.message_hub, self.last_ckpt
+        hub, last = runner.message_hub, self.__dict__.get("last_ckpt")
 
         def save() -> None:
             super(SparingHook, self)._save_checkpoint_with_step(runner, step, meta)
 
         if attempt(runner, meta["iter"], save):
             return
-        self.last_ckpt = last
+        self.__dict__["last_ckpt"] = last
         hub.update_info("last_ckpt", last or "")
-        if self.max_keep_ckpts > 0:  # the next one pushes out no whole one for this
-            self.keep_ckpt_ids.remove(step)
-            hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
         """MMEngine removes the best one of before first: it has a second name until the new one is there."""
@@ -215,7 +212,7 @@ class SparingHook(CheckpointHook):
                 runner.message_hub.pop_info(key)
             for key, value in info.items():
                 runner.message_hub.update_info(key, value)
-            vars(self)["best_ckpt_path" if single else "best_ckpt_path_dict"] = state
+            setattr(self, "best_ckpt_path" if single else "best_ckpt_path_dict", state)
         for kept in names.values():
             kept.unlink(missing_ok=True)
 

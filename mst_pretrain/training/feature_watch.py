@@ -25,7 +25,7 @@ from .metrics_file import MetricsFile
 from .run_log import RunLogHook
 from .schedule_and_teacher import unwrap
 from .scores import VALIDATION, continue_scores, record_scores
-from .watch import StopHook
+from .watch import StopHook, WatchHook
 
 KNN, RANKME = "knn", "rankme"  # names of the scores
 # Images whose features are summed for RankMe, for each dimension of them [ours]; fewer than half of these give no
@@ -145,7 +145,7 @@ class FeatureWatchHook(Hook):
             "device": device,
             "precision": precision_on(device, "auto"),
             "gather": False,
-            "after_batch": _obeys(runner),
+            "after_batch": _heeds(runner),
         }
         known = extract_features(trunk, train.source, indices=train.indices, what="train features", **options)
         asked = extract_features(trunk, val.source, indices=val.indices, what="val features", **options)
@@ -155,7 +155,12 @@ class FeatureWatchHook(Hook):
         return accuracy(shared_knn(*given, [k], TEMPERATURE)[k], val.labels)
 
 
-def _obeys(runner: Any) -> Callable[[], None]:
-    """Called after every batch of a measurement: a run that is asked to stop does not wait for its end."""
-    stop = next((hook for hook in runner.hooks if isinstance(hook, StopHook)), None)
-    return (lambda: None) if stop is None else (lambda: stop.after_val_iter(runner, 0))
+def _heeds(runner: Any) -> Callable[[], None]:
+    """Called after every batch of a measurement, which is a sign of life, and ends where the run is asked to stop."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, (WatchHook, StopHook))]
+
+    def look() -> None:
+        for hook in hooks:
+            hook.after_val_iter(runner, 0)
+
+    return look

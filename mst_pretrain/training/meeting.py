@@ -15,10 +15,8 @@ from torch import distributed
 from ..runtime.errors import LostProcess, UserError
 from .signals import end_quietly
 
-TIMEOUT = (
-    1800.0  # seconds that a process waits for the others, where env_cfg.dist_cfg.timeout says nothing else
-)
-LAUNCHER_ENDS = 5.0  # seconds in which a launcher that has seen a process end says so and ends the others
+TIMEOUT = 1800.0  # seconds that a process waits for the others, without env_cfg.dist_cfg.timeout
+LAUNCHER_ENDS = 3.0  # seconds in which a launcher that has seen a process end says so and ends the others
 TIMED_OUT = re.compile(r"timed?[ _-]?out|timeout", re.IGNORECASE)
 BY_OTHERS = re.compile(
     r"connection (?:closed|reset|refused)|broken pipe|/gloo/|ncclRemoteError|remote process exited|"
@@ -46,7 +44,7 @@ def meet(cfg: Config) -> None:
     """Join the process group of the launcher, with a time-out for NCCL and gloo.
 
     Raises:
-        UserError: The other processes did not come.
+        LostProcess: The other processes did not come.
     """
     if cfg.launcher == "none" or distributed.is_initialized():
         return
@@ -62,11 +60,11 @@ def meet(cfg: Config) -> None:
         else:
             distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds), **_place(seconds))
     except (distributed.DistError, RuntimeError, ValueError) as error:
-        raise UserError(
+        raise LostProcess(
             f"{_who()} cannot meet the others within {seconds:.0f} s ({first_line(error)}). Usual causes: another "
             "process ended at its start (its message stands above), the first machine's MASTER_ADDR or MASTER_PORT is "
             "wrong or behind a firewall, the machines have no network in common (NCCL_SOCKET_IFNAME, "
-            "GLOO_SOCKET_IFNAME), or the first process still looks at its data (env_cfg.dist_cfg.timeout=SECONDS)."
+            "GLOO_SOCKET_IFNAME), or the first process still looks at its data (env_cfg.dist_cfg.timeout). [R20]"
         ) from error
 
 
@@ -103,11 +101,11 @@ def explain_lost(cfg: Any, error: BaseException) -> LostProcess:
         return LostProcess(
             f"{_who()} waited {waiting_time(cfg):.0f} s for another process in vain ({reason}). Usual causes: a "
             "process hangs in its data (a network disk, a worker), was stopped, its GPU or the network between the "
-            f"machines failed, or it made a long pause (env_cfg.dist_cfg.timeout=SECONDS). {latest}: --resume."
+            f"machines failed, or it made a long pause (env_cfg.dist_cfg.timeout=SECONDS). {latest}: --resume. [R20]"
         )
     return LostProcess(
         f"{_who()} lost the connection to another process, which ended ({reason}). That process' own message, if it "
-        f"could write one, stands above. {latest}: --resume."
+        f"could write one, stands above. {latest}: --resume. [R20]"
     )
 
 

@@ -3,8 +3,8 @@
 A collective that waits for a process that is stopped, or whose machine is gone, would wait for half an hour and then
 blame the process that waited. So a thread of each process writes a sign to the meeting point of the job and looks at
 the next process' one (the last looks at the first). Signs are counted, not timed: a job that is suspended as a whole
-and goes on later has missed none. A main thread that makes no progress for nearly as long as a collective waits is told
-of by its own process, with the line of code that it hangs in.
+and goes on later has missed none. A main thread that makes no progress and computes nothing for nearly as long as a
+collective waits is told of by its own process, with the line of code that it hangs in.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SIGNS = 12  # in that time
 OTHERS_WAIT = 15.0  # seconds in which the process that hangs speaks first
 BEFORE_COLLECTIVES = 0.9  # of their time-out: then a main thread that stands still is told of
 RUNNING, DONE, FAILED = "running", "done", "failed"
+IDLE = 0.01  # share of the time in which a main thread that hangs computes at most
 SHOWN = 3  # calls of the stack of a main thread that hangs
 
 
@@ -110,7 +111,7 @@ class RankWatch:
     def _watch(self) -> None:
         """The thread."""
         beat, following = self.silence / SIGNS, (self.rank + 1) % self.size
-        last, progress = dict[str, Any](), -1
+        last, progress, computed = dict[str, Any](), -1, 0.0
         missed = unanswered = stood = 0
         while not self.over.wait(beat):
             try:
@@ -123,12 +124,19 @@ class RankWatch:
                 continue
             unanswered = 0
             missed = missed + 1 if sign == last and sign["state"] != DONE else 0
-            stood = stood + 1 if self.progress == progress else 0
+            before, computed = computed, self._computed()
+            idle = self.progress == progress and computed - before < IDLE * beat
+            stood = stood + 1 if idle else 0
             last, progress = sign, self.progress
             if missed >= SIGNS:
                 self._end(self._silent(following, sign))
             if stood * beat >= BEFORE_COLLECTIVES * self.timeout:
                 self._end(self._standing())
+
+    def _computed(self) -> float:
+        """Seconds that the main thread has computed for, where the system tells: a long evaluation is no hanging."""
+        clock = getattr(time, "pthread_getcpuclockid", None)
+        return time.clock_gettime(clock(self.main)) if clock else 0.0
 
     def _silent(self, rank: int, sign: dict[str, Any]) -> str:
         """What to say of a process that gives no sign."""
@@ -176,6 +184,6 @@ class RankWatch:
 
     def _end(self, message: str) -> None:
         """Say it and end this process, whose main thread waits for ever."""
-        advice = f"The newest checkpoint in {self.work_dir} is whole: start again with --resume."
+        advice = f"The newest checkpoint in {self.work_dir} is whole: start again with --resume. [R20]"
         os.write(2, f"error: {message} {advice}\n".encode(errors="backslashreplace"))
         os._exit(LOST)

@@ -108,6 +108,16 @@ def test_boxes_alone_make_a_faster_rcnn(tmp_path: Path, masks: str, title: str) 
     )
 
 
+def test_a_small_network_is_named_in_words() -> None:
+    """The head line of a run would be a line of JSON, or call it a ViT-Ti/16."""
+    changed = {"img_size": 64, "patch_size": 8, "embed_dim": 192, "depth": 4}
+    assert (
+        Start("a", "file", "vit_tiny_patch16_224", changed).title
+        == "ViT-Ti/8 of 64 px with width 192, depth 4"
+    )
+    assert SMALL_VIT.title == "ViT-S/16"
+
+
 def test_what_was_asked_for_decides(tmp_path: Path) -> None:
     """An option would be planned over."""
     asked = {**ASKED, "boxes_only": True, "batch_size": 4, "epochs": 2.0, "image_size": 256, "workers": 0}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing.api import PContext
+from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
 
 from mst_pretrain.runtime.errors import LOST, STOPPED
 from mst_pretrain.training import elastic, meeting
@@ -53,17 +53,31 @@ def test_the_process_that_ended_first_is_named_once(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("code", "left"), [(-9, 3), (1, 3), (LOST, 3), (2, 0), (STOPPED, 0)])
+@pytest.mark.parametrize(
+    ("code", "meeting_kind", "left"),
+    [
+        *((-9, "static", 3), (1, "static", 3), (LOST, "c10d", 3), (2, "static", 0), (2, "c10d", 0)),
+        (STOPPED, "static", 0),
+        (STOPPED, "c10d", 3),  # another machine was asked to stop and leaves
+    ],
+)
 def test_what_would_end_alike_is_not_started_again(
-    monkeypatch: pytest.MonkeyPatch, code: int, left: int
+    monkeypatch: pytest.MonkeyPatch, code: int, meeting_kind: str, left: int
 ) -> None:
     """A job that was asked to stop would begin again, and one with a mistake in its config fail three times more."""
     failures = {0: SimpleNamespace(exitcode=-15, timestamp=2), 1: SimpleNamespace(exitcode=code, timestamp=1)}
     result = SimpleNamespace(is_failed=lambda: True, failures=failures)
     monkeypatch.setattr(LocalElasticAgent, "_monitor_workers", lambda self, group: result)
-    elastic._restart_with_reason()
-    agent: Any = SimpleNamespace(_remaining_restarts=3)
+    signalled = list[int]()
+    elastic._restart_with_reason(signalled)
+    handler = SimpleNamespace(get_backend=lambda: meeting_kind)
+    group = SimpleNamespace(spec=SimpleNamespace(rdzv_handler=handler))
+    agent: Any = SimpleNamespace(_remaining_restarts=3, _worker_group=group)
     assert LocalElasticAgent._monitor_workers(agent, None) is result and agent._remaining_restarts == left  # type: ignore[arg-type]
+    if code == STOPPED and meeting_kind == "c10d":
+        signalled.append(int(signal.SIGTERM))
+        with pytest.raises(SignalException):
+            LocalElasticAgent._monitor_workers(agent, None)  # type: ignore[arg-type]
 
 
 GLOO = (

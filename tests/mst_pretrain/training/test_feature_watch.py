@@ -22,8 +22,9 @@ from mst_pretrain.evaluation.held_out import open_held_out, usual_k
 from mst_pretrain.evaluation.knn import accuracy, knn_predict
 from mst_pretrain.evaluation.rankme import FeatureGram
 from mst_pretrain.method.mst import MST
-from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.errors import Stopped, UserError
 from mst_pretrain.training import feature_watch
+from mst_pretrain.training import watch as watch_module
 from mst_pretrain.training.feature_watch import FeatureWatchHook
 from mst_pretrain.training.runner import build_runner
 
@@ -218,3 +219,29 @@ def test_several_ranks_features_are_put_together(monkeypatch: pytest.MonkeyPatch
     expected = FeatureGram()
     expected.add(torch.cat([rows, rows + 1]))
     assert hook.sums.rows == 8 and torch.equal(hook.sums.gram, expected.gram)
+
+
+def test_a_signal_in_a_measurement_stops_the_run_at_once(
+    toy_config: MakeConfig, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch system would kill a run that measures a large set, or the resumed run would lack the measurement."""
+    options = {"train_cfg__max_epochs": 2, "evaluation__knn": str(labelled), "evaluation__every_epochs": 1.0}
+    whole, cfg = toy_config(**options), toy_config(**options)
+    build_runner(whole).train()
+    original = feature_watch.extract_features
+
+    def extract(*args: Any, what: str, **kwargs: Any) -> Tensor:
+        if what == "val features":
+            monkeypatch.setattr(watch_module, "stop_requested", lambda: True)
+        return original(*args, what=what, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_watch, "extract_features", extract)
+        with pytest.raises(Stopped, match="in the validation after step 4"):
+            build_runner(cfg).train()
+    monkeypatch.setattr(watch_module, "stop_requested", lambda: False)
+    assert not lines(cfg) and load_checkpoint(Path(cfg.work_dir, "latest.pth"))["meta"]["unvalidated"]
+    cfg.resume, cfg.load_from = True, str(Path(cfg.work_dir, "latest.pth"))
+    build_runner(cfg).train()
+    told = [[(line["step"], line["knn"], line["rankme"]) for line in lines(one)] for one in (whole, cfg)]
+    assert len(told[0]) == 2 and told[0] == told[1]

@@ -24,7 +24,7 @@ class Told(RankWatch):
 
     def _end(self, message: str) -> None:
         self.said = message
-        raise SystemExit
+        self.over.set()
 
 
 def pair(timeout: float = 1800.0) -> tuple[Told, Told]:
@@ -109,6 +109,19 @@ def test_a_main_thread_that_stands_still_is_told_of_before_a_collective_times_ou
     other.over.set()
     other.thread.join(20)
     assert "hangs in step 1" in one.said
+
+
+def test_a_long_computation_is_no_hanging() -> None:
+    """An evaluation that takes half an hour inside one step would be ended as hanging."""
+    one, other = pair(timeout=2 * SILENCE)
+    other.thread.start()
+    one.thread.start()
+    end = time.monotonic() + 4 * SILENCE
+    while time.monotonic() < end:
+        sum(range(1000))
+    assert one.said == "" and one.thread.is_alive()
+    for watch in (one, other):
+        watch.stop(DONE)
 
 
 def test_a_meeting_point_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
