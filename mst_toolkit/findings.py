@@ -57,7 +57,9 @@ class Diagnosis:
         text = " ".join(text.split())
         self.lines.append((section, kind, text))
         if self.prints:
-            print(f"{'' if section == self._section else section:7} {kind:5} {shown_message(text)}", flush=True)
+            print(
+                f"{'' if section == self._section else section:7} {kind:5} {shown_message(text)}", flush=True
+            )
         self._section = section
 
     def count(self, kind: str) -> int:
