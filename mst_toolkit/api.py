@@ -40,6 +40,8 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     logger: Sequence[Logger] = (),
+    knn: str | Path | None = None,
+    skip_broken: bool = False,
     dry_run: bool = False,
     cfg_options: Sequence[str] = (),
 ) -> Path:
@@ -61,6 +63,9 @@ def pretrain(
         seed: Of everything random.
         resume: Continue the run in --out.
         logger: Also write curves for these: tensorboard, wandb, mlflow.
+        knn: Labelled images, CLASS/IMAGE: measure k-NN on held-out ones during the run, and keep the best weights by it
+            (default: by RankMe, which needs no labels).
+        skip_broken: Leave out files that are truncated or cannot be read; they are counted and named.
         dry_run: Print the plan, write nothing.
         cfg_options: KEY=VALUE of the MMEngine config, applied last.
 
@@ -94,6 +99,7 @@ def finetune(
     resume: bool = False,
     logger: Sequence[Logger] = (),
     boxes_only: bool = False,
+    skip_broken: bool = False,
     train_json: str | Path | None = None,
     train_images: str | Path | None = None,
     val_json: str | Path | None = None,
@@ -122,6 +128,7 @@ def finetune(
         resume: Continue the run in --out.
         logger: Also write curves for these: tensorboard, wandb, mlflow.
         boxes_only: Use the boxes and leave polygons out.
+        skip_broken: Leave out files that are truncated or cannot be read; they are counted and named.
         train_json: COCO file of the training images, instead of DATA.
         train_images: Their folder.
         val_json: COCO file of the validation images.
@@ -276,6 +283,7 @@ def compare(
     gpus: int = 1,
     workers: int | None = None,
     boxes_only: bool = False,
+    skip_broken: bool = False,
     dry_run: bool = False,
     cfg_options: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -296,6 +304,7 @@ def compare(
         gpus: Processes, each on a GPU of its own.
         workers: Processes per GPU that load images (default: of the machine).
         boxes_only: Use the boxes and leave polygons out.
+        skip_broken: Leave out files that are truncated or cannot be read; they are counted and named.
         dry_run: Print what would be trained, write nothing.
         cfg_options: KEY=VALUE of every training's config, applied last.
 
@@ -318,11 +327,14 @@ def doctor(
     gpus: int = 1,
     boxes_only: bool = False,
     quick: bool = False,
+    out: str | Path | None = None,
+    report: str | Path | None = None,
+    cfg_options: Sequence[str] = (),
 ) -> int:
-    """Check machine, data and plan before anything is trained.
+    """Check machine, data and plan before anything is trained; of a config, try everything that its run needs.
 
     Args:
-        target: Data, or a config; left out: the machine alone.
+        target: Data, or a config (a .py file); left out: the machine alone.
         task: pretrain, detection or segmentation (default: what the data are).
         init: What a fine-tuning would start from.
         arch: Architecture, where no start decides it.
@@ -330,10 +342,13 @@ def doctor(
         image_size: In pixels.
         gpus: Processes.
         boxes_only: Use the boxes and leave polygons out.
-        quick: Time no steps.
+        quick: Make no steps.
+        out: Folder that a config's run would write to (default: the config's).
+        report: Also write what was found here, as JSON.
+        cfg_options: KEY=VALUE of the config.
 
     Returns:
-        The number of faults.
+        The number of faults; of a config 1 where there is any.
     """
     from .examining import doctor as call
 

@@ -41,7 +41,7 @@ def compare(
     check_gpus(asked["gpus"])
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give 1 or more.")
-    found = find_data(task, data, asked)
+    found, _ = find_data(task, data, asked)
     if found.val is None:
         found = layouts.split(found, SPLIT_SEED)
     counts = sorted(labels) or [found.train.count]
@@ -52,7 +52,8 @@ def compare(
     usable, left_out = usable_starts(starts, asked.get("arch"))
     folder = Path(out) if out else RUNS / f"compare_{name_of(data)}"
     jobs = [(count, seed, start) for count in counts for seed in range(seeds) for start in usable]
-    print(f"Data    {layouts.line(found)}", *(f"        left out: {text}" for text in left_out), sep="\n")
+    further = [*found.warnings, *(f"left out: {text}" for text in left_out)]
+    print(f"Data    {layouts.line(found)}", *(f"        {text}" for text in further), sep="\n")
     print(
         f"Plan    {len(jobs)} trainings: {len(usable)} starts x {seeds} seeds x {len(counts)} sizes, in {folder}"
     )
@@ -131,11 +132,18 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     import json
 
     from mst_pretrain.runtime.atomic import write_json
+    from mst_pretrain.runtime.json_text import read_json
 
-    now = json.loads(json.dumps({key: settings[key] for key in settings if key not in ("gpus", "workers")}))
+    kept = {key: settings[key] for key in settings if key not in ("gpus", "workers")}
+    if not kept.get("skip_broken"):
+        kept.pop("skip_broken", None)  # folders of earlier versions do not name it
+    now = json.loads(json.dumps(kept))
     path = folder / SETTINGS
-    then = json.loads(path.read_text()) if path.is_file() else now
-    changed = [f"{key} was {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
+    then = read_json(path) if path.is_file() else now
+    keys = dict.fromkeys((*now, *then))
+    changed = [
+        f"{key} was {then.get(key)}, now {now.get(key)}" for key in keys if then.get(key) != now.get(key)
+    ]
     if changed:
         raise UserError(
             f"{folder} holds trainings with other settings: {'; '.join(changed)}. Scores of both would stand in one "
@@ -171,18 +179,20 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
     The interval of a difference resamples the validation images, the same ones for both starts, on the mean over seeds;
     how far the seeds differ is beside it.
     """
-    import json
+    from mst_pretrain.runtime.json_text import read_json
 
     from .intervals import Bootstrap, load
 
     rows: list[dict[str, Any]] = []
-    metric = baseline = None
+    metric = None
     for count in counts:
         first: list[np.ndarray] = []
         for start in starts:
             places = [run_folder(folder, count, start, seed) for seed in range(seeds)]
-            told = [json.loads((place / METRICS).read_text())["main"] for place in places]
-            metric, baseline = told[0]["name"], told[0].get("baseline")
+            told = [read_json(place / METRICS)["main"] for place in places]
+            metric = told[0]["name"]
+            trivial = [one.get("baseline") for one in told]  # of the labels of each seed
+            baseline = None if None in trivial else float(np.mean(trivial))
             samples = [Bootstrap(load(place / PER_IMAGE)[0]).by_resample for place in places]
             values = [float(sample[0]) for sample in samples]
             row = {
@@ -206,7 +216,7 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
                     "seeds": [float(now[0] - then[0]) for now, then in zip(samples, first, strict=True)],
                 }
             rows.append(row)
-    return {"metric": metric, "baseline": baseline, "seeds": seeds, "rows": rows}
+    return {"metric": metric, "seeds": seeds, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -273,8 +283,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.plot(
                 [row["labels"]] * len(row["seeds"]), row["seeds"], ".", color=line.get_color(), alpha=0.5
             )
-    if result["baseline"] is not None:
-        axis.axhline(result["baseline"], color="gray", linestyle=":", label="trivial baseline")
+    trivial = {row["labels"]: row["baseline"] for row in result["rows"] if row["baseline"] is not None}
+    if trivial:
+        axis.plot(list(trivial), list(trivial.values()), "o:", color="gray", label="trivial baseline")
     axis.set_xlabel("labelled training images")
     axis.set_ylabel(f"{result['metric']}, %")
     axis.legend(fontsize=8)

@@ -103,6 +103,7 @@ def _classification(
     bootstrap, trivial = Bootstrap(scores), int(np.bincount(train_labels).argmax())
     name = f"k-NN accuracy (k = {k})" if kind == "knn" else "linear accuracy"
     share = 100 * float((truth == trivial).mean())
+    measured = {key: value for key, value in told.items() if key.startswith(("knn_", "linear"))}
     rows = [
         {
             "name": str(label),
@@ -118,9 +119,9 @@ def _classification(
     return {
         "task": "classification",
         "main": {"name": name, **bootstrap.main(), "baseline": share},
-        "scores": {key: value for key, value in told.items() if key.startswith(("knn_", "linear"))},
+        "scores": measured,
         "classes": rows,
-        "baseline": {"name": told["baseline"]["name"], "scores": {"accuracy": share}},
+        "baseline": {"name": told["baseline"]["name"], "scores": dict.fromkeys(measured, share)},
         **_origin(told, len(names), _digest(names, truth)),
     }
 

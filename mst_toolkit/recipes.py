@@ -75,6 +75,8 @@ def pretraining(plan: RunPlan, start: Start | None, model: str, data: str) -> Co
     for name in ("warmup_epochs", "freeze_last_layer_epochs", "teacher_temperature_epochs"):
         most = 0.1 * plan["steps"] / epoch  # a short run warms up in a tenth of its steps
         schedule[name] = round(min(schedule.get(name, 0.0), most), 4)
+    cfg.evaluation.every_epochs = plan["measure_every"] / max(1, int(epoch))
+    cfg.evaluation.knn = plan["knn"]
     cfg.default_hooks.logger.interval = interval(plan["steps"])
     cfg.default_hooks.checkpoint.interval = max(1, min(2000, plan["steps"] // 5))
     cfg.randomness.seed = plan.seed
@@ -294,7 +296,7 @@ def write(
     head = "# Complete recipe of this run, written by mst. Edit config.py beside it instead.\n"
     write_text(head + cfg.pretty_text, folder / "recipe.py")
     path = folder / "config.py"
-    text = config_text(plan, cfg, options)
+    text = config_text(plan, cfg)
     write_text(text, path)
     if hidden := statements(path, options):
         write_text(text + "\n".join(["", "# --cfg-options of values that are set above", *hidden, ""]), path)
@@ -318,7 +320,7 @@ def statements(path: Path, options: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def config_text(plan: RunPlan, cfg: Config, options: Mapping[str, Any]) -> str:
+def config_text(plan: RunPlan, cfg: Config) -> str:
     """The user's config: variables with their reasons, and below what reads them."""
     lines = [
         f"# {plan.title}. Written by mst; yours to edit. Everything else is in recipe.py.",
@@ -348,8 +350,6 @@ def config_text(plan: RunPlan, cfg: Config, options: Mapping[str, Any]) -> str:
             "learning_rate",
         ):
             lines.append(f"# {decision.key}: {shown(decision.value)} ({decision.why})")
-    if options:
-        lines.append(f"# --cfg-options are in recipe.py: {', '.join(options)}")
     lines += [
         "",
         "# What reads them",

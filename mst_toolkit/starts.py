@@ -29,6 +29,7 @@ NAMES = {  # what people call them: timm's name
 SHORT = {"vit_small_patch16_224": "vit-s", "vit_tiny_patch16_224": "vit-ti", "vit_base_patch16_224": "vit-b"}
 SHORT |= {"swin_tiny_patch4_window7_224": "swin-t"}
 TITLES = {"vit-s": "ViT-S/16", "vit-ti": "ViT-Ti/16", "vit-b": "ViT-B/16", "swin-t": "Swin-T"}
+WORDS = {"embed_dim": "width", "depth": "depth", "num_heads": "heads"}
 # Published weights by timm's name, where no converted file of the comparison is at hand
 ONLINE = {
     ("supervised", "vit_small_patch16_224"): "deit_small_patch16_224.fb_in1k",
@@ -84,8 +85,14 @@ class Start:
     @property
     def title(self) -> str:
         """Of the architecture, as people write it."""
-        size = f" of {self.model_args['img_size']} px" if "img_size" in self.model_args else ""
-        return f"{TITLES[self.short]}{size}" if self.short in TITLES else str(self.architecture)
+        changed = dict(self.model_args)
+        size = f" of {changed.pop('img_size')} px" if "img_size" in changed else ""
+        plain = self.model.split(".")[0]
+        name = TITLES.get(SHORT.get(plain, plain), plain)
+        if "patch_size" in changed:
+            name = f"{name.partition('/')[0]}/{changed.pop('patch_size')}"
+        words = [f"{WORDS.get(key, key)} {value}" for key, value in changed.items()]
+        return f"{name}{size}{' with ' if words else ''}{', '.join(words)}"
 
     def record(self) -> dict[str, Any]:
         """As ``plan.json`` has it."""

@@ -7,10 +7,12 @@ and started under Slurm without it, and its memory is free again when it ends.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +20,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mst_pretrain.runtime.atomic import file_sha256, write_json, write_text
 from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
+from mst_pretrain.runtime.run_files import LOG, METRICS
+from mst_pretrain.runtime.terminal import shown_message
 
 from .facts import machine
+from .layouts import left_out
 from .plan import RunPlan, check_lengths
 from .resources import child_environment, resources
 from .runs import CHECKPOINTS, CONFIG, LAST, PLAN
@@ -29,9 +35,10 @@ from .starts import RANDOM, Start, fetched, find_start, model_named
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from .layouts import Found
+    from .layouts import FileFault, Found
 
 RUNS = Path("runs")
+USED = "images.txt"  # the photos that are read, where --skip-broken leaves some out
 
 
 def pretrain(data: str | Path, out: str | Path | None, resume: bool, dry_run: bool, **asked: Any) -> Path:
@@ -40,9 +47,16 @@ def pretrain(data: str | Path, out: str | Path | None, resume: bool, dry_run: bo
     check_gpus(asked["gpus"])
     if resume:
         return go_on(out, asked["gpus"])
-    plan, cfg = pretraining_plan(data, asked)
-    folder = Path(out) if out else RUNS / f"{name_of(data)}_{plan['architecture']}"
-    begin(plan, cfg, folder, dry_run, asked)
+    with tempfile.TemporaryDirectory(prefix="mst_") as temporary:
+        source, faults = usable_photos(data, Path(temporary), bool(asked.get("skip_broken")))
+        plan, cfg = pretraining_plan(data, asked, source)
+        folder = Path(out) if out else RUNS / f"{name_of(data)}_{plan['architecture']}"
+        if faults:
+            plan.data["warnings"] = [left_out(faults)]
+            cfg.data_root = cfg.train_dataloader.dataset.data_root = str((folder / USED).absolute())
+        begin(plan, cfg, folder, dry_run, asked, faults)
+        if faults and not dry_run:
+            write_text(Path(source).read_text(encoding="utf-8"), folder / USED)
     if dry_run:
         return folder
     launch(folder, asked["gpus"], resume=False)
@@ -50,23 +64,40 @@ def pretrain(data: str | Path, out: str | Path | None, resume: bool, dry_run: bo
     return folder
 
 
-def pretraining_plan(data: str | Path, asked: dict[str, Any]) -> tuple[RunPlan, Config]:
-    """What a pretraining of ``data`` would do, and its config."""
+def usable_photos(data: str | Path, temporary: Path, skip_broken: bool) -> tuple[str, list[FileFault]]:
+    """What a pretraining reads: the data, or a list of those files that can be read; and the others."""
+    from .layouts import whole_photos
+
+    source = str(Path(data).resolve()) if Path(data).exists() else str(data)
+    if not skip_broken:
+        return source, []
+    whole, faults = whole_photos(source)
+    if not faults:
+        return source, []
+    write_text("\n".join(whole) + "\n", temporary / USED)
+    return str(temporary / USED), faults
+
+
+def pretraining_plan(
+    data: str | Path, asked: dict[str, Any], source: str | None = None
+) -> tuple[RunPlan, Config]:
+    """What a pretraining of ``data`` would do, and its config; ``source`` is what is read of them."""
     from mst_pretrain.data.sources import open_source
 
     from .planning import plan_pretraining
     from .recipes import pretraining
     from .timing import in_hours
 
-    source = str(Path(data).resolve()) if Path(data).exists() else str(data)
+    named = str(Path(data).resolve()) if Path(data).exists() else str(data)
+    source = source or named
     images = len(open_source(source))
     init = asked.get("init")
     start = None if init in (None, RANDOM) else fetched(find_start(str(init)), RUNS / "downloads")
     model = start.model if start is not None else model_named(asked["arch"])
 
     def make(**length: Any) -> tuple[RunPlan, Config]:
-        plan = plan_pretraining(source, images, model, start, machine(), {**asked, **length})
-        return plan, with_options(pretraining(plan, start, model, source), asked)
+        plan = plan_pretraining(named, images, model, start, machine(), {**asked, **length})
+        return plan, with_options(plan, pretraining(plan, start, model, source), asked)
 
     return in_hours(make, asked.get("hours"), asked["gpus"])
 
@@ -90,17 +121,25 @@ def finetune(
             "This training starts from a pretrained backbone, and no --init says from which. Use your own: "
             "--init runs/YOUR_RUN. Start without: --init random. [S01]"
         )
-    found, start = find_data(task, data, asked), fetched(find_start(init, asked["arch"]), RUNS / "downloads")
+    found, faults = find_data(task, data, asked)
+    start = fetched(find_start(init, asked["arch"]), RUNS / "downloads")
     named = name_of(data) if data is not None else name_of(Path(str(asked["train_json"])).parent)
     folder = Path(out) if out else RUNS / f"{named}_{task}_{start_name(start)}"
-    train(found, start, folder, asked, dry_run)
+    train(found, start, folder, asked, dry_run, faults)
     return folder
 
 
-def train(found: Found, start: Start, folder: Path, asked: dict[str, Any], dry_run: bool = False) -> None:
-    """Fine-tune on data that were found, with a validation part, from a start whose weights are here."""
+def train(
+    found: Found,
+    start: Start,
+    folder: Path,
+    asked: dict[str, Any],
+    dry_run: bool = False,
+    faults: Sequence[FileFault] = (),
+) -> None:
+    """Fine-tune on data that were found, from a start whose weights are here; ``faults`` are the files left out."""
     plan, cfg = finetuning_plan(found, start, folder, asked, write=not dry_run)
-    begin(plan, cfg, folder, dry_run, asked)
+    begin(plan, cfg, folder, dry_run, asked, faults)
     if not dry_run:
         launch(folder, asked["gpus"], resume=False)
         finish_finetuning(folder)
@@ -131,13 +170,15 @@ def finetuning_plan(
 
     def make(**length: Any) -> tuple[RunPlan, Config]:
         plan = plan_finetuning(found, start, machine(), {**asked, **length})
-        return plan, with_options(build(plan, start, found), asked)
+        return plan, with_options(plan, build(plan, start, found), asked)
 
     return in_hours(make, asked.get("hours"), asked["gpus"])
 
 
-def find_data(task: str | None, data: str | Path | None, asked: dict[str, Any]) -> Found:
-    """The labelled data of a call.
+def find_data(
+    task: str | None, data: str | Path | None, asked: dict[str, Any]
+) -> tuple[Found, list[FileFault]]:
+    """The labelled data of a call, and the files that ``--skip-broken`` leaves out of them.
 
     Raises:
         UserError: See :func:`mst_toolkit.layouts.recognise`.
@@ -148,11 +189,12 @@ def find_data(task: str | None, data: str | Path | None, asked: dict[str, Any]) 
     explicit = {name: asked[name] for name in names if asked.get(name) is not None}
     if data is None and not explicit:
         raise UserError("Give the labelled data: mst finetune TASK DATA, or --train-json and --train-images.")
-    return layouts.recognise(data, task, boxes_only=bool(asked.get("boxes_only")), **explicit)
+    found = layouts.recognise(data, task, boxes_only=bool(asked.get("boxes_only")), **explicit)
+    return layouts.without_broken(found) if asked.get("skip_broken") else (found, [])
 
 
-def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
-    """``--cfg-options`` put into a config as every tool does.
+def with_options(plan: RunPlan, cfg: Config, asked: dict[str, Any]) -> Config:
+    """``--cfg-options`` put into a config as every tool does, and into the plan, whose decisions they overrule.
 
     Raises:
         UserError: A key is not in it, or the value is of another kind.
@@ -161,8 +203,6 @@ def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
     asked["options"] = {}
     if not words:
         return cfg
-    import tempfile
-
     from mst_pretrain.runtime.config import load_config, read_options
     from mst_pretrain.runtime.options import ConfigOptions
 
@@ -173,17 +213,24 @@ def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
         path = Path(temporary, "recipe.py")
         path.write_text(cfg.pretty_text)
         asked["options"] = read_options(path, texts)
+        for key, value in asked["options"].items():
+            plan.decide(key, value, "--cfg-options, which overrule the lines above")
         return load_config(path, asked["options"])
 
 
-def begin(plan: RunPlan, cfg: Config, folder: Path, dry_run: bool, asked: dict[str, Any]) -> None:
-    """Print the plan, and write the folder of the run.
+def begin(
+    plan: RunPlan,
+    cfg: Config,
+    folder: Path,
+    dry_run: bool,
+    asked: dict[str, Any],
+    faults: Sequence[FileFault] = (),
+) -> None:
+    """Print the plan, and write the folder of the run; its log begins with the files that are left out.
 
     Raises:
         UserError: There is a run in the folder.
     """
-    from mst_pretrain.runtime.atomic import write_json
-
     from .recipes import write
 
     data = plan.data
@@ -195,25 +242,36 @@ def begin(plan: RunPlan, cfg: Config, folder: Path, dry_run: bool, asked: dict[s
     print(f"Data    {data['root']}: {data['layout']}, {counts}")
     for kind in ("notes", "warnings"):
         for text in data.get(kind, ()):
-            print(f"        {kind[:-1]}: {text}")
+            print(f"        {kind[:-1]}: {shown_message(text)}")
     print(*plan.lines(), sep="\n", flush=True)
     if dry_run:
         print(f"--dry-run: nothing was written. Without it this goes to {folder}")
         return
     refuse_used(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write(plan, cfg, folder, asked["options"], asked.get("logger") or ())
+    path = write(plan, cfg, folder, asked["options"], asked.get("logger") or ())
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    write_json(plan.record(created), folder / PLAN)
+    write_json({**plan.record(created), "config_sha256": file_sha256(path)}, folder / PLAN)
+    if faults:
+        lines = [f"left out by --skip-broken: {fault.path}: {fault.what}" for fault in faults]
+        write_text("\n".join(lines) + "\n", folder / LOG)
     print(f"Run     {folder}: {CONFIG} is yours to edit", flush=True)
 
 
 def refuse_used(folder: Path) -> None:
-    """Raise a UserError where a run is in the folder already."""
-    if (folder / CONFIG).exists() or (folder / CHECKPOINTS).is_dir():
+    """Raise a UserError where a run is in the folder already, or a config.py that its user has edited."""
+    if (folder / CHECKPOINTS).is_dir() or ((folder / CONFIG).exists() and not is_unbegun(folder)):
         raise UserError(
             f"{folder} holds a run already. Continue it: --out {folder} --resume; or start another: --out NEW_FOLDER"
         )
+
+
+def is_unbegun(folder: Path) -> bool:
+    """Whether a training was refused before its first step, and its config is as it was written."""
+    if not (folder / PLAN).is_file() or (folder / METRICS).exists():
+        return False
+    told = json.loads((folder / PLAN).read_text(encoding="utf-8")).get("config_sha256")
+    return bool(told == file_sha256(folder / CONFIG))
 
 
 def check_gpus(gpus: int) -> None:
@@ -250,15 +308,10 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
         UserError: The training ended with an error, which it has printed.
         Stopped: It was stopped by a signal, and can be resumed.
     """
-    root = resources()
-    words = [str(root / "tools/train.py"), str(folder / CONFIG), "--work-dir", str(folder)]
+    words = [str(folder / CONFIG), "--work-dir", str(folder)]
     words += ["--resume"] if resume else []
     words += ["--cfg-options", *options] if options else []
-    if gpus > 1:
-        code = "from mst_pretrain.training.launch import torchrun; torchrun()"
-        command = [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
-    else:
-        command = [sys.executable, *words]
+    command = training_command(words, gpus)
     packages = Path(__file__).resolve().parents[1]
     code_number = run_child(command, child_environment(packages), quiet)
     if code_number == STOPPED:
@@ -270,6 +323,15 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
             f"the training ended with code {code_number}; its message stands above and in {folder / 'train.log'}. "
             f"Continue it where that is mended: --out {folder} --resume"
         )
+
+
+def training_command(words: Sequence[str], gpus: int) -> list[str]:
+    """``tools/train.py`` with its arguments, in as many processes."""
+    words = [str(resources() / "tools/train.py"), *words]
+    if gpus == 1:
+        return [sys.executable, *words]
+    code = "from mst_pretrain.training.elastic import torchrun; torchrun()"
+    return [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
 
 
 def run_child(command: Sequence[str], environment: dict[str, str], quiet: bool) -> int:

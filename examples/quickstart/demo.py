@@ -249,19 +249,15 @@ def judgement(recorded: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as a Markdown table, per cent: an arm in each row."""
-    counts = [str(count) for count in results["labelled scenes"]]
-    lines = [
-        f"| mIoU of frozen features, % | {' | '.join(f'{count} labelled scenes' for count in counts)} |",
-        "|---" * (len(counts) + 1) + "|",
-    ]
-    for arm, scores in results["scores"].items():
-        gains = results["gains over the random start"].get(arm, {})
+    """The results as a Markdown table, per cent: a row for each number of labelled scenes, trivial baselines in it."""
+    arms = results["scores"]
+    lines = [f"| mIoU of frozen features, % | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
+    for count in map(str, results["labelled scenes"]):
         cells = []
-        for count in counts:
-            gain = gains.get(count)
+        for arm, scores in arms.items():
+            gain = results["gains over the random start"].get(arm, {}).get(count)
             more = f" ({gain['value']:+.1f}, {gain['low']:+.1f} to {gain['high']:+.1f})" if gain else ""
             cells.append(f"{scores[count]:.1f}{more}")
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        lines.append(f"| {count} labelled scenes | {' | '.join(cells)} |")
     lines += ["", "In brackets: points above the random start, 95 % interval over the validation scenes."]
     return "\n".join([*lines, f"seed {results['seed']}, {clock(results['seconds'])} after set-up"])

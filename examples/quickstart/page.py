@@ -25,7 +25,7 @@ p, li { max-width: 44rem; overflow-wrap: anywhere; } .soft, figcaption { color: 
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption { text-align: left; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-td small { display: block; color: var(--soft); } tr.best td { font-weight: 650; }
+td small { display: block; color: var(--soft); } td.best { font-weight: 650; }
 @media (max-width: 34rem) { th, td { padding: .35rem .3rem; white-space: normal; font-size: .85rem; }
   td small { font-size: .7rem; } }
 pre { background: var(--card); padding: .8rem 1rem; overflow-x: auto; font-size: .9rem; }
@@ -63,17 +63,18 @@ def curve(title: str, steps: Sequence[float], values: Sequence[float], colour: s
 
 
 def score_table(results: dict[str, Any]) -> str:
-    """All arms in rows, numbers of labelled scenes in columns, gains over the random start with intervals."""
-    counts = results["labelled scenes"]
-    head = "".join(f"<th>{count} labelled</th>" for count in counts)
-    best = max(results["scores"], key=lambda arm: results["scores"][arm][str(counts[-1])])
+    """Numbers of labelled scenes in rows, all arms in columns, gains over the random start with intervals."""
+    counts, arms = [str(count) for count in results["labelled scenes"]], results["scores"]
+    best = max(arms, key=lambda arm: arms[arm][counts[-1]])
+    kinds = {arm: " class=best" if arm == best else "" for arm in arms}
+    head = "".join(f"<th{kinds[arm]}>{escape(arm)}</th>" for arm in arms)
     rows = []
-    for arm, scores in results["scores"].items():
+    for count in counts:
         cells = []
-        for count in map(str, counts):
+        for arm, scores in arms.items():
             gain = results["gains over the random start"].get(arm, {}).get(count)
-            cells.append(f"<td>{scores[count]:.1f}{gain_text(gain)}</td>")
-        rows.append(f"<tr{' class=best' if arm == best else ''}><td>{escape(arm)}</td>{''.join(cells)}</tr>")
+            cells.append(f"<td{kinds[arm]}>{scores[count]:.1f}{gain_text(gain)}</td>")
+        rows.append(f"<tr><td>{count} labelled scenes</td>{''.join(cells)}</tr>")
     return f'<div class="wide"><table><tr><th>mIoU, %</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
@@ -111,9 +112,9 @@ figures say nothing about photographs or about the figures of the MST paper.</p>
 <h2>How well do frozen features tell what is where?</h2>
 {score_table(results)}
 <p class="soft">mIoU in per cent on {results["validation scenes"]} validation scenes, whose colours and spatial periods
-occur in no scene that a network or a head has seen. Every row has the same head: a linear layer on each patch of 8 x 8
-pixels, computed in closed form, in which every class has the same weight. Small: points above the random start, with a
-95 % interval from resampling the validation scenes in pairs.</p>
+occur in no scene that a network or a head has seen. Every number has the same head: a linear layer on each patch of
+8 x 8 pixels, computed in closed form, in which every class has the same weight. Small: points above the random start,
+with a 95 % interval from resampling the validation scenes in pairs.</p>
 <ul class="soft">{notes}</ul>
 <h2>What it looks like</h2>
 <figure><div class="wide"><img src="{picture(panel)}" alt="Rows: validation scenes. Columns: the scene, the teacher's

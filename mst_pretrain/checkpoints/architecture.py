@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ..method.proven import refuse_unproven
 from ..runtime.errors import UserError
+from ..runtime.json_text import parse_json
+from ..runtime.terminal import shown
 from .kinds import other_vit
 from .vit_families import SIZES, by_shape, kind_of_model
 
@@ -38,6 +40,14 @@ HF_WANTED: dict[str, Any] = {
     "rope_theta": 100.0,
 }
 BY_SHAPE = ("deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+FETCHING = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+}  # timm's
+DEEPEST, LARGEST = 1000, 1_000_000  # blocks of a network, and any other number of an architecture
 GIVE_IT = (
     "Give --model and --model-args, e.g. --model vit_tiny_patch16_224 --model-args "
     """'{"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}'."""
@@ -66,6 +76,12 @@ class Architecture:
         Raises:
             UserError: timm does not know the name or refuses the arguments, or :func:`refuse_unproven`.
         """
+        if not _harmless(self.arguments):
+            raise UserError(
+                f"{self.name} is not built with {shown(json.dumps(self.arguments))[:200]}: no network has more than "
+                f"{DEEPEST} blocks or such numbers, and none that is to be loaded fetches another. Correct them, or "
+                "copy the checkpoint again."
+            )
         try:
             with torch.device("meta"):
                 model = timm.create_model(self.name, num_classes=0, **self.arguments)
@@ -210,12 +226,22 @@ def _of_meta(meta: Mapping[str, Any]) -> Architecture | None:
     """What one of our own files says."""
     name = meta.get("architecture")
     try:
-        arguments = json.loads(meta.get("model_args") or "{}")
+        arguments = parse_json(meta.get("model_args") or "{}")
     except (TypeError, ValueError):
         return None
     if isinstance(name, str) and timm.is_model(name) and isinstance(arguments, dict):
         return Architecture(name, arguments)
     return None
+
+
+def _harmless(arguments: Mapping[str, Any]) -> bool:
+    """Whether arguments shape a network of a size that exists, and make timm fetch or open nothing."""
+    for name, value in arguments.items():
+        limit = DEEPEST if name in ("depth", "depths") else LARGEST
+        values = value if isinstance(value, list | tuple) else [value]
+        if name in FETCHING or any(isinstance(one, int | float) and abs(one) > limit for one in values):
+            return False
+    return True
 
 
 def _of_huggingface(config: Mapping[str, Any], path: str | Path) -> Architecture | None:

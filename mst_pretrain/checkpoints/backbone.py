@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..method.vit_tokens import resize_positions
 from ..runtime.errors import UserError
+from ..runtime.terminal import shown_message
 from .architecture import Architecture, Shapes, architecture_of, told_heads
 from .choices import POSITION_RULES, TIMM
 from .formats import HEADS, NORM_EPS, Reading, below, recognise
@@ -202,7 +203,7 @@ class Backbone:
                 f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
                 "features need it set"
             )
-        return "\n".join(lines)
+        return shown_message("\n".join(lines))
 
 
 def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..runtime.errors import UserError
+from ..runtime.json_text import parse_json
 from .kinds import folder_kind
 from .storage import WRAPPED, entries, flat_tensors, load_checkpoint
 
@@ -177,7 +178,7 @@ def load_parts(index: Path, trusted: bool = False) -> dict[str, Any]:
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes())
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}, no object")
         return config

@@ -179,7 +179,11 @@ def by_shape(weights: Mapping[str, Tensor], heads: int | None) -> tuple[str, dic
     if kind not in (DINOV2, DINOV3, DISTILLED) or patch is None or patch.ndim != 4 or fc1 is None:
         return None
     width, pixels = patch.shape[0], patch.shape[2]
-    depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks."))
+    depth = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
+    if f"blocks.{depth - 1}.norm1.weight" not in weights or (heads is not None and not 0 < heads <= width):
+        return None  # a block is missing, or the heads make no sense
+    if heads is not None and width % heads:
+        return None
     fc2 = weights.get("blocks.0.mlp.fc2.weight")
     if fc2 is None or tuple(fc2.shape) != tuple(fc1.shape)[::-1]:
         return None  # SwiGLU
@@ -234,7 +238,7 @@ def summary(shapes: Mapping[str, Any]) -> str | None:
         table = sizes.get("layers.0.blocks.0.attn.relative_position_bias_table", (0,))
         depths = ", ".join(str(blocks[stage]) for stage in sorted(blocks))
         return f"{text}, depths {depths}, window {(math.isqrt(table[0]) + 1) // 2}"
-    depth = 1 + max(int(name.split(".")[1]) for name in sizes if name.startswith("blocks."))
+    depth = len({name.split(".")[1] for name in sizes if name.startswith("blocks.")})
     registers = sizes["reg_token"][1] if "reg_token" in sizes else 0
     text = f"{text}, depth {depth}"
     return text + (f", {registers} registers" if registers or kind in (DINOV2, DINOV3) else "")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..runtime.errors import UserError
+from ..runtime.terminal import first_shown
 from .decode import Undecodable, to_rgb
 from .headers import header_size, other_kind, size_fault
 from .suffixes import HIDDEN, IMAGE_SUFFIXES, OPENCV_SUFFIXES, SPECIAL, describe_left_out, suffix_of
@@ -185,7 +186,8 @@ def report_faults(faults: Sequence[tuple[str, str]], total: int) -> None:
     both = "Copy the damaged ones again from the source, do what is said of the others"
     raise UserError(
         f"{len(faults)} of {total} images cannot be used: {first_of([f'{name} ({fault})' for name, fault in faults])}. "
-        f"{both if len(kinds) > 1 else remedies[kinds.pop()]}, or remove them (and their labels)."
+        f"{both if len(kinds) > 1 else remedies[kinds.pop()]}, or remove them (and their labels); mst pretrain "
+        "and mst finetune leave them out with --skip-broken."
     )
 
 
@@ -196,7 +198,7 @@ def is_damage(fault: str) -> bool:
 
 def first_of(names: Sequence[object]) -> str:
     """The first few of a list for a message."""
-    return ", ".join(map(str, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+    return first_shown(names, SHOWN)
 
 
 def find_fault(path: str | Path) -> str:

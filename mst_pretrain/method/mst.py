@@ -97,6 +97,7 @@ class MST(BaseModel):
         make_mask(attention=torch.zeros(1, 1, 1), seeds=torch.zeros(1, dtype=torch.int64), **self.masking)
         self.lambda_ce, self.lambda_rec = lambda_ce, lambda_rec
         self.teacher_temperature = 0.04  # the schedule hook sets it at every iteration
+        self.teacher_pooled: Tensor | None = None  # [B, D] of the last forward of the teacher
         trunk = self.student.backbone
         trunk.set_grad_checkpointing(gradient_checkpointing)
         self.forward_trunk = forward_trunk
@@ -180,6 +181,7 @@ class MST(BaseModel):
     def forward_teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's view: logits [B, K] and attention map [B, h, w]."""
         features = self.teacher_features(images)
+        self.teacher_pooled = features.pooled  # for who watches the run
         with _own_autocast(images.device.type):
             logits = self.teacher.head(features.pooled, full_precision=True)
         assert features.attention is not None

@@ -19,6 +19,7 @@ from ..data.multicrop import MultiCrop
 from ..data.sources import FileSource
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
+from .feature_watch import FeatureWatchHook
 from .randomness import seed_all
 from .runner import MSTRunner
 from .schedule_and_teacher import unwrap
@@ -147,11 +148,33 @@ class PretrainLoop(BaseLoop):
             self.sampler.position = self._iter * self.global_batch
             device = next(self.runner.model.parameters()).device
             batches = rescued(self.runner, crops_of(self.dataloader, device, self.runner.logger.info))
+            if self.runner.unvalidated:
+                self.measure()
             while self._iter < self.max_iters:
                 self.run_iter(batches)
+                if self.validates_after(self._iter):
+                    self.measure()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    @cached_property
+    def watch(self) -> FeatureWatchHook | None:
+        """What measures the features, if anything does."""
+        return next((hook for hook in self.runner.hooks if isinstance(hook, FeatureWatchHook)), None)
+
+    def validates_after(self, iteration: int) -> bool:
+        """Whether the features are measured after this many finished iterations."""
+        return self.watch is not None and self.watch.is_due(iteration)
+
+    def measurements_left(self, step: int) -> int:
+        """Measurements after the iterations that follow ``step``."""
+        return 0 if self.watch is None else self.watch.due_between(step, self.max_iters)
+
+    def measure(self) -> None:
+        """Measure the features."""
+        if self.watch is not None:
+            self.watch.measure(self.runner)
 
     def run_iter(self, batches: Iterator[Any]) -> None:
         """One optimizer step, whose random numbers are its own."""

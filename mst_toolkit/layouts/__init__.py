@@ -9,6 +9,7 @@ from .choosing import recognise
 from .editing import with_classes
 from .file_faults import FileFault, check
 from .found import CITYSCAPES, Found, Part, line
+from .leaving_out import left_out, whole_photos, without_broken
 from .splitting import split
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "check",
     "dataset",
     "evaluator",
+    "left_out",
     "line",
     "recognise",
     "split",
+    "whole_photos",
     "with_classes",
+    "without_broken",
     "write_lists",
 ]

@@ -50,9 +50,13 @@ def check(found: Found) -> list[FileFault]:
         problems = [problem for part in found.parts for problem in _problems(found, part)]
         problems += _shared(found)
     return [
-        FileFault(problem.path, problem.what, problem.remedy, problem.kind in WARNINGS)
+        FileFault(problem.path, problem.what, _remedy(problem), problem.kind in WARNINGS)
         for problem in problems
     ]
+
+
+def _remedy(problem: Problem) -> str:
+    return "Copy it again, or add --skip-broken." if problem.kind == "unusable file" else problem.remedy
 
 
 def _photos(part: Part) -> Iterator[FileFault]:
@@ -69,8 +73,8 @@ def _photos(part: Part) -> Iterator[FileFault]:
         return
     for path, fault in zip(source.paths, in_threads(find_fault, source.paths, block=BLOCK), strict=True):
         if fault:
-            remedy = "Copy it again, or remove it" if is_damage(fault) else "Convert or remove it"
-            yield FileFault(Path(path), fault, f"{remedy}.")
+            remedy = "Copy it again" if is_damage(fault) else "Convert it"
+            yield FileFault(Path(path), fault, f"{remedy}, or add --skip-broken.")
 
 
 def _problems(found: Found, part: Part) -> Iterable[Problem]:

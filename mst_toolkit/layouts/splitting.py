@@ -68,7 +68,7 @@ def _split(found: Found, seed: int, share: float) -> Found:
     if unscored:
         what = f"{len(unscored)} classes are in none of the validation images of the split, so that they are not scored"
         warnings.append(f"{what}: {first_names(unscored, 8)}")
-    return replace(whole, objects=_objects(whole), warnings=tuple(warnings))
+    return replace(whole, objects=objects_of(whole), warnings=tuple(warnings))
 
 
 def stratified(classes: Mapping[str, set[Hashable]], seed: int, share: float) -> tuple[list[str], list[str]]:
@@ -157,7 +157,7 @@ def _content(found: Found) -> tuple[dict[str, Any], dict[int, str]]:
     return content, {category["id"]: category["name"] for category in content["categories"]}
 
 
-def _objects(found: Found) -> dict[str, int]:
+def objects_of(found: Found) -> dict[str, int]:
     """Objects or pixels of each class in the training images that are left."""
     if found.task == DETECTION:
         from .coco_reading import count_objects

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,28 +10,35 @@ from typing import Any
 
 from mst_pretrain.runtime.atomic import write_json, write_text
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.json_text import parse_json
 
+from ..evaluation.baselines import BOXES, PRIOR
 from .identity import SHOWN, deviations
 from .record import RESULTS
 from .rows import ROWS
 
-BASELINE = "trivial baseline (most frequent boxes, position prior)"
+UNKNOWN_BASELINE = "not recorded"
 SPREAD = "sample standard deviation over seeds"
 FIELDS = {"run", "checkpoint", "checkpoint_sha256", "iteration", "tta", "options", "metrics", "date"}
 
 
 @dataclass(frozen=True)
 class ComparedTask:
-    """What is compared: its metrics' keys and titles, and what makes them per cent."""
+    """What is compared: its metrics' keys and titles, what makes them per cent, and the trivial baseline's name."""
 
     name: str
     metrics: dict[str, str]
     scale: float
+    baseline: str
 
 
 TASKS = (
-    ComparedTask("COCO, box AP / mask AP", {"coco/bbox_mAP": "box AP", "coco/segm_mAP": "mask AP"}, 100.0),
-    ComparedTask("Cityscapes, mIoU / mAcc / aAcc", {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}, 1.0),
+    ComparedTask(
+        "COCO, box AP / mask AP", {"coco/bbox_mAP": "box AP", "coco/segm_mAP": "mask AP"}, 100.0, BOXES
+    ),
+    ComparedTask(
+        "Cityscapes, mIoU / mAcc / aAcc", {"mIoU": "mIoU", "mAcc": "mAcc", "aAcc": "aAcc"}, 1.0, PRIOR
+    ),
 )
 
 
@@ -109,9 +115,10 @@ class Table:
         return found
 
     def baseline_text(self, column: Column) -> str:
-        """``2.10 / 1.30``; empty if unknown."""
+        """``2.10 / 1.30``, or that it was not recorded."""
         found = self.baseline(column)
-        return " / ".join(f"{found[title]:.2f}" for title in self.task.metrics.values() if title in found)
+        known = [f"{found[title]:.2f}" for title in self.task.metrics.values() if title in found]
+        return " / ".join(known) or UNKNOWN_BASELINE
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -151,7 +158,7 @@ def collect(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[s
 def read_record(path: Path) -> dict[str, Any]:
     """One record of tools/test.py, with its own path in ``file``."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_bytes())
         missing = sorted(FIELDS - set(record))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}). Remove it, or run the test again.") from error
@@ -212,13 +219,13 @@ def markdown(tables: Sequence[Table], left_out: Sequence[str] = ()) -> str:
     for table in tables:
         lines += [f"### {table.task.name}", ""]
         lines += [f"Per cent; ± is the {SPREAD}. An empty cell has not been run.", ""]
-        lines.append("| initialisation | " + " | ".join(map(table.title, table.columns)) + " |")
-        lines.append("|---" * (len(table.columns) + 1) + "|")
-        if any(trivial := [table.baseline_text(column) for column in table.columns]):
-            lines.append(f"| {BASELINE} | " + " | ".join(trivial) + " |")
+        trivial = f"trivial baseline ({table.task.baseline})"
+        titles = [title for column in table.columns for title in (table.title(column), trivial)]
+        lines.append("| initialisation | " + " | ".join(titles) + " |")
+        lines.append("|---" * (len(titles) + 1) + "|")
         for row in table.rows:
-            cells = [table.text(column, row) for column in table.columns]
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+            pairs = ((table.text(column, row), table.baseline_text(column)) for column in table.columns)
+            lines.append(f"| {row} | " + " | ".join(cell for pair in pairs for cell in pair) + " |")
         lines.append("")
     if left_out:
         lines += ["Left out:", "", *(f"- {line}" for line in left_out), ""]

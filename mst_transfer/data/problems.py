@@ -22,7 +22,7 @@ KINDS = {
     ),
     "unusable file": (
         "files are truncated or cannot be decoded",
-        "Copy or unpack them again, or remove them and their labels.",
+        "Copy or unpack them again, or remove them and their labels; mst finetune leaves them out with --skip-broken.",
     ),
     "unsuitable file": (
         "files are whole, but cannot be used as they are",

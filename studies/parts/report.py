@@ -24,7 +24,8 @@ TITLES = {
     "linear": "linear, per cent",
     "dense": "dense probe, mIoU on CamVid val",
 }
-BASELINES = ("random weights", "raw pixels", "position prior")
+PIXELS, PRIOR = "raw pixels", "position prior"
+BASELINES = ("random weights", PIXELS, PRIOR)
 Scores = dict[str, list[dict[str, float]]]  # by arm, of each seed
 
 
@@ -139,16 +140,24 @@ def score_table(
     hidden: dict[str, float],
     realised: dict[str, float | None],
 ) -> list[str]:
-    """A row per arm: its seeds, the tokens it hid, its three read-outs."""
+    """A row per arm: its seeds, the tokens it hid, its three read-outs, and the trivial baselines of these."""
+    trivial = [scores.get(name, []) for name in (PIXELS, PIXELS, PRIOR)]
+    baseline = " / ".join(
+        with_spread(over_seeds(values_of(rows, key))) or "not measured"
+        for rows, key in zip(trivial, TITLES, strict=True)
+    )
     lines = [
-        "| arm | seeds | hidden tokens per view | k-NN (k = 20) | linear | dense probe, mIoU |",
-        "|---|---|---|---|---|---|",
+        "| arm | seeds | hidden tokens per view | k-NN (k = 20) | linear | dense probe, mIoU | trivial baselines "
+        f"({PIXELS} / {PIXELS} / {PRIOR}) |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, rows in scores.items():
         cells = [with_spread(over_seeds(values_of(rows, key))) for key in TITLES]
         count = "" if realised.get(name) is None else f"{realised[name]:.1f} (expected {hidden[name]:.1f})"
         count = "0" if hidden.get(name) == 0 else count
-        lines.append(f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {name} | {', '.join(map(str, arms[name]))} | {count} | {' | '.join(cells)} | {baseline} |"
+        )
     return lines
 
 

@@ -63,14 +63,19 @@ def test_whole_demonstration(tmp_path: Path) -> None:
     assert results["scores"][SHIPPED] == results["scores"][RANDOM]
     assert results["gains over the random start"][SHIPPED]["3"] == {"value": 0, "low": 0, "high": 0}
     assert results["live run"]["steps"] == 3 and results["seed"] == 4
-    for arm, scores in results["scores"].items():
-        assert re.search(rf"^\| {arm} \| {scores['2']:.1f}[ (]", done.stdout, re.MULTILINE), done.stdout
+    assert "| raw pixels | position prior | " in done.stdout
+    for count in ("2", "3"):
+        cells = r" \| ".join(rf"{scores[count]:.1f}(?: \([^)]*\))?" for scores in results["scores"].values())
+        assert re.search(rf"^\| {count} labelled scenes \| {cells} \|$", done.stdout, re.MULTILINE), (
+            done.stdout
+        )
     for stage in ("[1/4] drawing scenes: 32 unlabelled", "[2/4] MST pretraining: step ", "[4/4] picture"):
         assert stage in done.stdout
     assert (tmp_path / "out/quickstart.png").stat().st_size > 50_000
     page = (tmp_path / "out/report.html").read_text()
     assert "The scenes were drawn for this demonstration" in page and "prefers-color-scheme: dark" in page
-    assert f"<td>{results['scores'][SHIPPED]['3']:.1f}<small>" in page and page.count("<svg") == 2
+    assert re.search(rf"<td[^>]*>{results['scores'][SHIPPED]['3']:.1f}<small>", page)
+    assert page.count("<th") == 1 + len(results["scores"]) and page.count("<svg") == 2
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
     assert sources and all(source.startswith("data:") for source in sources)  # nothing from a network
 

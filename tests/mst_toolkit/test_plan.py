@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def test_a_pretraining_of_few_images() -> None:
     plan = plan_pretraining("p", 3000, "vit_small_patch16_224", None, CPU, ASKED)
     assert (plan["recipe"], plan["batch_size"], plan["precision"]) == ("small-data", 16, "float32")
     assert plan["steps"] == round(300 * 3000 / 16)
+    assert (plan["measure_every"], plan["knn"]) == (math.ceil(plan["steps"] / 15), None)
+    labelled = plan_pretraining(
+        "p", 3000, "vit_small_patch16_224", None, CPU, {**ASKED, "knn": "some/labels"}
+    )
+    assert labelled["knn"] == str(Path("some/labels").absolute())
     large = plan_pretraining("p", 60_000, "vit_small_patch16_224", None, BIG, ASKED)
     assert (large["recipe"], large["batch_size"], large["precision"]) == ("8xb128-300e_in1k", 128, "bfloat16")
     with pytest.raises(UserError, match=r"12 images do not fill one step of 64 \(8 GPUs x 8\)"):
@@ -100,6 +106,16 @@ def test_boxes_alone_make_a_faster_rcnn(tmp_path: Path, masks: str, title: str) 
     assert plan["image_size"] == 800 and plan["learning_rate"] == pytest.approx(
         1e-4 * (2 / 16) ** 0.5, rel=1e-4
     )
+
+
+def test_a_small_network_is_named_in_words() -> None:
+    """The head line of a run would be a line of JSON, or call it a ViT-Ti/16."""
+    changed = {"img_size": 64, "patch_size": 8, "embed_dim": 192, "depth": 4}
+    assert (
+        Start("a", "file", "vit_tiny_patch16_224", changed).title
+        == "ViT-Ti/8 of 64 px with width 192, depth 4"
+    )
+    assert SMALL_VIT.title == "ViT-S/16"
 
 
 def test_what_was_asked_for_decides(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_probe_of_class_folders(kind: str, tmp_path: Path) -> None:
     assert result["main"]["value"] == pytest.approx(tool, abs=1e-3)
     assert result["main"]["baseline"] == pytest.approx(50) and result["main"]["low"] <= result["main"]["high"]
     assert [row["baseline"] for row in result["classes"]] == [0, 0, 100]
+    assert set(result["baseline"]["scores"]) == set(result["scores"])  # a row of the report each
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["blue", "green", "red"]
 
 

@@ -16,7 +16,7 @@ from mst_pretrain.runtime.errors import UserError
 from studies.mask_study import PRESETS, Preset, Study
 from studies.parts.arms import ARMS, GPU_ARMS, Arm
 from studies.parts.dense import Frames, cell_shares, confusions, mean_iou, position_prior, probe
-from studies.parts.report import ReadOut, bootstrap_difference, write_report
+from studies.parts.report import PIXELS, PRIOR, ReadOut, bootstrap_difference, score_table, write_report
 
 
 def test_the_expected_count_is_what_the_mask_hides() -> None:
@@ -177,3 +177,15 @@ def test_one_failure_ends_the_study(study: Study, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="broken"):
         study.run()
     assert len(ran) < 6
+
+
+def test_every_row_of_the_study_has_its_trivial_baselines() -> None:
+    """An arm would stand without the raw pixels and the position prior that it has to beat."""
+    right = torch.tensor([True, False])
+    confusion = torch.tensor([[[3, 1], [1, 3]]])
+    arms = {name: {1: ReadOut(right, right, confusion)} for name in ("DINO", PIXELS)}
+    arms[PRIOR] = {1: ReadOut(None, None, confusion)}
+    scores = {name: [run.scores() for run in runs.values()] for name, runs in arms.items()}
+    head, _, *rows = score_table(arms, scores, {}, {})
+    assert head.endswith("trivial baselines (raw pixels / raw pixels / position prior) |")
+    assert [row.split(" | ")[-1] for row in rows] == ["50.00 / 50.00 / 60.00 |"] * 3

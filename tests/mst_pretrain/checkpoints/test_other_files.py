@@ -126,7 +126,11 @@ FILES: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
     "Flax": ("flax_model.msgpack", lambda _: b"\x81\xa6params\x80", r"a file of Flax"),
     "ONNX": ("a.onnx", lambda _: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x80", r"an ONNX model"),
     "GGUF": ("a.gguf", lambda _: b"GGUF\x03\x00\x00\x00" + bytes(64), r"a GGUF file"),
-    "tar": ("a.pth.tar", lambda _: tarred(), r"a tar archive of 1 files \(model/checkpoint\.pth\).*Unpack"),
+    "tar": (
+        "a.pth.tar",
+        lambda _: tarred(),
+        r"a tar archive of files \(model/checkpoint\.pth, \.\.\.\).*Unpack",
+    ),
     "zip": (
         "a.pth",
         lambda _: zipped("README", "w.pth"),
@@ -365,5 +369,5 @@ def test_one_of_several_files_is_not_taken_for_the_whole(tmp_path: Path) -> None
 def test_a_header_that_promises_more_is_a_cut_file(tmp_path: Path) -> None:
     """A damaged length would be read as a size of memory."""
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 2**50) + b'{"a": {}}')
-    with pytest.raises(UserError, match=CUT):
+    with pytest.raises(UserError, match=r"says that its header has 1,125,899,906,842,624 bytes"):
         load_checkpoint(tmp_path / "a.safetensors")
