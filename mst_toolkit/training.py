@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mst_pretrain.runtime.atomic import file_sha256, write_json, write_text
 from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
 from mst_pretrain.runtime.run_files import LOG, METRICS
+from mst_pretrain.runtime.terminal import shown_message
 
 from .facts import machine
 from .layouts import left_out
@@ -241,7 +242,7 @@ def begin(
     print(f"Data    {data['root']}: {data['layout']}, {counts}")
     for kind in ("notes", "warnings"):
         for text in data.get(kind, ()):
-            print(f"        {kind[:-1]}: {text}")
+            print(f"        {kind[:-1]}: {shown_message(text)}")
     print(*plan.lines(), sep="\n", flush=True)
     if dry_run:
         print(f"--dry-run: nothing was written. Without it this goes to {folder}")
@@ -307,15 +308,10 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
         UserError: The training ended with an error, which it has printed.
         Stopped: It was stopped by a signal, and can be resumed.
     """
-    root = resources()
-    words = [str(root / "tools/train.py"), str(folder / CONFIG), "--work-dir", str(folder)]
+    words = [str(folder / CONFIG), "--work-dir", str(folder)]
     words += ["--resume"] if resume else []
     words += ["--cfg-options", *options] if options else []
-    if gpus > 1:
-        code = "from mst_pretrain.training.elastic import torchrun; torchrun()"
-        command = [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
-    else:
-        command = [sys.executable, *words]
+    command = training_command(words, gpus)
     packages = Path(__file__).resolve().parents[1]
     code_number = run_child(command, child_environment(packages), quiet)
     if code_number == STOPPED:
@@ -327,6 +323,15 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
             f"the training ended with code {code_number}; its message stands above and in {folder / 'train.log'}. "
             f"Continue it where that is mended: --out {folder} --resume"
         )
+
+
+def training_command(words: Sequence[str], gpus: int) -> list[str]:
+    """``tools/train.py`` with its arguments, in as many processes."""
+    words = [str(resources() / "tools/train.py"), *words]
+    if gpus == 1:
+        return [sys.executable, *words]
+    code = "from mst_pretrain.training.elastic import torchrun; torchrun()"
+    return [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
 
 
 def run_child(command: Sequence[str], environment: dict[str, str], quiet: bool) -> int:

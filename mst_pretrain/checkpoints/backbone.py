@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table_simple
+from timm.layers import resize_rel_pos_bias_table_simple
 from torch import Tensor
 
+from ..method.vit_tokens import resize_positions
 from ..runtime.errors import UserError
+from ..runtime.terminal import shown_message
 from .architecture import Architecture, Shapes, architecture_of, told_heads
+from .choices import POSITION_RULES, TIMM
 from .formats import HEADS, NORM_EPS, Reading, below, recognise
 from .kinds import other_network
 from .reading import CheckpointFile, read_file
@@ -47,6 +50,7 @@ class Backbone:
         beside: Number of the file's tensors that do not stand below the prefix.
         missing: ``name (shape)`` of weights that the file lacks, all of them allowed to.
         resized: ``name old shape -> new shape``.
+        chosen_positions: Rule of resizing a ViT's positions, where one was asked for.
     """
 
     file: CheckpointFile
@@ -57,6 +61,7 @@ class Backbone:
     beside: int
     missing: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
+    chosen_positions: str | None = None
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -69,6 +74,12 @@ class Backbone:
         """The model that the weights belong to where a name or arguments are given; see :func:`architecture_of`."""
         file, heads = self.file, self._heads_of_format
         return architecture_of(file.meta, self.state, file.path, file.config, model, model_args, heads)
+
+    @property
+    def positions(self) -> str | None:
+        """Rule of resizing a ViT's learned positions, as asked for or as the file says; None where neither does."""
+        said = self.chosen_positions or self.file.meta.get("positions")
+        return said if said in POSITION_RULES else None
 
     @property
     def _heads_of_format(self) -> int | None:
@@ -186,7 +197,7 @@ class Backbone:
                 f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
                 "features need it set"
             )
-        return "\n".join(lines)
+        return shown_message("\n".join(lines))
 
 
 def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:
@@ -285,6 +296,7 @@ def read_backbone(
     model_args: Mapping[str, Any] | None = None,
     image_size: Sequence[int] | None = None,
     window_size: int | None = None,
+    positions: str | None = None,
     allow_missing: Sequence[str] = (),
     ignore: Sequence[str] = (),
     trusted: bool = False,
@@ -297,8 +309,10 @@ def read_backbone(
         model: timm name, for a file whose shapes do not tell.
         model_args: timm arguments that differ from the named model's.
         image_size: (height, width) or (side,) in pixels that the model is to be built for; a ViT's positions are
-            resized to its grid (bicubic, antialiased as in timm). None keeps them.
+            resized to its grid. None keeps them.
         window_size: A Swin's bias tables are resized to it (bicubic). None keeps them.
+        positions: Rule of resizing a ViT's learned positions, here and later; None takes the file's, or timm's here
+            and none later.
         allow_missing: Patterns (``re.match``) of timm names that the file may lack.
 
     Raises:
@@ -308,6 +322,11 @@ def read_backbone(
     backbone = find_backbone(source, source_format, which, prefix, ignore, trusted)
     architecture = backbone.architecture = backbone.architecture_as(model, model_args)
     backbone.fit(architecture.shapes(), f"a whole {architecture}", allow_missing=allow_missing)
+    backbone.chosen_positions = positions
+    if positions is not None and "pos_embed" not in backbone.state:
+        raise UserError(
+            f"{source} has no learned positions, so --positions {positions} says nothing. Leave it out."
+        )
     if image_size is not None or window_size is not None:
         _resize(backbone, image_size, window_size)
     return backbone
@@ -346,11 +365,10 @@ def _resize(backbone: Backbone, image_size: Sequence[int] | None, window_size: i
                 shape = (side * side, table.shape[1])
                 resized = resize_rel_pos_bias_table_simple(table, (window_size,) * 2, shape)
                 backbone.note_resized(name, resized)
-    elif image_size is not None and not architecture.is_swin:
+    elif image_size is not None and "pos_embed" in state:
         before = state["pos_embed"].shape[1] - math.prod(architecture.grid)  # [CLS], registers
-        positions = resample_abs_pos_embed(
-            state["pos_embed"], list(target.grid), list(architecture.grid), num_prefix_tokens=before
-        )
+        rule = backbone.positions or TIMM
+        positions = resize_positions(state["pos_embed"], target.grid, architecture.grid, before, rule)
         backbone.note_resized("pos_embed", positions)
     expected = target.shapes()
     if any(tuple(value.shape) != expected[name] for name, value in state.items()):

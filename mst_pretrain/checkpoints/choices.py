@@ -6,4 +6,6 @@ FORMAT_NAMES = (
     *("mst", "ibot", "esvit", "dino", "moby", "mocov3", "mae", "mmdet", "mmseg"),
     *("huggingface", "detectron2", "swin", "timm"),
 )
+MMSEG, TIMM, DINO = "mmseg", "timm", "dino"
+POSITION_RULES = (MMSEG, TIMM, DINO)  # of resizing a ViT's learned positions: see method/vit_tokens.py
 TARGET_NAMES = ("timm", "mmdet", "mmseg", "detectron2", "huggingface")

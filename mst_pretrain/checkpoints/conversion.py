@@ -131,6 +131,7 @@ def describe(backbone: Backbone) -> dict[str, str]:
         "architecture": backbone.architecture.name,
         "model_args": json.dumps(backbone.architecture.arguments),
         "norm_eps": f"{backbone.norm_eps:g}",
+        "positions": backbone.positions,
         "network": reading.role or meta.get("network"),
         "epoch": epoch_of(backbone.file),
         "iteration": iteration_of(backbone.file),
