@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def trial(cfg: Config, folder: Path, batch: int | None = None) -> Config:
         changed.evaluation = None
     if "val_begin" in changed.train_cfg:
         changed.train_cfg.val_begin = NEVER
-    hooks = changed.get("default_hooks") or {}
+    hooks: Any = changed.get("default_hooks") or {}
     if hooks.get("checkpoint"):
         hooks.checkpoint.interval, hooks.checkpoint.save_last = NEVER, False
     if hooks.get("logger"):
@@ -228,14 +228,14 @@ def silent(log: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    with open(log, "ab") as file:
+    with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
         try:
-            yield
+            with redirect_stdout(file), redirect_stderr(file):  # a notebook's are not the process's own
+                yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            file.flush()
             for number, before in zip((1, 2), kept, strict=True):
                 os.dup2(before, number)
                 os.close(before)
