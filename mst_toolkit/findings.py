@@ -8,6 +8,7 @@ from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.extras import missing_extra
+from mst_pretrain.runtime.terminal import shown_message
 
 OK, NOTE, WARN, FAULT = "ok", "note", "warn", "FAULT"
 
@@ -56,7 +57,9 @@ class Diagnosis:
         text = " ".join(text.split())
         self.lines.append((section, kind, text))
         if self.prints:
-            print(f"{'' if section == self._section else section:7} {kind:5} {text}", flush=True)
+            print(
+                f"{'' if section == self._section else section:7} {kind:5} {shown_message(text)}", flush=True
+            )
         self._section = section
 
     def count(self, kind: str) -> int:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mst_pretrain.runtime.atomic import file_sha256, write_json, write_text
 from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
 from mst_pretrain.runtime.run_files import LOG, METRICS
+from mst_pretrain.runtime.terminal import shown_message
 
 from .facts import machine
 from .layouts import left_out
@@ -241,7 +242,7 @@ def begin(
     print(f"Data    {data['root']}: {data['layout']}, {counts}")
     for kind in ("notes", "warnings"):
         for text in data.get(kind, ()):
-            print(f"        {kind[:-1]}: {text}")
+            print(f"        {kind[:-1]}: {shown_message(text)}")
     print(*plan.lines(), sep="\n", flush=True)
     if dry_run:
         print(f"--dry-run: nothing was written. Without it this goes to {folder}")

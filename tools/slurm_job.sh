@@ -15,6 +15,7 @@ set -euo pipefail
 if [[ $# -lt 2 ]]; then sed -n '2,3s/^# //p' "$0" >&2; exit 2; fi
 # Slurm runs a copy of this file: the repository is where sbatch was called, or MST_ROOT
 source "${MST_ROOT:-${SLURM_SUBMIT_DIR:-.}}/tools/launch_env.sh"
+whole SLURM_JOB_ID "${SLURM_JOB_ID:-0}"
 export MASTER_PORT="${MASTER_PORT:-$((20000 + ${SLURM_JOB_ID:-0} % 20000))}"  # two jobs may share a machine
 slurm_starts "$2"
 code=0

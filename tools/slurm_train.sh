@@ -6,6 +6,7 @@ set -euo pipefail
 if [[ $# -lt 4 ]]; then sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2; fi
 source "$(dirname "${BASH_SOURCE[0]}")/launch_env.sh"
 gpus="${GPUS:-8}"
+whole GPUS "$gpus"
 per_node="${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}"
 read -r -a srun_args <<<"${SRUN_ARGS:-}"
 slurm_starts "$4"

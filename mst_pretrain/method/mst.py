@@ -18,6 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints.choices import TIMM
 from ..checkpoints.loading import load_backbone
 from ..data.photometric import MultiCropPreprocessor
 from ..runtime.compiling import compiled
@@ -79,7 +80,8 @@ class MST(BaseModel):
         self.student = Network(backbone, head)
         self.teacher = Network({**backbone, "drop_path_rate": 0.0}, head)
         if init_from is not None:
-            report = load_backbone(self.student.backbone, init_from)
+            trunk = self.student.backbone
+            report = load_backbone(trunk, init_from, positions=getattr(trunk, "positions", TIMM))
             print_log(
                 f"Backbone from {init_from}: {report}. Student and teacher start equal; projection head, mask token "
                 "and decoder are new.",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 # Control characters, line and paragraph separators, and those that turn the direction of writing round
 UNSEEN = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in no name of a class
 IN_A_NAME = re.compile(f"[{UNSEEN}]")
 IN_A_MESSAGE = re.compile(rf"(?![\n\t])[{UNSEEN}]")
 

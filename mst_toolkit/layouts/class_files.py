@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mst_pretrain.runtime.json_text import parse_json
+from mst_pretrain.runtime.terminal import CONTROL
 
-from .found import layout_error
+from .found import first_names, layout_error
 
 NAMES = ("classes.txt", "classes.json", "labelmap.txt")  # the last one is CVAT's
 TEMPLATE = "classes_template.txt"
@@ -64,6 +65,8 @@ def read_class_list(path: Path) -> ClassList:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise layout_error("D15", f"{path} cannot be read as a list of classes ({error}).", SHAPE) from error
     names = tuple(name for name, _ in entries)
+    if odd := [repr(name) for name in names if CONTROL.search(name)]:
+        raise layout_error("D15", f"{path} has control characters in names: {first_names(odd)}.", SHAPE)
     colors = tuple(color for _, color in entries if color is not None)
     if (
         not names

@@ -130,7 +130,9 @@ def line(found: Found) -> str:
         shown = [f"{label} {100 * count / max(1, total):.1f} %" for label, count in ordered[:SHOWN]]
         what = f"{len(found.classes)} classes by pixels"
     more = f" and {len(ordered) - SHOWN} more classes" if len(ordered) > SHOWN else ""
-    return f"{head}, {what}: {', '.join(shown)}{more}"
+    from mst_pretrain.runtime.terminal import shown_message
+
+    return shown_message(f"{head}, {what}: {', '.join(shown)}{more}")
 
 
 def _images(found: Found) -> str:

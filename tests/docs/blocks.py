@@ -8,24 +8,28 @@ line of its own ends the comparison. Commands are those of the page, made short 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import mst_toolkit
 from mst_toolkit import api, cli
 
 DOCS = Path(__file__).parents[2] / "docs"
-MARKED = re.compile(r"^<!-- tested -->\n+```(?P<kind>console|python)\n(?P<text>.*?)^```$", re.M | re.S)
+MARKED = re.compile(
+    r"^<!-- tested(?:, needs (?P<needs>[\w ]+))? -->\n+```(?P<kind>console|python)\n(?P<text>.*?)^```$",
+    re.M | re.S,
+)
 ANY = "..."
-FINETUNE = "--image-size 64 --steps 2 --batch-size 2 --workers 0"
+FINETUNE = "--image-size 64 --steps 1 --batch-size 2 --workers 0"
 SMALL = {  # what makes a command of the documentation short
-    "pretrain": "--arch vit_tiny --image-size 32 --steps 3 --batch-size 4 --workers 0 "
+    "pretrain": "--arch vit_tiny --image-size 32 --steps 1 --batch-size 4 --workers 0 "
     "--cfg-options model.head.prototypes=32",
     "finetune": FINETUNE,
     "compare": f"{FINETUNE} --seeds 1",
@@ -47,19 +51,32 @@ class Block:
         line: Of its first line, from 1.
         kind: ``console`` or ``python``.
         text: What stands in it.
+        needs: Packages without which it is left out, as ``<!-- tested, needs onnx -->`` names them.
     """
 
     page: Path
     line: int
     kind: str
     text: str
+    needs: tuple[str, ...] = ()
+
+    @property
+    def can_run(self) -> bool:
+        """Whether the packages are there."""
+        return all(find_spec(name) for name in self.needs)
 
 
 def blocks_of(page: Path) -> list[Block]:
     """The marked blocks of a page, in their order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, found.start("text")) + 1, found["kind"], found["text"])
+        Block(
+            page,
+            text.count("\n", 0, found.start("text")) + 1,
+            found["kind"],
+            found["text"],
+            tuple((found["needs"] or "").split()),
+        )
         for found in MARKED.finditer(text)
     ]
 
@@ -123,7 +140,7 @@ class World:
         words = shlex.split(command)
         assert words[0] == "mst", f"only commands of mst are run, not: {command}"
         _, name, *arguments = words
-        if name == "predict":
+        if name == "predict":  # wants a new folder; another page's command had the same
             shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)
         with contextlib.redirect_stdout(io.StringIO()) as output:
             code = cli.main([name, *arguments, *shlex.split(SMALL.get(name, ""))])
@@ -131,27 +148,19 @@ class World:
         self.printed[command] = output.getvalue()
         return self.printed[command]
 
+    def call(self, name: str) -> Callable[..., Any]:
+        """The call of that name in Python, as the command with the same arguments: one training serves both."""
+        function = next(call for call in api.CALLS if call.__name__ == name)
 
-def small(name: str) -> Callable[..., Any]:
-    """The call of that name in Python, made short as its command is."""
-    from mst_toolkit.arguments import parser_of
+        def as_command(*arguments: Any, **settings: Any) -> Path:
+            bound = inspect.signature(function).bind(*arguments, **settings).arguments
+            kinds = inspect.signature(function).parameters
+            words = ["mst", name]
+            for key, value in bound.items():
+                plain = kinds[key].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+                values = [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+                words += values if plain else [f"--{key.replace('_', '-')}", *values]
+            self.run(shlex.join(words))
+            return Path(bound["out"])
 
-    call = next(call for call in api.CALLS if call.__name__ == name)
-    parser = parser_of(call)
-    for action in parser._actions:  # options alone: the others are the caller's
-        action.required = False
-        action.nargs = "?" if not action.option_strings else action.nargs
-    given = vars(parser.parse_args(shlex.split(SMALL[name])))
-    options = {key: value for key, value in given.items() if parser.get_default(key) != value}
-
-    def short(*arguments: Any, **settings: Any) -> Any:
-        if "out" in settings:
-            shutil.rmtree(settings["out"], ignore_errors=True)
-        return call(*arguments, **{**options, **settings})
-
-    return short
-
-
-def patched() -> dict[str, Callable[..., Any]]:
-    """The functions of :mod:`mst_toolkit` that train, made short."""
-    return {name: small(name) for name in ("pretrain", "finetune") if hasattr(mst_toolkit, name)}
+        return as_command

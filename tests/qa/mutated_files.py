@@ -151,8 +151,10 @@ def try_one(subject: Subject, number: int, seed: int, watch: Watch, folder: Path
             outcome = "as the whole file" if content == whole else subject.read(path)
     except UserError as error:
         outcome = f"refused: {kind_of_refusal(str(error))}"
-        if len(str(error).splitlines()) > 4 or path.name not in str(error):
-            problem = f"a message that is long or names no file: {str(error)[:300]}"
+        if len(str(error).splitlines()) > 4 or not any(
+            place in str(error) for place in (path.name, str(folder))
+        ):
+            problem = f"a message that is long or names no place: {str(error)[:300]}"
     except Hang:
         outcome = problem = f"took more than {LIMIT:.0f} s"
     except BaseException as error:

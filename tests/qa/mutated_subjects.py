@@ -25,6 +25,11 @@ from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UnusableImage
 
 MODEL = "vit_small_patch16_224"
+FORMATS = {
+    "run.pth": "PyTorch's format, with checksums",
+    "dino.pth": "PyTorch's before 1.6, without checksums",
+    "vit.safetensors": ".safetensors, without checksums",
+}
 SHAPE: dict[str, Any] = dict(img_size=32, embed_dim=32, depth=2, num_heads=2)
 
 
@@ -67,9 +72,7 @@ def checkpoints(folder: Path) -> Subject:
         finally:
             new.unlink(missing_ok=True)
         same = {key: value.numpy().tobytes() for key, value in written.items()} == weights
-        if same:
-            return "read, all weights equal"
-        return f"read, another weight ({'no checksum' if path.name != 'run.pth' else 'UNNOTICED'})"
+        return f"read, {'all weights equal' if same else 'another weight'} ({FORMATS[path.name]})"
 
     return Subject("checkpoints", whole, read)
 

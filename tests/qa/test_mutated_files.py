@@ -60,7 +60,7 @@ BAD: dict[str, tuple[Callable[[Path], str], str]] = {
     "a program": (lambda path: subprocess.run([sys.executable, "-c", ""]) and "read", "ran subprocess.Popen"),
     "a shell": (lambda path: str(os.system("true")), "ran os.system"),
     "a file": (leave, "left behind ['left']"),
-    "a message without the file": (lambda path: refuse(Path("x")), "names no file"),
+    "a message without the file": (lambda path: refuse(Path("x")), "names no place"),
 }
 
 

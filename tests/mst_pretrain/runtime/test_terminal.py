@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mst_pretrain.checkpoints.storage import load_checkpoint
+from mst_pretrain.checkpoints.inspection import inspect_checkpoint, report
+from mst_pretrain.checkpoints.storage import load_checkpoint, save_safetensors
 from mst_pretrain.data.sources import open_source
 from mst_pretrain.runtime.errors import UserError, run_cli
 from mst_pretrain.runtime.terminal import shown, shown_message
@@ -49,3 +50,11 @@ def test_no_message_holds_a_weights_name_as_it_is(tmp_path: Path, capsys: pytest
         run_cli(lambda: read_file(tmp_path / "a.pth") and 0)
     said = capsys.readouterr().err
     assert r"a\x1b]0;title" in said and "\x1b" not in said
+
+
+def test_what_inspection_prints_is_shown_safely(tmp_path: Path) -> None:
+    """The metadata and names of a downloaded file would be obeyed by the terminal of whoever inspects it."""
+    path = tmp_path / "a.safetensors"
+    save_safetensors({f"w{ESCAPE}": torch.ones(2)}, path, {f"author{ESCAPE}": f"x{ESCAPE}"})
+    said = report(inspect_checkpoint(path))
+    assert r"author\x1b]0;title" in said and "\x1b" not in said and "\x9b" not in said
