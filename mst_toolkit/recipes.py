@@ -51,15 +51,18 @@ def pretraining(plan: RunPlan, start: Start | None, model: str, data: str) -> Co
     cfg.model.backbone = dict(name=model, drop_path_rate=cfg.model.backbone.drop_path_rate, **arguments)
     if start is not None and start.path is not None:
         cfg.model.init_from = str(start.path)
+        if start.positions is not None:
+            cfg.model.backbone.positions = start.positions
     cfg.data_root = cfg.train_dataloader.dataset.data_root = data
     cfg.train_dataloader.batch_size = plan["batch_size"]
     set_workers(cfg.train_dataloader, plan["workers"])
     size = plan["image_size"]
     crops = cfg.train_dataloader.dataset.crops
-    if size != 224:
-        for crop in crops.global_crops:
-            crop.size = size
-        crops.local_crop.size = local_size(size, start.architecture.patch_size if start is not None else 16)
+    patch = start.architecture.patch_size if start is not None else 16
+    for crop in crops.global_crops:
+        crop.size = size
+    if size != 224 or crops.local_crop.size % patch:
+        crops.local_crop.size = local_size(size, patch)
     if size != 224 and "img_size" not in arguments:
         cfg.model.backbone.img_size = size
     cfg.train_cfg.max_epochs, cfg.train_cfg.max_iters = None, plan["steps"]
@@ -118,6 +121,8 @@ def use_backbone(cfg: Config, start: Start) -> list[int]:
     backbone.init_cfg = None
     if start.path is not None:
         backbone.init_cfg = dict(type="Pretrained", checkpoint=str(start.path), prefix=start.prefix or "")
+        if start.positions is not None:
+            backbone.positions = start.positions
     if start.is_swin:
         widths = [int(model.num_features / 2 ** (3 - stage)) for stage in range(4)]
         strides = [start.architecture.patch_size * 2**stage for stage in range(4)]
