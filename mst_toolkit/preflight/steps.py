@@ -18,6 +18,7 @@ from mst_pretrain.runtime.devices import usable_cores
 from mst_pretrain.runtime.distributed import rank, world_size
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.run_files import SWITCH
+from mst_pretrain.training.failing_saves import NotWritten
 
 from ..findings import OK, Diagnosis, Line
 from . import limits
@@ -61,6 +62,11 @@ def steps(diagnosis: Diagnosis, cfg: Config, found: Sampled) -> Iterator[Line]:
         if not is_out_of_memory(error):
             raise
         everyone, said = [], refusal(error)
+    except UserError as error:
+        words = str(error).replace(str(folder), str(here))
+        if not isinstance(error.__cause__, NotWritten):
+            raise UserError(words) from error
+        raise UserError(f"{words} Free some space, or write elsewhere: --work-dir DIR") from error
     else:
         said = ""
     finally:
