@@ -91,7 +91,7 @@ def weight_file(path: str | Path) -> Path:
             raise UserError(f"{path} has {len(files)} checkpoints: {names}. Name one: {files[0]}")
         raise UserError(
             f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
-            "transformers' save_pretrained that is not split into several files."
+            "transformers' save_pretrained."
         )
     if not (path / CONFIG).is_file():
         raise UserError(f"{path / CONFIG} is not there. A Hugging Face folder needs it beside the weights.")
