@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 
-from mst_toolkit.findings import FAULT, OK, WARN
+from mst_toolkit.findings import FAULT, NOTE, OK, WARN
 from mst_toolkit.preflight import installation
 
 
@@ -103,3 +103,14 @@ def test_compiled_operators(
     ((found, text),) = installation.operators()
     monkeypatch.delitem(sys.modules, "mmcv._ext", raising=False)
     assert found == kind and said in text
+
+
+@pytest.mark.parametrize(("other", "kind"), [("4.12", NOTE), ("4.10", WARN)])
+def test_two_distributions_of_opencv(monkeypatch: pytest.MonkeyPatch, other: str, kind: str) -> None:
+    """Everybody's doctor would warn of what imaug asks for, or two versions in one folder would pass."""
+    versions = {"opencv-python-headless": "4.12", "opencv-python": other}
+    monkeypatch.setattr(installation, "OWNERS", {"cv2": tuple(versions)})
+    monkeypatch.setattr(installation, "installed", lambda package: list(versions))
+    monkeypatch.setattr(installation, "version", versions.__getitem__)
+    monkeypatch.setattr(installation.importlib.metadata, "distributions", lambda: iter(()))
+    assert [found for found, _ in installation.doubles()] == [kind]
