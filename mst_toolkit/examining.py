@@ -36,7 +36,8 @@ def doctor(
     from .preflight.installation import system
     from .training import check_gpus
 
-    check_gpus(gpus)
+    if not quick:  # a plan alone may be one for another machine
+        check_gpus(gpus)
     if target is not None and str(target).endswith(".py"):
         unread = {"--task": task, "--init": init, "--arch": arch, "--batch-size": batch_size}
         unread |= {"--image-size": image_size, "--boxes-only": boxes_only, "--quick": quick}
@@ -157,7 +158,7 @@ def plan(
         batch = made["batch_size"] * made["gpus"]
         text = f"{made.title}: {made['steps']:,} steps of {batch} images, {made['precision']}"
         if quick:
-            yield OK, f"{text} (--quick: no step was timed)"
+            yield OK, f"{text} (--quick: no step was made)"
             return
         yield OK, text
         tried = rehearsed(cfg, asked["gpus"])

@@ -51,15 +51,18 @@ def pretraining(plan: RunPlan, start: Start | None, model: str, data: str) -> Co
     cfg.model.backbone = dict(name=model, drop_path_rate=cfg.model.backbone.drop_path_rate, **arguments)
     if start is not None and start.path is not None:
         cfg.model.init_from = str(start.path)
+        if start.positions is not None:
+            cfg.model.backbone.positions = start.positions
     cfg.data_root = cfg.train_dataloader.dataset.data_root = data
     cfg.train_dataloader.batch_size = plan["batch_size"]
     set_workers(cfg.train_dataloader, plan["workers"])
     size = plan["image_size"]
     crops = cfg.train_dataloader.dataset.crops
-    if size != 224:
-        for crop in crops.global_crops:
-            crop.size = size
-        crops.local_crop.size = local_size(size, start.architecture.patch_size if start is not None else 16)
+    patch = start.architecture.patch_size if start is not None else 16
+    for crop in crops.global_crops:
+        crop.size = size
+    if size != 224 or crops.local_crop.size % patch:
+        crops.local_crop.size = local_size(size, patch)
     if size != 224 and "img_size" not in arguments:
         cfg.model.backbone.img_size = size
     cfg.train_cfg.max_epochs, cfg.train_cfg.max_iters = None, plan["steps"]
@@ -118,6 +121,8 @@ def use_backbone(cfg: Config, start: Start) -> list[int]:
     backbone.init_cfg = None
     if start.path is not None:
         backbone.init_cfg = dict(type="Pretrained", checkpoint=str(start.path), prefix=start.prefix or "")
+        if start.positions is not None:
+            backbone.positions = start.positions
     if start.is_swin:
         widths = [int(model.num_features / 2 ** (3 - stage)) for stage in range(4)]
         strides = [start.architecture.patch_size * 2**stage for stage in range(4)]
@@ -361,6 +366,15 @@ PRETRAIN_READS = (
 )
 
 
+def evaluator_reads(cfg: Config, part: str) -> str:
+    """The statement that scores a part by the annotations below ``data_root``; empty where they lie elsewhere."""
+    file = cfg[f"{part}_dataloader"].dataset.ann_file
+    whole = cfg[f"{part}_evaluator"].ann_file
+    if Path(file).is_absolute() or Path(whole) != Path(cfg.data_root, file):
+        return ""
+    return f"{part}_evaluator = dict(ann_file=data_root.rstrip('/') + {'/' + Path(file).as_posix()!r})"
+
+
 def fine_tuning_reads(plan: RunPlan, cfg: Config) -> list[str]:
     """Statements that put the variables of a fine-tuning's config into its dictionaries."""
     data = "data_root=data_root, metainfo=dict(classes=classes)"
@@ -379,6 +393,7 @@ def fine_tuning_reads(plan: RunPlan, cfg: Config) -> list[str]:
         heads = ["bbox_head"] + (["mask_head"] if "mask_head" in cfg.model.roi_head else [])
         inner = ", ".join(f"{head}=dict(num_classes=len(classes))" for head in heads)
         lines.append(f"model = dict(roi_head=dict({inner}))")
+        lines += [line for part in ("val", "test") if (line := evaluator_reads(cfg, part))]
         fall = (
             "dict(type='MultiStepLR', milestones=[round(steps * 8 / 12), round(steps * 11 / 12)], gamma=0.1, "
             "by_epoch=False, begin=0, end=steps)"

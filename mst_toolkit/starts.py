@@ -5,7 +5,7 @@ The start decides the architecture: nothing else in the front door does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class Start:
         prefix: Of the backbone's keys in it.
         sha256: Of the checkpoint.
         download: timm's name of weights that are not on this machine yet.
+        positions: Rule of resizing a ViT's positions, where the checkpoint says it.
     """
 
     given: str
@@ -61,6 +62,7 @@ class Start:
     prefix: str | None = None
     sha256: str | None = None
     download: str | None = None
+    positions: str | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -167,6 +169,7 @@ def _of_file(text: str, path: Path) -> Start:
         path.resolve(),
         backbone.reading.prefix,
         file_sha256(file),
+        positions=backbone.positions,
     )
 
 
@@ -195,7 +198,7 @@ def _of_name(text: str, arch: str | None) -> Start | None:
     if row is not None:
         if row.problem() is None and row.checkpoint:
             found = _of_file(text, Path(row.checkpoint))
-            return Start(text, "row", found.model, found.model_args, found.path, found.prefix, found.sha256)
+            return replace(found, kind="row")
         if (text, model) not in ONLINE:
             raise UserError(str(row.problem()))
         return Start(text, "row", model, download=ONLINE[text, model])
@@ -233,6 +236,4 @@ def fetched(start: Start, folder: Path) -> Start:
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(dict(model.state_dict()), target, metadata)
     found = _of_file(start.given, target)
-    return Start(
-        start.given, start.kind, found.model, found.model_args, found.path, found.prefix, found.sha256
-    )
+    return replace(found, kind=start.kind)

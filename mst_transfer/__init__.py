@@ -1,11 +1,6 @@
 """Pretrained backbones in mmdet and mmseg. Importing it registers everything with MMEngine."""
 
-import os
-
 from .compat import check_distributions, import_openmmlab
-
-# Read by OpenCV when it is imported; its own limit is six times Pillow's, three gigabytes of one picture
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "178956970")
 
 check_distributions()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +24,14 @@ from .kinds import other_network
 from .reading import CheckpointFile, read_file
 from .storage import refuse_broken, refuse_odd
 from .timm_keys import TIMM_SWIN, TIMM_VIT, VIT, Tensors, anchors
+from .vit_families import DINOV3, SWIN, is_extra, kind_of_weights, summary
 
 # What may stand beside a backbone's weights without entering its features.
 BESIDE = re.compile(
     r"(head|heads|head_dist|head_dense|fc|fc_norm|classifier|pooler|projection_head|projector|predictor|decoder\w*"
     r"|mask_token|masked_embed|embeddings\.mask_token|norm\d)(\.|$)"
 )
+HF_EPS = {"dinov2": 1e-6, "dinov2_with_registers": 1e-6, "dinov3_vit": 1e-5}  # transformers' defaults
 PROBLEMS = {
     "missing": "weights missing",
     "mismatched": "weights of another shape",
@@ -98,7 +100,8 @@ class Backbone:
         """Epsilon of the LayerNorms that the weights were trained with; None where neither file nor format says."""
         family = self.reading.dialect.family
         if self.file.config is not None:  # transformers' defaults
-            said = self.file.config.get("layer_norm_eps", 1e-12 if family == VIT else 1e-5)
+            usual = HF_EPS.get(str(self.file.config.get("model_type")), 1e-12 if family == VIT else 1e-5)
+            said = self.file.config.get("layer_norm_eps", usual)
         else:
             said = self.file.meta.get("norm_eps", NORM_EPS.get((self.reading.format, family)))
         try:
@@ -148,18 +151,21 @@ class Backbone:
             for kind, names in problems.items()
             if names
         ]
-        given, wanted = family_of(self.state), family_of(expected)
-        if found and given and wanted and given != wanted:
+        given, wanted = kind_of_weights(self.state), kind_of_weights(expected)
+        if found and given and wanted and (given == SWIN) != (wanted == SWIN):
             raise UserError(
                 f"{self.file.path} is a {given}, but {what} is a {wanted}: nothing was loaded. Give a checkpoint of a "
                 f"{wanted}, or a config of a {given}; mst finetune TASK DATA --init {self.file.path} makes one. [S02]"
             )
         if found:
+            holds, takes = summary(self.state), summary(expected)
+            differ = f"it holds a {holds}, and a {takes} was expected. " if holds and takes != holds else ""
             raise UserError(
-                f"{self.file.path} does not fit {what}: {'; '.join(found)}. Nothing was loaded: it lacks a part, or "
-                "is of another architecture. Give the model it was trained with (--model and --model-args; in a "
-                "config, the backbone's), or convert it with tools/convert_checkpoint.py, where --allow-missing "
-                "PATTERN and --ignore PATTERN name what may be missing or is not a part of the backbone."
+                f"{self.file.path} does not fit {what}: {differ}{'; '.join(found)}. Nothing was loaded: it lacks a "
+                "part, or is of another architecture. Give the model it was trained with (--model and --model-args; in "
+                f"a config, the backbone's), which mst finetune TASK DATA --init {self.file.path} does by itself; or "
+                "convert it with tools/convert_checkpoint.py, where --allow-missing PATTERN and --ignore PATTERN name "
+                "what may be missing or is not a part of the backbone."
             )
         self.missing = [f"{name} {expected[name]}" for name in absent]
         kept = {name: self.state.pop(name) for name in expected if name in self.state}
@@ -203,7 +209,7 @@ class Backbone:
 def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:
     """What stands at one place of a file, with timm's names; not yet compared with any model."""
     own, dialect = below(file, reading.prefix), reading.dialect
-    if other := other_network(own):
+    if kind_of_weights(own) != DINOV3 and (other := other_network(own)):
         raise UserError(f"{file.path} holds {other}. Only plain ViTs and Swins are read. Nothing was loaded.")
     weights = {
         name: kind
@@ -213,7 +219,8 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
     refuse_odd(file.path, weights)
     check_values(file, {name: value for name, value in own.items() if dialect.knows(name)})
     try:
-        state, unknown = dialect.to_timm(own)
+        optional = [key for key in own if is_extra(key) and _matches(key, ignore)]
+        state, unknown = dialect.to_timm({key: value for key, value in own.items() if key not in optional})
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"{file.path} is incomplete or of another shape: {error}. Take the weights again from the file that these "
@@ -222,6 +229,7 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
     unknown = [key for key in unknown if not re.fullmatch(dialect.buffers, key)]
     left = [key for key in unknown if BESIDE.match(key) or _matches(key, ignore)]
     extra = [key for key in unknown if key not in left]
+    left += optional
     if dialect in (TIMM_VIT, TIMM_SWIN):  # of a model that is not plain: registers, LayerScale, ...
         state, extra = state | {key: own[key] for key in extra}, []
     return Backbone(
@@ -330,12 +338,6 @@ def read_backbone(
     if image_size is not None or window_size is not None:
         _resize(backbone, image_size, window_size)
     return backbone
-
-
-def family_of(names: Iterable[str]) -> str | None:
-    """``ViT`` or ``Swin`` by timm's names of weights; None where they are neither's."""
-    parts = {name.partition(".")[0] for name in names}
-    return "Swin" if "layers" in parts else "ViT" if "blocks" in parts else None
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

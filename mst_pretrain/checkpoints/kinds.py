@@ -153,10 +153,7 @@ def _beginning(path: Path) -> str:
         return stream.read(1 << 20)
 
 
-SHARDS = (
-    "Join them in Python: model = AutoModel.from_pretrained(FOLDER); model.save_pretrained(NEW, "
-    'max_shard_size="100GB"), and give NEW.'
-)
+SHARDS = "Give its list under the name that ends in .index.json, with all the files that it names beside it."
 
 
 def folder_kind(folder: Path) -> str:
@@ -191,7 +188,8 @@ def other_vit(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """What a ViT has that a plain one has not, by the names and shapes of its weights; empty for a plain one."""
     found = [said for mark, said in PARTS if any(re.search(mark, name) for name in shapes)]
     positions = shapes.get("pos_embed", ())
-    if len(positions) == 3 and "cls_token" in shapes and math.isqrt(positions[1]) ** 2 == positions[1]:
+    prefixed = "cls_token" in shapes and "reg_token" not in shapes
+    if len(positions) == 3 and prefixed and math.isqrt(positions[1]) ** 2 == positions[1]:
         found.append("no position of its [CLS] token")
     return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
 from .keeping import KeepingHook
+from .schedule_and_teacher import unwrap
 
 IN_A_ROW = 3  # saves that fail before a run ends
 LIMITED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -73,7 +74,7 @@ def not_written(path: Path, step: int, need: int, written: int, error: OSError, 
     Args:
         path: Of the checkpoint.
         step: Finished iterations.
-        need: Bytes of its tensors.
+        need: Bytes that it has.
         written: Bytes that the disk took before it refused.
         error: The system's.
         latest: What a resumed run continues from.
@@ -114,6 +115,15 @@ def _size(count: int) -> str:
     """Bytes for people: rounded up, so that what is said to be missing suffices."""
     unit, name = (1e9, "GB") if count >= 1e10 else (1e6, "MB") if count >= 1e7 else (1e3, "kB")
     return f"{-(-count // int(unit)):,} {name}"
+
+
+def needed(runner: Any, path: Path, with_optimizer: bool) -> int:
+    """Bytes of a checkpoint: of its tensors, or of the file of its kind that is there, which holds more than those."""
+    count, like = bytes_of(unwrap(runner).state_dict()), [path]
+    if with_optimizer:
+        count += bytes_of(runner.optim_wrapper.state_dict())
+        like.append(runner.files.latest)
+    return max([count, *(file.stat().st_size for file in like if file.is_file())])
 
 
 def bytes_of(state: Any) -> int:

@@ -26,7 +26,7 @@ from ..runtime.errors import UserError
 from ..runtime.run_files import BEST, CONFIG, EVALUATION, LATEST, LOGGERS, RunFiles
 from ..runtime.work_dir import need_space
 from .console import leave_bars, show_only_lines, warnings_to
-from .failing_saves import Saves, bytes_of, disk_error, not_written
+from .failing_saves import Saves, disk_error, needed, not_written
 from .folder_hooks import in_run_folder, outside_run_folder
 from .loggers import with_loggers
 from .pace import Pace
@@ -211,9 +211,7 @@ class MSTRunner(Runner):
             cause = disk_error(error)
             if cause is None:
                 raise
-            need = bytes_of(unwrap(self).state_dict())
-            if kwargs.get("save_optimizer", True):
-                need += bytes_of(self.optim_wrapper.state_dict())
+            need = needed(self, whole, kwargs.get("save_optimizer", True))
             raise not_written(whole, step, need, written, cause, self.files.latest) from error
 
     def own_meta(self) -> dict[str, str]:

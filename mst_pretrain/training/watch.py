@@ -19,6 +19,8 @@ from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
 from .failing_saves import NotWritten
 from .meeting import waiting_time
+from .memory import lost_worker
+from .patient_loader import end_workers
 from .rank_watch import DONE, FAILED, SILENCE, RankWatch
 from .schedule_and_teacher import broken_weight
 from .signals import begin_steps, stop_requested
@@ -229,6 +231,12 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
                 if runner.iter == 0:
                     raise
                 raise UserError(f"{error} {save_stopped(runner, runner.iter)}") from error
+            except RuntimeError as error:
+                said = lost_worker(error, runner.train_dataloader.num_workers)
+                if not said or runner.iter == 0:
+                    raise
+                end_workers(runner.train_dataloader)
+                raise UserError(f"{said} {save_stopped(runner, runner.iter)}") from error
             runner.pace.wait(time.monotonic() - asked)
             runner.faults += decode(batch.pop("faults", []))
             yield batch

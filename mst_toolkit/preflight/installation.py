@@ -35,11 +35,12 @@ OWNERS = {
 SHOWN = ("mmcv", "mmdet", "mmseg", "mmengine")
 
 
-def system(place: Path | None) -> Iterator[Line]:
+def system(place: Path | None, runs: bool = True) -> Iterator[Line]:
     """Versions, devices, operators and disks.
 
     Args:
         place: The data, whose disk is read where it is a folder; None: nothing is read.
+        runs: Whether the disk of ``runs`` is one that will be written.
     """
     yield from versions()
     yield from builds()
@@ -51,8 +52,9 @@ def system(place: Path | None) -> Iterator[Line]:
         yield NOTE, "the Apple GPU is not used for training; docs/platforms.md says what works"
     if here.memory is not None:
         yield OK, f"{here.memory:.1f} GB of memory free"
-    disk = free_disk(Path("runs").resolve())
-    yield (WARN if disk < LITTLE_DISK else OK), f"{disk:.0f} GB of disk free where runs are written"
+    if runs:
+        disk = free_disk(Path("runs").resolve())
+        yield (WARN if disk < LITTLE_DISK else OK), f"{disk:.0f} GB of disk free where runs are written"
     if (
         place is not None
         and place.is_dir()

@@ -209,8 +209,12 @@ def counted(workers: int) -> str:
 
 
 def mib(size: float) -> str:
-    """``1,024 MiB``, or GiB from ten on."""
-    return f"{size / GIB:,.1f} GiB" if size >= 10 * GIB else f"{ceil(size / 2**20):,} MiB"
+    """``240 KiB``, ``2.4 MiB``, ``1,024 MiB``, and GiB from ten on."""
+    if size >= 10 * GIB:
+        return f"{size / GIB:,.1f} GiB"
+    if size < 2**20:
+        return f"{ceil(size / 2**10)} KiB"
+    return f"{size / 2**20:.1f} MiB" if size < 10 * 2**20 else f"{ceil(size / 2**20):,} MiB"
 
 
 def gib(size: float) -> str:

@@ -51,7 +51,7 @@ def dry_run(read: Callable[[], Config], launcher: str, report: str | Path | None
 
 def examine(diagnosis: Diagnosis, read: Callable[[], Config], launcher: str) -> None:
     """All sections, as far as a fault lets a run come."""
-    diagnosis.show("System", system(None))
+    diagnosis.show("System", system(None, runs=False))
     if not diagnosis.show("Ranks", meet(launcher)):
         return
     configs: list[Config] = []

@@ -141,7 +141,11 @@ FILES: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
     "HTML with a BOM": ("a.pth", lambda _: b"\xef\xbb\xbf" + HTML.encode(), r"is a web page"),
     "an answer in XML": ("a.safetensors", lambda _: b"<?xml version='1.0'?><Error>", r"is a web page"),
     "Git LFS": ("a.pth", lambda _: b"version https://git-lfs.github.com/spec/v1\noid", r"git lfs pull"),
-    "an index of shards": ("a.json", lambda _: b'{"metadata": {}, "weight_map": {}}', r"several files.*Join"),
+    "an index of shards": (
+        "a.json",
+        lambda _: b'{"metadata": {}, "weight_map": {}}',
+        r"several files.*\.index\.json",
+    ),
     "JSON": ("a.json", lambda _: b'{"model": 3}', r"a JSON file"),
     "a picture": ("a.pth", lambda _: b"\xff\xd8\xff\xe0\x00\x10JFIF", r"a JPEG image"),
     "a plain pickle": (
@@ -334,7 +338,8 @@ def test_contents_that_cannot_be_used_are_named(content: str, tmp_path: Path) ->
 
 
 FOLDERS = {
-    "model.safetensors.index.json": r"several files.*max_shard_size",
+    "model.safetensors.index.json": r"config\.json is not there",
+    "other.index.json": r"several files.*\.index\.json",
     "adapter_model.safetensors": "adapters of LoRA",
     "zero_to_fp32.py": r"DeepSpeed.*zero_to_fp32\.py",
     ".metadata": r"torch\.distributed\.checkpoint.*dcp_to_torch",
@@ -355,7 +360,7 @@ def test_folders_of_several_files_say_how_to_join_them(name: str, tmp_path: Path
 def test_one_of_several_files_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     """A shard would be called a cut file, or another architecture's."""
     save_safetensors(state(), tmp_path / "model-00002-of-00003.safetensors")
-    with pytest.raises(UserError, match=r"only part 2 of a checkpoint in several files\. Join them"):
+    with pytest.raises(UserError, match=r"only part 2 of a checkpoint in several files\. Give their folder"):
         read_backbone(tmp_path / "model-00002-of-00003.safetensors", **VIT)
     save_safetensors(state(), tmp_path / "model-00001-of-00001.safetensors")
     assert read_backbone(tmp_path / "model-00001-of-00001.safetensors", **VIT).state

@@ -8,6 +8,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +16,19 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
 
 import mst_pretrain  # noqa: F401  registers the model, the data and the loop
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.run_files import newest_checkpoint
-from mst_pretrain.training.failing_saves import Saves, not_written, shortage
+from mst_pretrain.training.failing_saves import (
+    NotWritten,
+    Saves,
+    SparingCheckpointHook,
+    not_written,
+    shortage,
+)
 from mst_pretrain.training.run_log import TIMES
 from mst_pretrain.training.runner import MSTRunner, build_runner
 
@@ -211,3 +219,28 @@ def test_only_a_disk_is_forgiven(capsys: pytest.CaptureFixture[str]) -> None:
     assert saves.told == set()
     with pytest.raises(ConnectionError), saves.spared("curves"):
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+
+def test_the_best_checkpoint_of_mmengines_layout_stays(tmp_path: Path) -> None:
+    """MMEngine removes the best checkpoint before it writes a better one: a full disk would leave neither."""
+    full = [False]
+
+    def save(folder: str, filename: str, *_: Any, **__: Any) -> None:
+        if full[0]:
+            raise NotWritten("No space.") from OSError(errno.ENOSPC, "No space left on device")
+        Path(folder, filename).write_text("weights")
+
+    runner = SimpleNamespace(message_hub=MessageHub("best"), logger=MMLogger("best"), saves=Saves())
+    runner.save_checkpoint, runner.iter, runner.epoch, runner.max_iters = save, 4, 0, 100
+    hook = SparingCheckpointHook(interval=4, by_epoch=False, save_best="score", rule="greater")
+    hook.out_dir, hook.file_backend = str(tmp_path), LocalBackend()
+    hook._save_best_checkpoint(runner, {"score": 1.0})
+    first = tmp_path / "best_score_iter_4.pth"
+    runner.iter, full[0] = 8, True
+    hook._save_best_checkpoint(runner, {"score": 2.0})
+    assert [path.name for path in tmp_path.iterdir()] == [first.name] and runner.saves.failed == 1
+    assert runner.message_hub.get_info("best_score") == 1.0 and hook.best_ckpt_path == str(first)
+    runner.iter, full[0] = 12, False
+    hook._save_best_checkpoint(runner, {"score": 1.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["best_score_iter_12.pth"]
+    assert runner.saves.failed == 0
