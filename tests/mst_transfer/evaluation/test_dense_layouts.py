@@ -39,7 +39,9 @@ def voc(root: Path) -> Path:
     """VOC's folders and lists, maps with a palette."""
     for number in range(6):
         drawn.picture(root / f"JPEGImages/{number}.jpg", number)
-        drawn.mask(root / f"SegmentationClass/{number}.png", [0, 1, 255], palette=[0, 0, 0, 128, 0, 0])
+        drawn.mask(
+            root / f"SegmentationClass/{number}.png", [0, 1, 255], palette=[0, 0, 0, 128, 0, 0, *[0] * 762]
+        )
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     (root / "ImageSets/Segmentation/train.txt").write_text("0\n1\n2\n3\n")
     (root / "ImageSets/Segmentation/val.txt").write_text("4\n5\n")
