@@ -16,7 +16,7 @@ from torch import distributed
 
 from mst_pretrain.runtime.devices import usable_cores
 from mst_pretrain.runtime.distributed import rank, world_size
-from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.errors import Stopped, UserError
 from mst_pretrain.runtime.run_files import SWITCH
 from mst_pretrain.training.failing_saves import NotWritten
 from mst_pretrain.training.memory import is_out_of_memory
@@ -59,6 +59,8 @@ def steps(diagnosis: Diagnosis, cfg: Config, found: Sampled) -> Iterator[Line]:
         ) from error
     try:
         everyone = rehearse(cfg, folder)
+    except Stopped as error:
+        raise Stopped("the dry run was stopped; it has kept nothing") from error
     except UserError as error:
         words = str(error).replace(str(folder), str(here))
         if not isinstance(error.__cause__, NotWritten):
