@@ -110,7 +110,7 @@ def run(name: str, photos: list[Path]) -> dict[str, Any]:
         loss.backward()
         optimizer.step()
         network.update_teacher(0.996)
-        steps.append({key: round(float(value), 4) for key, value in losses.items()})
+        steps.append({key: round(float(value.detach()), 4) for key, value in losses.items()})
     without = [key for key, value in network.student.named_parameters() if value.grad is None]
     peak = (
         torch.cuda.max_memory_allocated()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,6 +68,24 @@ def show(result: Any) -> int:
     return 1 if isinstance(result, int) and result else 0
 
 
+def run_script(name: str, tool: Path, arguments: Sequence[str]) -> None:
+    """Become bash with one of the scripts.
+
+    Raises:
+        UserError: There is no bash, or this is Windows, where a process cannot become another one.
+    """
+    if sys.platform == "win32" or shutil.which("bash") is None:
+        from mst_pretrain.runtime.errors import UserError
+
+        why = "Windows does not run it" if sys.platform == "win32" else "bash is not installed here"
+        raise UserError(
+            f"mst {name} is a bash script, and {why}. One process does the same without it: "
+            "mst train CONFIG, or mst test CONFIG CHECKPOINT. On Windows, WSL runs everything (docs/platforms.md)."
+        )
+    os.environ.setdefault("PYTHON", sys.executable)
+    os.execvp("bash", ["bash", str(tool), *arguments])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named call or tool with the remaining arguments; without one, list them.
 
@@ -100,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         raise UserError(f"there is no command '{name}'. mst --help lists them.")
     if tool.suffix == ".sh":
-        os.environ.setdefault("PYTHON", sys.executable)
-        os.execvp("bash", ["bash", str(tool), *arguments])
+        run_script(name, tool, arguments)
     sys.argv = [str(tool), *arguments]
     runpy.run_path(str(tool), run_name="__main__")
     return 0

@@ -13,13 +13,15 @@ import numpy as np
 
 from mst_pretrain.runtime.errors import UserError
 
+from .intervals import RESAMPLES
 from .runs import BEST, CHECKPOINTS, CONFIG, METRICS
 from .starts import RANDOM, Start, fetched, find_start
-from .training import RUNS, check_gpus, find_data, finish_finetuning, launch, name_of, start_name, train
+from .training import RUNS, check_gpus, find_data, launch, name_of, start_name, train, write_page
 
 if TYPE_CHECKING:
     from .layouts import Found
 
+REPORT = "report.html"
 PER_IMAGE, RESULT, PICTURE = "per_image.npz", "comparison.json", "comparison.png"
 SETTINGS = "comparison_settings.json"
 SPLIT_SEED = 0  # the validation images are the same in every training
@@ -60,7 +62,7 @@ def compare(
     if dry_run:
         return {"left_out": left_out, "trainings": len(jobs)}
     keep_settings(folder, {"data": str(Path(data).resolve()), "task": found.task, **asked})
-    defaults = dict(hours=None, precision="auto", logger=())
+    defaults = dict(hours=None, precision="auto", logger=(), compares=True)
     for number, (count, seed, start) in enumerate(jobs, 1):
         place = run_folder(folder, count, start, seed)
         print(f"\n[{number}/{len(jobs)}] {count} labelled images, {start.given}, seed {seed}", flush=True)
@@ -162,15 +164,16 @@ def score(found: Found, start: Start, folder: Path, asked: dict[str, Any]) -> No
     """Train and evaluate, or go on where an earlier call was interrupted."""
     from .evaluating import evaluate
 
-    if (folder / METRICS).is_file():
+    if (folder / METRICS).is_file() and (folder / REPORT).is_file():
         print(f"        done before: {folder}", flush=True)
         return
     if not (folder / CONFIG).is_file():
-        train(found, start, folder, asked)
-    elif not (folder / CHECKPOINTS / BEST).is_file() or not (folder / "report.html").is_file():
+        train(found, start, folder, asked, finish=False)
+    elif not (folder / METRICS).is_file():
         launch(folder, asked["gpus"], resume=True)
-        finish_finetuning(folder)
-    evaluate(folder / CONFIG, folder / CHECKPOINTS / BEST, folder, split="val")
+    if not (folder / METRICS).is_file():
+        evaluate(folder / CONFIG, folder / CHECKPOINTS / BEST, folder, split="val")
+    write_page(folder)  # with its scores, beside those of the random start
 
 
 def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds: int) -> dict[str, Any]:
@@ -255,7 +258,8 @@ def write(result: dict[str, Any], folder: Path) -> None:
     """``comparison.json``, ``comparison.md`` and ``comparison.png``, and the table printed."""
     from mst_pretrain.runtime.atomic import write_json, write_text
 
-    text = "\n".join([table(result), "", *verdict(result)])
+    how = f"Intervals: percentiles of {RESAMPLES:,} resamples of the validation images, the same for both starts."
+    text = "\n".join([table(result), "", how, *verdict(result)])
     write_json(result, folder / RESULT)
     write_text(text + "\n", folder / "comparison.md")
     draw(result, folder / PICTURE)

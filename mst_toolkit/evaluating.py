@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .image_scores import FILE, DetectionImages, ImageScores, LabelImages, save
-from .intervals import Bootstrap
+from .intervals import RESAMPLES, Bootstrap
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mst_transfer.evaluation import MSTCocoMetric, MSTIoUMetric, SegmentationScores
 
 METRICS = "metrics.json"
+FEW = 5  # images of a class, below which resampling them says little
 SPLITS = ("val", "test")
 AP_NAMES = {"AP": "mAP", "AP50": "mAP_50", "AP75": "mAP_75", "AP_small": "mAP_s"}
 AP_NAMES |= {"AP_medium": "mAP_m", "AP_large": "mAP_l"}
@@ -151,6 +152,7 @@ def _detection(metric: MSTCocoMetric) -> tuple[dict[str, Any], DetectionImages, 
     """The result of a detector: box AP is the main score, mask AP stands beside it."""
     from mst_transfer.evaluation.coco_metric import category_ids_of
     from mst_transfer.evaluation.coco_scores import load_ground_truth
+    from mst_transfer.evaluation.detection_confusion import detection_confusion
     from mst_transfer.evaluation.matching import match_detections
 
     classes = (metric.dataset_meta or {}).get("classes")
@@ -196,7 +198,7 @@ def _detection(metric: MSTCocoMetric) -> tuple[dict[str, Any], DetectionImages, 
         "classes": rows,
         "baseline": _baseline_of(metric),
     }
-    further: dict[str, np.ndarray] = {}
+    further = {"confusion": detection_confusion(content, metric.found[main], main, ids)}
     for iou_type in metric.iou_types[1:]:
         value = metric.baseline[iou_type].statistics["mAP"] if iou_type in metric.baseline else None
         result["masks"] = _main(f"{_kind(iou_type)} AP", Bootstrap(kept[iou_type]), value)
@@ -312,7 +314,20 @@ def class_table(result: dict[str, Any]) -> str:
         )
         text += f"baseline {_two(masks['baseline'])} %"
     name = result["baseline"]["name"] if result["baseline"] else "none, the training data are not there"
-    return f"{text}\nbaseline: {name}; interval: bootstrap over images"
+    return f"{text}\nbaseline: {name}\n{interval_line(result)}"
+
+
+def interval_line(result: dict[str, Any]) -> str:
+    """How the intervals were made, and for which classes there are too few images."""
+    text = (
+        f"interval: percentiles of {RESAMPLES:,} resamples of the images; a class that a resample lacks is left out of "
+        "its mean"
+    )
+    few = [row["name"] for row in result["classes"] if 0 < row["images"] < FEW]
+    if not few:
+        return text
+    more = f" and {len(few) - 3} more" if len(few) > 3 else ""
+    return f"{text}\ntoo narrow, of fewer than {FEW} images: {', '.join(few[:3])}{more}"
 
 
 def _two(value: float | None) -> str:

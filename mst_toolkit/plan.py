@@ -16,6 +16,7 @@ from typing import Any
 SMALL = 50_000  # images below which the recipe for small data is taken
 DETECTION_BATCH, SEGMENTATION_BATCH = 16, 8  # images of a step of the published recipes
 VALIDATIONS = 15
+VALIDATION_SHARE, FORWARD = 0.1, 3  # most of a comparison's time; a training step costs three forward passes
 WARM_UP_SHARE = 0.05
 
 
@@ -139,9 +140,29 @@ def warm_up(steps: int, recipe: int) -> int:
     return max(2, min(recipe, math.floor(WARM_UP_SHARE * steps)))
 
 
-def validation_interval(steps: int) -> int:
-    """Steps between validations, so that there are about fifteen."""
-    return max(1, math.ceil(steps / VALIDATIONS))
+def validation_interval(steps: int, validations: int = VALIDATIONS) -> int:
+    """Steps between validations, so that there are about this many."""
+    return max(1, math.ceil(steps / validations))
+
+
+def validations_of_comparison(steps: int, batch: int, images: int) -> tuple[int, str]:
+    """How often each training of a comparison validates, and why: about a tenth of its time at most, 15 times at most.
+
+    An image is taken to cost a third of its training when it is scored, without a backward pass.
+
+    Args:
+        steps: Of the training.
+        batch: Images of a step, all processes.
+        images: Of the validation.
+    """
+    affordable = math.floor(VALIDATION_SHARE * FORWARD * steps * batch / max(1, images))
+    count = max(1, min(VALIDATIONS, affordable))
+    if count == VALIDATIONS:
+        return count, f"about {VALIDATIONS} validations, the best is kept"
+    return count, (
+        f"about {count} validations: with {VALIDATIONS} on {images:,} images they would take more than a tenth of the "
+        "training"
+    )
 
 
 def scaled_rate(rate: float, batch: int, base: int) -> float:

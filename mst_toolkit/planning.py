@@ -22,6 +22,7 @@ from .plan import (
     scaled_rate,
     segmentation_steps,
     validation_interval,
+    validations_of_comparison,
     warm_up,
 )
 from .starts import SHORT, TITLES, Start
@@ -146,7 +147,7 @@ def plan_finetuning(found: Found, start: Start, machine: Machine, asked: dict[st
         found: The data, with a validation part.
         start: What the backbone starts from.
         machine: What computes.
-        asked: As for :func:`plan_pretraining`, with ``boxes_only``.
+        asked: As for :func:`plan_pretraining`, with ``boxes_only``, and ``compares`` of a comparison.
     """
     detects = found.task == "detection"
     assert found.val is not None
@@ -190,9 +191,10 @@ def plan_finetuning(found: Found, start: Start, machine: Machine, asked: dict[st
         )
     steps = decide_steps(plan, images, batch, formula, asked["steps"], asked["epochs"], asked.get("in_hours"))
     plan.decide("warm_up", warm_up(steps, 500 if detects else 1500), "the recipe's, at most 5 % of the steps")
-    plan.decide(
-        "validate_every", validation_interval(steps), f"about {VALIDATIONS} validations, the best is kept"
-    )
+    count, why = VALIDATIONS, f"about {VALIDATIONS} validations, the best is kept"
+    if asked.get("compares"):
+        count, why = validations_of_comparison(steps, batch, found.val.count)
+    plan.decide("validate_every", validation_interval(steps, count), why)
     rate = 1e-4 if detects else (6e-5 if start.is_swin else 3e-5)
     plan.decide(
         "learning_rate",

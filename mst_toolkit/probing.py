@@ -14,7 +14,7 @@ import numpy as np
 
 from .evaluating import METRICS
 from .image_scores import FILE, LabelImages, save
-from .intervals import Bootstrap
+from .intervals import RESAMPLES, Bootstrap
 
 KINDS = ("knn", "linear", "segmentation")
 USUAL = 20  # neighbours, where there are as many [code: DINO]
@@ -36,8 +36,7 @@ def probe(
         kind: ``knn`` or ``linear`` on folders with a folder per class, or ``segmentation`` on label maps.
         backbone: A checkpoint that the converter reads; None: random weights.
         data: A folder with ``train`` and ``val``, each with a folder per class, or one with a folder per class, of
-            which a fifth is held out; for ``segmentation`` a folder in Cityscapes' layout; or what
-            ``mst_toolkit.layouts`` found of such a folder.
+            which a fifth is held out; for ``segmentation`` images with label maps in any layout.
         out: Receives the files; it must not lie inside ``data``.
         seed: Of random weights, of the split and of the linear layers.
         options: Further arguments of the tool.
@@ -76,7 +75,8 @@ def probe_line(result: dict[str, Any]) -> str:
     main = {key: "-" if value is None else value for key, value in result["main"].items()}
     numbers = {key: f"{value:.2f}" if isinstance(value, float) else value for key, value in main.items()}
     return (
-        f"{numbers['name']} {numbers['value']} % (95 % interval {numbers['low']} .. {numbers['high']}), "
+        f"{numbers['name']} {numbers['value']} % (95 % interval {numbers['low']} .. {numbers['high']}, "
+        f"percentiles of {RESAMPLES:,} resamples of the images), "
         f"{result['baseline']['name']} {numbers['baseline']} %, {result['images']:,} images"
     )
 

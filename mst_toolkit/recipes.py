@@ -366,6 +366,15 @@ PRETRAIN_READS = (
 )
 
 
+def evaluator_reads(cfg: Config, part: str) -> str:
+    """The statement that scores a part by the annotations below ``data_root``; empty where they lie elsewhere."""
+    file = cfg[f"{part}_dataloader"].dataset.ann_file
+    whole = cfg[f"{part}_evaluator"].ann_file
+    if Path(file).is_absolute() or Path(whole) != Path(cfg.data_root, file):
+        return ""
+    return f"{part}_evaluator = dict(ann_file=data_root.rstrip('/') + {'/' + Path(file).as_posix()!r})"
+
+
 def fine_tuning_reads(plan: RunPlan, cfg: Config) -> list[str]:
     """Statements that put the variables of a fine-tuning's config into its dictionaries."""
     data = "data_root=data_root, metainfo=dict(classes=classes)"
@@ -384,6 +393,7 @@ def fine_tuning_reads(plan: RunPlan, cfg: Config) -> list[str]:
         heads = ["bbox_head"] + (["mask_head"] if "mask_head" in cfg.model.roi_head else [])
         inner = ", ".join(f"{head}=dict(num_classes=len(classes))" for head in heads)
         lines.append(f"model = dict(roi_head=dict({inner}))")
+        lines += [line for part in ("val", "test") if (line := evaluator_reads(cfg, part))]
         fall = (
             "dict(type='MultiStepLR', milestones=[round(steps * 8 / 12), round(steps * 11 / 12)], gamma=0.1, "
             "by_epoch=False, begin=0, end=steps)"

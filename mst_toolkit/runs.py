@@ -124,7 +124,6 @@ def predict(
 
 def probe(kind: str, run: str | Path, data: str | Path, out: str | Path | None, seed: int) -> dict[str, Any]:
     """See :func:`mst_toolkit.api.probe`."""
-    from . import layouts
     from .probing import probe as measure
     from .starts import RANDOM, find_start
 
@@ -135,12 +134,4 @@ def probe(kind: str, run: str | Path, data: str | Path, out: str | Path | None, 
     )
     folder = Path(out) if out else default
     folder.mkdir(parents=True, exist_ok=True)
-    labelled: Any = Path(data)
-    if kind == "segmentation":
-        labelled = layouts.recognise(data, "segmentation")
-        if labelled.layout != layouts.CITYSCAPES:
-            raise UserError(
-                f"{data}: {labelled.layout}. The linear layer on label maps reads Cityscapes' layout alone so far. "
-                f"Measure the backbone by what it is for: mst finetune segmentation {data} --init {run}"
-            )
-    return measure(kind, backbone, labelled, folder, seed=seed)
+    return measure(kind, backbone, Path(data), folder, seed=seed)

@@ -136,13 +136,25 @@ def train(
     asked: dict[str, Any],
     dry_run: bool = False,
     faults: Sequence[FileFault] = (),
+    finish: bool = True,
 ) -> None:
-    """Fine-tune on data that were found, from a start whose weights are here; ``faults`` are the files left out."""
+    """Fine-tune on data that were found, from a start whose weights are here.
+
+    Args:
+        found: The data.
+        start: What the backbone starts from.
+        folder: Of the run.
+        asked: The arguments of the call.
+        dry_run: Print the plan alone.
+        faults: The files that are left out.
+        finish: Write the report and say what comes next.
+    """
     plan, cfg = finetuning_plan(found, start, folder, asked, write=not dry_run)
     begin(plan, cfg, folder, dry_run, asked, faults)
     if not dry_run:
         launch(folder, asked["gpus"], resume=False)
-        finish_finetuning(folder)
+        if finish:
+            finish_finetuning(folder)
 
 
 def finetuning_plan(

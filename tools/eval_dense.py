@@ -1,7 +1,7 @@
-"""Dense probe of a frozen backbone on data in Cityscapes' layout: one linear layer, mIoU, mAcc, aAcc.
+"""Dense probe of a frozen backbone on images with label maps: one linear layer, mIoU, mAcc, aAcc.
 
 Trains and tests configs/probe/dense_probe_vit.py or dense_probe_swin.py, the backbone's shape taken from the
-checkpoint and the classes from the data (Cityscapes' classes that occur in its training labels).
+checkpoint, classes and sizes from the data (of Cityscapes, the classes that occur in its training labels).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "root", help="data in Cityscapes' layout: leftImg8bit/{train,val}, gtFine/{train,val}"
+        "root",
+        help="Cityscapes' layout (leftImg8bit, gtFine), VOC's, or images and masks (docs/data_layouts.md)",
     )
     add_backbone_arguments(parser)
     parser.add_argument("--config", help="a probe's config (default: that of the checkpoint's kind)")

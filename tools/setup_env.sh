@@ -34,11 +34,15 @@ fi
 [[ -n "$python" ]] || fail
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>"$log" || fail
 
-fingerprint="$(cat "$root/pyproject.toml" "$root/constraints.txt" "${BASH_SOURCE[0]}" | cksum) $extras $root"
+fingerprint="$(cat "$root/pyproject.toml" "$root/constraints.txt" "${BASH_SOURCE[0]}" | cksum) $root"
 stamp="${stamp_dir:+$stamp_dir/.mst-toolkit-setup}"
-if [[ -n "$stamp" && -f "$stamp" && "$(cat "$stamp")" == "$fingerprint" ]]; then
-  echo "set-up: $stamp_dir is up to date"
-  exit 0
+if [[ -n "$stamp" && -f "$stamp" && "$(head -n 1 "$stamp")" == "$fingerprint" ]]; then
+  there="$(tail -n +2 "$stamp")" wanted="$extras" extras="$there"  # what is there stays
+  for extra in ${wanted//,/ }; do [[ ",$there," == *",$extra,"* ]] || extras="${extras:+$extras,}$extra"; done
+  if [[ "$extras" == "$there" ]]; then
+    echo "set-up: $stamp_dir is up to date"
+    exit 0
+  fi
 fi
 
 if [[ "${MST_NO_VENV:-0}" != 1 ]]; then
@@ -74,5 +78,7 @@ else
   say "import mst_pretrain.checkpoints" "read the lines above"
   run env PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c 'import mst_pretrain.checkpoints.conversion'
 fi
-[[ -z "$stamp" ]] || echo "$fingerprint" >"$stamp"
+# transfer includes pretrain
+[[ ",$extras," != *,transfer,* || ",$extras," == *,pretrain,* ]] || extras="$extras,pretrain"
+[[ -z "$stamp" ]] || printf '%s\n' "$fingerprint" "$extras" >"$stamp"
 echo "set-up: ready ($("$python" --version), $python)"

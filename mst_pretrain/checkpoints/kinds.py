@@ -174,8 +174,7 @@ def folder_kind(folder: Path) -> str:
         )
     if (folder / "saved_model.pb").is_file():
         return f"is TensorFlow's SavedModel. {TENSORFLOW}"
-    found = sorted(file.name for file in folder.iterdir() if file.suffix in (".pth", ".safetensors", ".pt"))
-    return f"is a folder. Give a file in it: {', '.join(found[:4])}." if found else ""
+    return ""
 
 
 def other_network(names: Iterable[str]) -> str:

@@ -18,6 +18,8 @@ from .storage import WRAPPED, entries, flat_tensors, load_checkpoint
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 INDEXES = tuple(f"{name}.index.json" for name in WEIGHT_FILES)  # of one in several files
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # of checkpoints in another folder
+SHOWN = 3
 CONFIG = "config.json"
 
 
@@ -69,7 +71,11 @@ def iteration_of(file: CheckpointFile) -> str | None:
 
 
 def weight_file(path: str | Path) -> Path:
-    """The file of weights in a Hugging Face folder, which needs its ``config.json``; any other path as it is."""
+    """The file of weights in a folder: a Hugging Face one needs its ``config.json``, any other holds one checkpoint.
+
+    Raises:
+        UserError: There is none, or several.
+    """
     path = Path(path)
     if not path.is_dir():
         return path
@@ -77,9 +83,15 @@ def weight_file(path: str | Path) -> Path:
     if not found:
         if kind := folder_kind(path):
             raise UserError(f"{path} {kind}")
+        files = sorted(one for one in path.iterdir() if one.suffix in SUFFIXES and one.is_file())
+        if len(files) == 1:
+            return files[0]
+        if files:
+            names = ", ".join(one.name for one in files[:SHOWN]) + (", ..." if len(files) > SHOWN else "")
+            raise UserError(f"{path} has {len(files)} checkpoints: {names}. Name one: {files[0]}")
         raise UserError(
             f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
-            "transformers' save_pretrained that is not split into several files."
+            "transformers' save_pretrained."
         )
     if not (path / CONFIG).is_file():
         raise UserError(f"{path / CONFIG} is not there. A Hugging Face folder needs it beside the weights.")

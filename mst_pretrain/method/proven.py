@@ -144,7 +144,9 @@ def _structure(model: Any) -> Iterator[Any]:
     yield model.patch_embed
     if type(model) is Eva:
         yield model.rope
-    for stage in model.layers if type(model) is SwinTransformer else [model]:
+    whole: Any = model
+    stages: list[Any] = list(whole.layers) if type(model) is SwinTransformer else [model]
+    for stage in stages:
         if stage is not model:
             yield stage
             if not isinstance(stage.downsample, nn.Identity):

@@ -162,7 +162,8 @@ def attempt(runner: Any, step: int, save: Callable[[], None]) -> bool:
         failed, said = runner.saves.failed, str(error)
         if not isinstance(error, NotWritten):
             said = f"{cause.filename or runner.work_dir} cannot be written ({cause.strerror or cause})."
-        remedy = "Free some space, or lift the limit"
+        closed = cause.errno in CLOSED
+        remedy = "Make the folder writable" if closed else "Free some space, or lift the limit"
         if step >= runner.max_iters or failed >= IN_A_ROW:
             why = f"{failed} in a row failed" if failed >= IN_A_ROW else "No later one would come"
             raise UserError(f"{said} {why}. {remedy}, then continue with --resume. [R11]") from error

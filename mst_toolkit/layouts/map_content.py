@@ -36,9 +36,11 @@ def read_map(path: Path) -> MapContent | None:
     import numpy as np
     from PIL import Image
 
+    from mst_transfer.data.reading import is_lossy
+
     try:
         with Image.open(path) as image:
-            is_jpeg = image.format in ("JPEG", "MPO")
+            is_jpeg = is_lossy(path, image.format)
             if image.mode in ("RGB", "RGBA", "CMYK", "YCbCr"):
                 pixels = np.asarray(image.convert("RGB")).astype(np.int64)
                 codes, counts = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_counts=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from mst_pretrain.training import meeting
 from ..findings import FAULT, OK, Diagnosis, Line
 
 PACKAGES = ("mst_pretrain", "mst_toolkit", "mst_transfer")
+DIGEST = re.compile("[0-9a-f]{32,}")
 FLOATS = 1_000_000  # of the collective: 4 MB, as a bucket of gradients
 
 
@@ -114,8 +116,9 @@ def told(one: Any, other: Any) -> str:
     pairs = []
     for name in names[:3]:
         before, after = (str(values.get(name, "missing")) for values in (one, other))
-        digests = len(before) == 64 or len(after) == 64
-        pairs.append(name if digests else f"{name} {before} and {after}")
+        pairs.append(
+            name if DIGEST.fullmatch(before) or DIGEST.fullmatch(after) else f"{name} {before} and {after}"
+        )
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f" ({', '.join(pairs)}{more})"
 

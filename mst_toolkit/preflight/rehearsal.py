@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,49 +118,44 @@ class RehearsalHook(Hook):
             raise Enough
 
 
-def trial(cfg: Config, folder: Path, batch: int | None = None) -> Config:
+def trial(cfg: Config, folder: Path) -> Config:
     """The config of a rehearsal: the same training, with its files in ``folder`` and nothing sent anywhere.
 
     Args:
         cfg: The config, as prepared for a run.
         folder: Where it writes.
-        batch: Images of a micro-batch, instead of the config's.
     """
     changed = copy.deepcopy(cfg)
     object.__setattr__(changed, "_format_python_code", False)  # it takes seconds
-    changed.work_dir, changed.experiment_name = str(folder), f"{folder.name}_{batch or 'whole'}"
+    changed.work_dir, changed.experiment_name = str(folder), folder.name
     changed[LOGGERS] = []
     if "evaluation" in changed:
         changed.evaluation = None
     if "val_begin" in changed.train_cfg:
         changed.train_cfg.val_begin = NEVER
-    hooks = changed.get("default_hooks") or {}
+    hooks: Any = changed.get("default_hooks") or {}
     if hooks.get("checkpoint"):
         hooks.checkpoint.interval, hooks.checkpoint.save_last = NEVER, False
     if hooks.get("logger"):
         hooks.logger.interval = NEVER
-    if batch is not None:
-        changed.train_dataloader.batch_size = batch
     return changed
 
 
-def rehearse(cfg: Config, folder: Path, most: int = MOST, batch: int | None = None) -> list[Rehearsed]:
+def rehearse(cfg: Config, folder: Path) -> list[Rehearsed]:
     """Make the first steps, and write and read a checkpoint.
 
     Args:
         cfg: The config, as prepared for a run.
         folder: That is thrown away, on the disk of the run.
-        most: Steps.
-        batch: See :func:`trial`.
 
     Returns:
         What each process found.
 
     Raises:
         UserError: A run would fail with this message.
-        RuntimeError: Memory is exhausted, see :func:`is_out_of_memory`, or another error of PyTorch.
+        RuntimeError: Another error of PyTorch.
     """
-    hook = RehearsalHook(most)
+    hook = RehearsalHook(MOST)
 
     def task(runner: Any) -> list[Rehearsed]:
         runner.register_hook(hook)
@@ -182,7 +177,7 @@ def rehearse(cfg: Config, folder: Path, most: int = MOST, batch: int | None = No
             batch=getattr(loop, "per_process", 0) * getattr(loop, "accumulate", 1)
             or int(cfg.train_dataloader.batch_size),
         )
-        if most > FEWEST and rank() == 0:
+        if rank() == 0:
             found.checkpoint, found.write_seconds, found.read_seconds = write_and_read(runner)
         if world_size() == 1:
             return [found]
@@ -191,7 +186,7 @@ def rehearse(cfg: Config, folder: Path, most: int = MOST, batch: int | None = No
         return everything
 
     with silent(folder / OUTPUT if rank() == 0 else Path(os.devnull)):
-        result: list[Rehearsed] = run(trial(cfg, folder, batch), task)
+        result: list[Rehearsed] = run(trial(cfg, folder), task)
     return result
 
 
@@ -217,25 +212,20 @@ def write_and_read(runner: Any) -> tuple[int, float, float]:
     return path.stat().st_size, written - began, read - written
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether there was no memory left, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 @contextmanager
 def silent(log: Path) -> Iterator[None]:
     """What the process and its children print goes into a file; a run prints its environment and its lines."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    with open(log, "ab") as file:
+    with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
         try:
-            yield
+            with redirect_stdout(file), redirect_stderr(file):  # a notebook's are not the process's own
+                yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            file.flush()
             for number, before in zip((1, 2), kept, strict=True):
                 os.dup2(before, number)
                 os.close(before)

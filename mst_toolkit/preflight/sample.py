@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def sample(cfg: Config, rank: int, found: list[Sampled]) -> Iterator[Line]:
     seed = (cfg.get("randomness") or {}).get("seed") or 0
     try:
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
-            dataset = MSTRunner.build_dataloader({**given, **alone}, seed=seed).dataset
+            dataset: Any = MSTRunner.build_dataloader({**given, **alone}, seed=seed).dataset
             # Every process compares the same images, and times others.
             data = data_of(dataset, evenly(len(dataset), SAMPLE // 2, 0))
             seconds, faults, samples = read(dataset, evenly(len(dataset), SAMPLE, rank), seed)
@@ -92,21 +92,23 @@ def sample(cfg: Config, rank: int, found: list[Sampled]) -> Iterator[Line]:
 
 def read(dataset: Any, indices: Sequence[int], seed: int) -> tuple[list[float], list[Fault], list[Any]]:
     """Seconds of each sample on one thread, the images that could not be used, and the samples."""
+    get: Callable[[Any], Any]
+    wanted: list[Any]
     if isinstance(dataset, UnlabelledImages):
-        get = [lambda index=index: dataset[(0, index)] for index in indices]
+        get, wanted = dataset.__getitem__, [(0, index) for index in indices]
     else:
         from mst_transfer.training.resume import Place, SeededSamples
 
         seeded = SeededSamples(dataset)
         vars(dataset)["run_seed"] = seed
-        get = [lambda n=n, index=index: seeded[Place(0, n, index)] for n, index in enumerate(indices)]
+        get, wanted = seeded.__getitem__, [Place(0, place, index) for place, index in enumerate(indices)]
     seconds, samples = [], []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # what a worker has
     try:
-        for call in get:
+        for item in wanted:
             began = time.perf_counter()
-            samples.append(call())
+            samples.append(get(item))
             seconds.append(time.perf_counter() - began)
     finally:
         torch.set_num_threads(threads)

@@ -19,10 +19,11 @@ from mst_pretrain.runtime.distributed import rank, world_size
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.run_files import SWITCH
 from mst_pretrain.training.failing_saves import NotWritten
+from mst_pretrain.training.memory import is_out_of_memory
 
 from ..findings import OK, Diagnosis, Line
 from . import limits
-from .rehearsal import FEWEST, Rehearsed, is_out_of_memory, rehearse
+from .rehearsal import Rehearsed, rehearse
 from .sample import Sampled, workspace
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -58,21 +59,19 @@ def steps(diagnosis: Diagnosis, cfg: Config, found: Sampled) -> Iterator[Line]:
         ) from error
     try:
         everyone = rehearse(cfg, folder)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        everyone, said = [], refusal(error)
     except UserError as error:
         words = str(error).replace(str(folder), str(here))
         if not isinstance(error.__cause__, NotWritten):
             raise UserError(words) from error
         raise UserError(f"{words} Free some space, or write elsewhere: --work-dir DIR") from error
-    else:
-        said = ""
+    except RuntimeError as error:
+        if not is_out_of_memory(error):  # of a step: run() has named it
+            raise
+        raise UserError(
+            f"the network alone does not fit into the memory ({error}). Use a smaller one."
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if not everyone:
-        raise out_of_memory(cfg, said, here)
     for number, one in enumerate(everyone):
         where = f"process {number}: " if len(everyone) > 1 else ""
         device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
@@ -133,57 +132,6 @@ def demands(
         "validations not counted"
     )
     yield OK, text
-
-
-def out_of_memory(cfg: Config, said: str, here: Path) -> UserError:
-    """What does not fit, and a batch that does, where one process can try it."""
-    batch, fits = int(cfg.train_dataloader.batch_size), None
-    if world_size() == 1:
-        fits = next((size for size in halves(batch) if fits_memory(cfg, size, here)), None)
-    crops = cfg.train_dataloader.dataset.get("crops") or {}
-    sizes, less = "", "model.backbone.with_cp=True, or smaller images"
-    if crops:
-        views = [f"{view.get('size', 224)}" for view in crops.get("global_crops", ())]
-        local = (crops.get("local_crop") or {}).get("size", 96)
-        sizes = (
-            f", each with crops of {' and '.join(views)} px and {crops.get('local_count', 0)} of {local} px,"
-        )
-        less = "model.gradient_checkpointing=True, or fewer local crops (crops.local_count)"
-    smaller = "a smaller train_dataloader.batch_size"
-    if fits:
-        smaller = f"train_dataloader.batch_size={fits}, which was tried and fits"
-        if crops:
-            smaller += f", with train_cfg.accumulate={cfg.train_cfg.get('accumulate', 1) * batch // fits}"
-    return UserError(
-        f"{batch} images of a process{sizes} do not fit into the memory ({said}). Use {smaller}; or {less}"
-    )
-
-
-def refusal(error: Exception) -> str:
-    """What the allocator said, without where in PyTorch it stands."""
-    first = (str(error).splitlines() or [""])[0].rpartition("DefaultCPUAllocator: ")[2]
-    return ". ".join(first.split(". ")[:2]).rstrip(".") or "no memory is left"
-
-
-def halves(batch: int) -> list[int]:
-    """Up to four smaller batches, each half of the one before."""
-    return [size for size in (batch >> power for power in range(1, 5)) if size]
-
-
-def fits_memory(cfg: Config, batch: int, here: Path) -> bool:
-    """Whether two steps of a batch can be made."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    folder = shared_folder(here)
-    try:
-        rehearse(cfg, folder, FEWEST, batch)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return True
 
 
 def shared_folder(here: Path) -> Path:

@@ -53,7 +53,12 @@ def best_median_worst(scores: np.ndarray, count: int = 8) -> dict[str, list[int]
 
 
 def confusion(arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Confusion matrix int64 [C, C], rows are the truth; None of a detection."""
+    """Confusion matrix int64 [C, C], rows are the truth; of a detection [C + 1, C + 1], the background last.
+
+    None where the arrays hold neither pairs of classes nor a matrix.
+    """
+    if "confusion" in arrays:
+        return np.asarray(arrays["confusion"])
     if "truth" not in arrays:
         return None
     matrix = np.zeros((len(arrays["classes"]),) * 2, np.int64)

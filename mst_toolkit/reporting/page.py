@@ -16,6 +16,7 @@ from .. import __version__
 from . import facts_shown, score_tables, side_by_side
 from .curves import panels, shared_panels
 from .health_words import health
+from .random_start import random_start_of
 from .reported_run import ReportedRun, number, read_run
 from .run_pictures import data_part, example_parts, neighbour_part, seen_part
 from .shown import PagePart, encoder
@@ -134,6 +135,12 @@ def _main(run: ReportedRun) -> dict[str, Any] | None:
 
 def _score_parts(run: ReportedRun) -> list[PagePart]:
     if run.metrics:
-        return [score_tables.probe_part(run), score_tables.class_part(run), score_tables.all_scores(run)]
+        start = random_start_of(run)
+        return [
+            score_tables.start_part(run, start),
+            score_tables.probe_part(run),
+            score_tables.class_part(run, start),
+            score_tables.all_scores(run, start),
+        ]
     measure = "mst probe" if run.task == "pretrain" else "mst evaluate"
     return [PagePart(left_out=[f"Scores are left out: there is no metrics.json. {measure} writes it."])]

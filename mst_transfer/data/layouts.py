@@ -21,6 +21,8 @@ CITYSCAPES_CLASSES = (
 IMAGE_TAIL = "_leftImg8bit"
 LABEL_TAIL = "_gtFine_labelTrainIds.png"
 
+MAP_SUFFIXES = (".png", ".tif", ".tiff", ".webp")  # of label maps; a lossy one is refused where it is read
+
 Pairs = tuple[list[Path], list[Path]]  # images, and the label map of each, which need not be there
 
 
@@ -64,7 +66,7 @@ def cityscapes_pairs(images_root: Path, labels_root: Path) -> Pairs:
 def folder_pairs(images_root: str | Path, maps_root: str | Path, names: Sequence[str] | None = None) -> Pairs:
     """Every image below one folder, and where its label map belongs: the same path below the other, ``.png``.
 
-    ``.PNG`` stands for it where there is no such file.
+    ``.PNG``, ``.tif``, ``.tiff`` or ``.webp`` stands for it where there is no such file.
 
     Args:
         images_root: Folder of the images.
@@ -105,9 +107,11 @@ def folder_pairs(images_root: str | Path, maps_root: str | Path, names: Sequence
 def _maps_of(names: Sequence[Path], root: Path) -> list[Path]:
     """The label map of each image, by the images' names below their folder."""
     there = {Path(name) for name in images_below(root)}
-    capital = {path.with_suffix(".png"): path for path in there if path.suffix.lower() == ".png"}
+    others: dict[Path, Path] = {}
+    for suffix in reversed(MAP_SUFFIXES):  # the first of them counts where there are several
+        others |= {path.with_suffix(".png"): path for path in there if path.suffix.lower() == suffix}
     wanted = [name.with_suffix(".png") for name in names]
-    return [root / (name if name in there else capital.get(name, name)) for name in wanted]
+    return [root / (name if name in there else others.get(name, name)) for name in wanted]
 
 
 def folder_notes(images_root: str | Path, maps_root: str | Path, used: Sequence[Path]) -> list[str]:
@@ -119,7 +123,7 @@ def folder_notes(images_root: str | Path, maps_root: str | Path, used: Sequence[
         used: The label maps of the images that are used.
     """
     left_out: Counter[str] = Counter()
-    capital = sum(path.suffix != ".png" and path.is_relative_to(maps_root) for path in used)
+    capital = sum(path.suffix == ".PNG" and path.is_relative_to(maps_root) for path in used)
     notes = [f"{capital} label maps with the suffix .PNG: taken for .png"] if capital else []
     unused = unused_maps(images_root, maps_root, used, left_out)
     notes += [unused] if unused else []

@@ -211,16 +211,20 @@ def _image_ends_and_size(path: Path) -> Facts:
         return image_header(path)
 
 
+def is_lossy(path: Path, stored: str | None) -> bool:
+    """Whether a label map is stored with loss: a JPEG, or a WebP without the chunk of the lossless kind."""
+    return stored in LOSSY or (stored == "WEBP" and b"VP8L" not in path.read_bytes())
+
+
 def _map_ends_and_size(path: Path) -> Facts:
     """Width and height as stored: training does not turn maps."""
     _image_ends(path)
     with _decoding(), Image.open(path) as image:
         width, height = image.size
         stored, tiles = image.format, str(image.tile)
-    if stored in LOSSY:
-        raise Unusable(
-            "is a JPEG whatever its name, which changes ids at every border", kind="label map format"
-        )
+    if is_lossy(path, stored):
+        what = "lossy WebP" if stored == "WEBP" else "JPEG whatever its name"
+        raise Unusable(f"is a {what}, which changes ids at every border", kind="label map format")
     for bits in (2, 4):
         if f"'L;{bits}'" in tiles:  # gray of a PNG; Pillow, by which mmseg reads maps, makes it fill 8 bits
             ids = ", ".join(str(index * 255 // (2**bits - 1)) for index in range(3))

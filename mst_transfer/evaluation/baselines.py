@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..data.pair_rules import IGNORED, cityscapes_label_maps
 from .coco_scores import LIBRARIES, CocoScores, load_ground_truth, score_coco
 from .segmentation_scores import SegmentationScores, confusion_matrix
 
+Colors = Sequence[Sequence[int]]  # red, green, blue, label
 MAX_SIDE = 512  # of the prior; larger maps vote and are predicted through nearest neighbour
 MAX_BOXES = 3000  # per class; beyond this many, evenly spaced ones stand for all
 BOXES, PRIOR = "most frequent boxes", "position prior"  # as tables and files name them
@@ -37,12 +37,15 @@ class PositionPrior:
     labels: np.ndarray
 
     @classmethod
-    def of_maps(cls, maps: Sequence[tuple[Path, np.ndarray]], classes: int) -> PositionPrior:
+    def of_maps(
+        cls, maps: Sequence[tuple[Path, np.ndarray]], classes: int, colors: Sequence[Colors | None] = ()
+    ) -> PositionPrior:
         """From label maps, which are resized to the first one's size, at most 512, by nearest neighbour.
 
         Args:
             maps: Files, each with the label of every value 0..255 that it may hold, uint8 [256]; 255 does not vote.
             classes: Their number.
+            colors: Of each map, what its colors stand for, or None where it holds values; empty: none has colors.
 
         Raises:
             UserError: A map cannot be read.
@@ -51,7 +54,8 @@ class PositionPrior:
             shrink = min(1.0, MAX_SIDE / max(first.size))
             size = (round(first.width * shrink), round(first.height * shrink))
         votes = np.zeros((classes, size[1], size[0]), np.int32)
-        values = in_threads(partial(_read_map, size=size), [path for path, _ in maps])
+        rows = zip((path for path, _ in maps), colors or [None] * len(maps), strict=True)
+        values = in_threads(lambda row: _read_map(row[0], size, row[1]), list(rows))
         for labels, (_, lookup) in zip(values, maps, strict=True):
             named = lookup[labels]
             for index in range(classes):
@@ -88,9 +92,15 @@ def position_prior(root: str | Path, split: str, classes: Sequence[str]) -> Segm
     return SegmentationScores(matrix, tuple(classes))
 
 
-def _read_map(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 (height, width), of 16 bits the lower 8 as mmseg has it; ``size`` is (width, height)."""
+def _read_map(path: Path, size: tuple[int, int] | None = None, colors: Colors | None = None) -> np.ndarray:
+    """uint8 (height, width), of 16 bits the lower 8 as mmseg has it, of ``colors`` their labels; ``size`` is (width,
+    height)."""
     with Image.open(path) as image:
+        if colors is not None:
+            from ..data.color_maps import labels_of_colors  # imports mmseg
+
+            resized = image.convert("RGB").resize(size or image.size, Image.Resampling.NEAREST)
+            return labels_of_colors(np.asarray(resized), colors)
         return np.asarray(image.resize(size or image.size, Image.Resampling.NEAREST)).astype(np.uint8)
 
 

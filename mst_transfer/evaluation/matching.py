@@ -92,7 +92,7 @@ def _match(
     if truth:
         truth = sorted(truth, key=lambda annotation: bool(annotation["iscrowd"]))  # crowds last
         crowd = np.array([bool(annotation["iscrowd"]) for annotation in truth])
-        iou = _iou(truth, found, crowd, iou_type, size)
+        iou = box_and_mask_iou(truth, found, crowd, iou_type, size)
         least = np.minimum(THRESHOLDS, 1 - PRECISION)[:, None]
         free = np.ones((thresholds, len(truth)), bool)
         rows = np.arange(thresholds)
@@ -109,14 +109,15 @@ def _match(
     return (hit * bits).sum(0).astype(np.uint16), (ignored * bits).sum(0).astype(np.uint16)
 
 
-def _iou(
+def box_and_mask_iou(
     truth: list[dict[str, Any]],
     found: list[dict[str, Any]],
     crowd: np.ndarray,
     iou_type: str,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """float64 [D, G]; of a crowd the share of the detection that it covers, as COCO has it."""
+    """Overlap of detections and objects, float64 [D, G]; of a crowd the share of the detection that it covers, as COCO
+    has it."""
     from pycocotools import mask as masks
 
     if iou_type == "bbox":

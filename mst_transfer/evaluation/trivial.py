@@ -126,14 +126,17 @@ def position_prior_of(datasets: Sequence[Any]) -> PositionPrior:
     """The position prior of mmseg's data sets; of many label maps, 1,000 vote."""
     classes = len(datasets[0].metainfo["classes"])
     maps: list[tuple[Path, tuple[Any, bool]]] = []
+    colors: list[Any] = []
     for dataset in datasets:
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
             exchanged = tuple((info.get("label_map") or {}).items())
             maps.append((Path(info["seg_map_path"]), (exchanged, bool(info.get("reduce_zero_label")))))
+            colors.append(info.get("colors"))
     chosen = np.linspace(0, len(maps) - 1, min(len(maps), MAX_MAPS)).astype(int)
     lookups = {rule: _lookup(LabelRule(classes, *rule)) for rule in {rule for _, rule in maps}}
-    return PositionPrior.of_maps([(maps[i][0], lookups[maps[i][1]]) for i in chosen], classes)
+    voting = [(maps[i][0], lookups[maps[i][1]]) for i in chosen]
+    return PositionPrior.of_maps(voting, classes, [colors[i] for i in chosen])
 
 
 def _lookup(rule: LabelRule) -> np.ndarray:

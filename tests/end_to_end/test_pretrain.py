@@ -241,7 +241,7 @@ def test_two_processes_are_one_with_twice_the_batch(config: Path, images: Path, 
     told = [[json.loads(line) for line in (tmp_path / name / "evaluations.jsonl").open()] for name in "12"]
     assert [line["step"] for line in told[0]] == [line["step"] for line in told[1]] == [2, 4]
     for ours, others in zip(*told, strict=True):
-        assert ours["knn"] == others["knn"] and ours["rankme"] == pytest.approx(others["rankme"], rel=1e-4)
+        assert ours["knn"] == others["knn"] and ours["rankme"] == pytest.approx(others["rankme"], rel=1e-3)
 
 
 def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path: Path) -> None:

@@ -62,3 +62,22 @@ def test_a_tool_ends_with_its_own_message_and_code() -> None:
     """A tool's failure would be reported twice, or as success."""
     done = mst("inspect_checkpoint", "absent.pth")
     assert done.returncode == 2 and done.stderr.count("error: ") == 1 and "absent.pth" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("platform", "bash", "why"), [("win32", "C:/bash", "Windows"), ("linux", None, "bash is")]
+)
+def test_a_script_says_where_it_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, platform: str, bash: str | None, why: str
+) -> None:
+    """Windows would start bash beside the prompt, or Python end with a FileNotFoundError."""
+    from mst_pretrain.runtime.errors import UserError
+    from mst_toolkit import cli
+
+    monkeypatch.setattr(cli.sys, "platform", platform)
+    monkeypatch.setattr(cli.shutil, "which", lambda _: bash)
+    monkeypatch.setattr(cli.os, "execvp", lambda *_: pytest.fail("it was started"))
+    with pytest.raises(
+        UserError, match=rf"mst dist_train is a bash script, and {why}.*mst train CONFIG.*WSL"
+    ):
+        cli.run_script("dist_train", ROOT / "tools/dist_train.sh", ["a.py", "8"])

@@ -179,4 +179,4 @@ def test_long_lists_are_cut() -> None:
         "baseline": {"name": "position prior"},
     }
     lines = class_table(result).splitlines()
-    assert "... and 20 more classes, which are in metrics.json" in lines and len(lines) == 2 + 80 + 1 + 2 + 1
+    assert "... and 20 more classes, which are in metrics.json" in lines and len(lines) == 2 + 80 + 1 + 2 + 3

@@ -21,6 +21,7 @@ from mst_toolkit.plan import (
     segmentation_steps,
     shown,
     validation_interval,
+    validations_of_comparison,
     warm_up,
 )
 from mst_toolkit.planning import plan_finetuning, plan_pretraining
@@ -148,3 +149,12 @@ def test_a_decision_is_found_by_its_key() -> None:
     assert list(plan.lines())[1].split() == ["steps", "1,200", "why"]
     with pytest.raises(StopIteration):
         plan["absent"]
+
+
+def test_a_comparison_validates_less_often_on_many_images() -> None:
+    """Fifteen validations on 5,000 images would take longer than a training with 20 labels; small sets keep them."""
+    assert validations_of_comparison(600, 16, 60)[0] == 15
+    count, why = validations_of_comparison(600, 16, 500)
+    assert count == 5 and "15 on 500 images" in why  # 0.1 * 3 * 9,600 / 500
+    assert validations_of_comparison(600, 16, 5000)[0] == 1
+    assert validation_interval(600, 5) == 120 and validation_interval(600, 1) == 600

@@ -9,9 +9,10 @@ import pytest
 
 import mst_toolkit as mst
 from mst_pretrain.data.sources import open_source
-from mst_pretrain.runtime.config import load_config
+from mst_pretrain.runtime.config import load_config, read_options
 from mst_pretrain.runtime.errors import UserError
 from mst_toolkit import training
+from mst_toolkit.starts import find_start
 
 from .layouts import drawn_data as drawn
 
@@ -62,3 +63,38 @@ def test_a_refused_run_is_started_again_and_an_edited_one_is_kept(photos: Path) 
     config.write_text(config.read_text() + "# mine\n")
     with pytest.raises(UserError, match="holds a run already"):
         mst.pretrain(photos, out=out, skip_broken=True, **SHORT)
+
+
+def test_the_evaluator_follows_an_edited_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set would be read in the new place and scored by the annotations of the old one."""
+    monkeypatch.setattr(training, "launch", lambda *_, **__: None)
+    monkeypatch.setattr(training, "finish_finetuning", lambda _: None)
+    drawn.roboflow(tmp_path / "data", polygons=False)
+    length = dict(steps=3, batch_size=2, workers=0)
+    run = mst.finetune(
+        "detection", tmp_path / "data", init="random", arch="vit_tiny", out=tmp_path / "run", **length
+    )
+    before = load_config(run / "config.py")
+    assert before.val_evaluator.ann_file == str(tmp_path / "data/valid/_annotations.coco.json")
+    path = run / "config.py"
+    path.write_text(path.read_text().replace(f"{tmp_path}/data/", f"{tmp_path}/moved"))
+    after = load_config(path)
+    for part in ("val", "test"):
+        assert after[f"{part}_evaluator"].ann_file == str(tmp_path / "moved/valid/_annotations.coco.json")
+        assert after[f"{part}_dataloader"].dataset.data_root == str(tmp_path / "moved")
+        assert after[f"{part}_evaluator"].metric == before[f"{part}_evaluator"].metric
+    for variable in ("steps=9", "learning_rate=0.1", "classes=[a]"):
+        with pytest.raises(UserError, match=f"'{variable.split('=')[0]}' is a variable"):
+            load_config(path, read_options(path, dict([variable.split("=")])))
+
+
+def test_a_folder_with_one_checkpoint_is_a_start(tmp_path: Path) -> None:
+    """The folder of the shipped checkpoint would be refused without the name of the file in it."""
+    shipped = Path(__file__).parents[2] / "examples/quickstart/shipped"
+    (file,) = shipped.glob("*.safetensors")
+    folder, named = find_start(shipped), find_start(file)
+    assert (folder.path, folder.sha256) == (file, named.sha256) and folder.architecture == named.architecture
+    for name in ("b.pth", "a.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=rf"2 checkpoints: a\.pth, b\.pth\. Name one: {tmp_path}/a\.pth"):
+        find_start(tmp_path)

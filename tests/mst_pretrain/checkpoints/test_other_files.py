@@ -344,7 +344,7 @@ FOLDERS = {
     "zero_to_fp32.py": r"DeepSpeed.*zero_to_fp32\.py",
     ".metadata": r"torch\.distributed\.checkpoint.*dcp_to_torch",
     "saved_model.pb": "TensorFlow's SavedModel",
-    "latest.pth": r"Give a file in it: latest\.pth",
+    "latest.pth": r"latest\.pth",  # the only one: it is read, and is empty
     "notes.txt": "is a folder without model.safetensors",
 }
 

@@ -26,6 +26,7 @@ from mst_pretrain.training.failing_saves import (
     NotWritten,
     Saves,
     SparingCheckpointHook,
+    attempt,
     not_written,
     shortage,
 )
@@ -244,3 +245,17 @@ def test_the_best_checkpoint_of_mmengines_layout_stays(tmp_path: Path) -> None:
     hook._save_best_checkpoint(runner, {"score": 1.5})
     assert [path.name for path in tmp_path.iterdir()] == ["best_score_iter_12.pth"]
     assert runner.saves.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EROFS, "Make the folder writable"), (errno.ENOSPC, "Free some space")]
+)
+def test_the_remedy_is_that_of_the_fault(number: int, remedy: str) -> None:
+    """Somebody would delete files of a disk that is read-only."""
+
+    def save() -> None:
+        raise NotWritten("Nothing was written.") from OSError(number, os.strerror(number))
+
+    runner = SimpleNamespace(saves=Saves(), max_iters=10)
+    with pytest.raises(UserError, match=rf"^Nothing was written\. No later one would come\. {remedy}"):
+        attempt(runner, 10, save)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 
-from mst_toolkit.reporting.reported_run import ReportedRun
-from mst_toolkit.reporting.score_tables import all_scores, class_part, confusion_part
+from mst_toolkit.reporting.random_start import random_start_of
+from mst_toolkit.reporting.reported_run import ReportedRun, read_run
+from mst_toolkit.reporting.score_tables import all_scores, class_part, confusion_part, start_part
 from mst_toolkit.reporting.shown import ScoreBar
 from tests.mst_toolkit.reporting.example_runs import HOSTILE, metrics
-from tests.mst_toolkit.reporting.example_scores import label_arrays
+from tests.mst_toolkit.reporting.example_scores import detection_arrays, label_arrays, save_arrays
 
 
 def test_every_class_has_its_baseline_beside_it() -> None:
@@ -50,6 +53,69 @@ def test_confusions_are_shares_of_the_truth() -> None:
     part, rows = confusion_part(ReportedRun(Path("a"), "segmentation", per_image=arrays))
     assert rows == [("x", [90.0, 10.0]), ("y", [0.0, 100.0])]
     assert part.tables[0].rows == [["x", "y", "10.0"]]
+    assert part.sentences == ["The largest confusion: 10 % of the labelled x is taken for y."]
+
+
+def test_a_detectors_errors_stand_in_words_with_the_background() -> None:
+    """Missed objects and false alarms, the most frequent errors of a detector, would not be told apart."""
+    arrays = detection_arrays(["a"], [1], [0]) | {"confusion": np.array([[6, 1, 3], [0, 8, 2], [4, 1, 0]])}
+    part, rows = confusion_part(ReportedRun(Path("a"), "detection", per_image=arrays))
+    assert rows == [
+        ("scratch", [60.0, 10.0, 30.0]),
+        (HOSTILE, [0.0, 80.0, 20.0]),
+        ("background", [80.0, 20.0, 0.0]),
+    ]
+    told = " ".join(part.sentences)
+    assert (
+        "of 20 objects 14 are found with their class, 1 are found with another class, and 5 are missed"
+        in told
+    )
+    assert "5 detections lie where no object is labelled, 4 of them scratch" in told
+    assert "missed most is scratch: 30 % of its objects" in told
+
+
+def test_the_random_start_has_a_column_where_it_was_measured(tmp_path: Path) -> None:
+    """What the pretrained start is worth would not be on the page; or a training of other labels be taken for it."""
+    found = {}
+    for name, kind, shift, train in (
+        ("dino", "row", 0, 20),
+        ("random", "random", 10, 20),
+        ("more", "random", 1, 50),
+    ):
+        folder = tmp_path / f"20_labels/{name}/seed0"
+        folder.mkdir(parents=True)
+        steps = [{"key": "steps", "value": 30, "why": ""}]
+        data = {"root": "photos", "train": train}
+        plan = {
+            "task": "segmentation",
+            "start": {"kind": kind, "given": name},
+            "data": data,
+            "decisions": steps,
+        }
+        (folder / "plan.json").write_text(json.dumps(plan))
+        scores = metrics("segmentation") | {"data": "ef"}
+        value = 100 * (40 - shift) / (60 + shift)
+        scores["main"] |= {"value": value}
+        for row in scores["classes"]:
+            row["IoU"] = value
+        (folder / "metrics.json").write_text(json.dumps(scores))
+        matrix = np.array([[[40 - shift, 10 + shift], [10, 40]]] * 3)
+        save_arrays(folder / "per_image.npz", label_arrays(["a", "b", "c"], matrix, ["background", HOSTILE]))
+        found[name] = folder
+    run = read_run(found["dino"])
+    start = random_start_of(run)
+    assert start is not None and start.folder == found["random"]
+    (table,) = class_part(run, start).tables
+    place = table.head.index("random start")
+    assert [row[place] for row in table.rows] == ["42.9"] * 2 and table.rows[0][1] == "66.7"
+    assert all_scores(run, start).tables[0].head[-1] == "random start"
+    told = start_part(run, start).sentences
+    assert "(random/seed0) has IoU 42.9; this run has 66.7" in told[0]
+    assert "Difference +" in told[1] and "better" in told[1]
+    assert random_start_of(read_run(found["random"])) is None
+    shutil.rmtree(found["random"])
+    assert random_start_of(run) is None
+    assert "mst compare photos --starts random dino" in start_part(run, None).sentences[0]
 
 
 def test_a_matrix_that_fits_no_page_is_left_out() -> None:
@@ -61,4 +127,6 @@ def test_a_matrix_that_fits_no_page_is_left_out() -> None:
     assert rows == [] and "30 classes" in part.left_out[0]
     assert part.tables[0].rows == [["c3", "c4", "30.0"]]
     part, rows = confusion_part(ReportedRun(Path("a"), "detection"))
-    assert rows == [] and part.left_out == ["The confusion matrix is left out: there is no per_image.npz."]
+    assert rows == [] and part.left_out == [
+        "The confusion matrix is left out: there is no per_image.npz. mst evaluate writes it."
+    ]
