@@ -27,9 +27,9 @@ MARKED = re.compile(
     re.M | re.S,
 )
 ANY = "..."
-FINETUNE = "--image-size 64 --steps 2 --batch-size 2 --workers 0"
+FINETUNE = "--image-size 64 --steps 1 --batch-size 2 --workers 0"
 SMALL = {  # what makes a command of the documentation short
-    "pretrain": "--arch vit_tiny --image-size 32 --steps 3 --batch-size 4 --workers 0 "
+    "pretrain": "--arch vit_tiny --image-size 32 --steps 1 --batch-size 4 --workers 0 "
     "--cfg-options model.head.prototypes=32",
     "finetune": FINETUNE,
     "compare": f"{FINETUNE} --seeds 1",
