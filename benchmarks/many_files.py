@@ -1,16 +1,18 @@
-"""Start-up and memory of pretraining on a folder of very many files.
+"""Start-up and memory of pretraining on very many files, and on the same images in tar shards.
 
-Makes FOLDER/images, hard links to 100 photographs in 1000 class folders, and measures
+Makes FOLDER/images, hard links to 100 photographs in 1000 class folders, and FOLDER/shards with the same images in 147
+tar files, and measures of each
 
 - the seconds from the start of tools/train.py to its first step: at the first start (empty cache), at the second, and
   at a resume,
 - the proportional set size of each of 2 x 8 data workers, forked by two loading processes, after 200 and after 2,000
   draws of each. A page that n processes share counts for one n-th in each of them.
 
-Prints one JSON line. FOLDER is kept and used again where it has as many files. It measures the toolkit that
+Prints one JSON line of each. FOLDER is kept and used again where it has as many files. It measures the toolkit that
 ``import mst_pretrain`` finds, so PYTHONPATH chooses another checkout:
 
     python benchmarks/many_files.py /tmp/many
+    python benchmarks/many_files.py /tmp/many --sources shards
     PYTHONPATH=OTHER_CHECKOUT python benchmarks/many_files.py /tmp/many
 """
 
@@ -23,6 +25,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 from itertools import islice
 from pathlib import Path
@@ -40,6 +43,7 @@ from mst_pretrain.runtime.errors import UserError, run_cli
 
 ROOT = Path(mst_pretrain.__file__).resolve().parents[1]
 PHOTOS, CLASSES = 100, 1000
+SHARDS = 147  # as usual for ImageNet
 LOADERS, WORKERS = 2, 8
 DRAWS = (200, 2000)  # of each worker
 TINY = [
@@ -92,6 +96,28 @@ def make_folder(folder: Path, files: int, photos: Path | None) -> Path:
         os.link(originals / f"{number % PHOTOS}.jpg", images / name / f"{name}_{number}.JPEG")
     made.write_text(json.dumps(files))
     return images
+
+
+def make_shards(folder: Path, files: int) -> Path:
+    """``folder/shards``: the images of :func:`make_folder` in tar files; those that are there are used again."""
+    shards, made = folder / "shards", folder / "shards.json"
+    if made.is_file() and json.loads(made.read_text()) == files:
+        return shards
+    shutil.rmtree(shards, ignore_errors=True)
+    shards.mkdir()
+    photos = [(folder / "originals" / f"{number}.jpg").read_bytes() for number in range(PHOTOS)]
+    for shard in range(SHARDS):
+        with open(shards / f"many-{shard:06}.tar", "wb") as stream:
+            for number in range(shard, files, SHARDS):
+                photo = photos[number % PHOTOS]
+                member = tarfile.TarInfo(f"n{number % CLASSES:08}/{number}.jpg")
+                member.size = len(photo)
+                stream.write(
+                    member.tobuf(tarfile.USTAR_FORMAT) + photo + bytes(-len(photo) % tarfile.BLOCKSIZE)
+                )
+            stream.write(bytes(2 * tarfile.BLOCKSIZE))
+    made.write_text(json.dumps(files))
+    return shards
 
 
 def seconds_to_first_step(images: Path, work: Path, steps: int, *arguments: str) -> float:
@@ -180,33 +206,45 @@ def workers_memory(images: Path) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Folder, three starts, two loading processes, one JSON line."""
+    """Folder and shards; one JSON line of each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="made, or used again")
     parser.add_argument("--files", type=int, default=1_280_000)
     parser.add_argument("--photos", type=Path, help=f"folder with {PHOTOS} JPEG files (default: drawn ones)")
+    parser.add_argument("--sources", nargs="+", choices=("files", "shards"), default=["files", "shards"])
     parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.load:
         load(str(args.folder))
         return
-    images = make_folder(args.folder, args.files, args.photos)
-    work = args.folder / "work"
+    made = {"files": make_folder(args.folder, args.files, args.photos)}
+    if "shards" in args.sources:
+        made["shards"] = make_shards(args.folder, args.files)
+    for source in args.sources:
+        result = {
+            "toolkit": str(ROOT),
+            "source": source,
+            "images": args.files,
+            **measure(made[source], args.folder),
+        }
+        print(json.dumps(result), flush=True)
+
+
+def measure(images: Path, folder: Path) -> dict[str, Any]:
+    """Three starts and two loading processes."""
+    work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     seconds = {
         "first": seconds_to_first_step(images, work, 1),
         "second": seconds_to_first_step(images, work, 1),
         "resume": seconds_to_first_step(images, work, 2, "--resume"),
     }
-    result = {
-        "toolkit": str(ROOT),
-        "files": args.files,
+    return {
         "seconds_to_first_step": {name: round(value, 1) for name, value in seconds.items()},
         "proportional_set_size_mib": workers_memory(images),
     }
-    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from .data import datasets, photometric, sampler
 from .method import mst
 from .training import (
+    feature_watch,
     first_steps,
     health,
     log_averages,
@@ -16,6 +17,7 @@ from .training import (
 
 __all__ = [
     "datasets",
+    "feature_watch",
     "first_steps",
     "health",
     "log_averages",

@@ -40,6 +40,7 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     logger: Sequence[Logger] = (),
+    knn: str | Path | None = None,
     skip_broken: bool = False,
     dry_run: bool = False,
     cfg_options: Sequence[str] = (),
@@ -62,6 +63,8 @@ def pretrain(
         seed: Of everything random.
         resume: Continue the run in --out.
         logger: Also write curves for these: tensorboard, wandb, mlflow.
+        knn: Labelled images, CLASS/IMAGE: measure k-NN on held-out ones during the run, and keep the best weights by it
+            (default: by RankMe, which needs no labels).
         skip_broken: Leave out files that are truncated or cannot be read; they are counted and named.
         dry_run: Print the plan, write nothing.
         cfg_options: KEY=VALUE of the MMEngine config, applied last.
@@ -324,11 +327,14 @@ def doctor(
     gpus: int = 1,
     boxes_only: bool = False,
     quick: bool = False,
+    out: str | Path | None = None,
+    report: str | Path | None = None,
+    cfg_options: Sequence[str] = (),
 ) -> int:
-    """Check machine, data and plan before anything is trained.
+    """Check machine, data and plan before anything is trained; of a config, try everything that its run needs.
 
     Args:
-        target: Data, or a config; left out: the machine alone.
+        target: Data, or a config (a .py file); left out: the machine alone.
         task: pretrain, detection or segmentation (default: what the data are).
         init: What a fine-tuning would start from.
         arch: Architecture, where no start decides it.
@@ -336,10 +342,13 @@ def doctor(
         image_size: In pixels.
         gpus: Processes.
         boxes_only: Use the boxes and leave polygons out.
-        quick: Time no steps.
+        quick: Make no steps.
+        out: Folder that a config's run would write to (default: the config's).
+        report: Also write what was found here, as JSON.
+        cfg_options: KEY=VALUE of the config.
 
     Returns:
-        The number of faults.
+        The number of faults; of a config 1 where there is any.
     """
     from .examining import doctor as call
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mst_pretrain.runtime import json_text
 
 NOT_MEASURED = "Not measured."
 LIMITS = (
@@ -16,7 +17,7 @@ LIMITS = (
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return json_text.read_json(path) if path.is_file() else {}
 
 
 def measured(metrics: Mapping[str, Any]) -> str:

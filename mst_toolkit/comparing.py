@@ -134,13 +134,14 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     import json
 
     from mst_pretrain.runtime.atomic import write_json
+    from mst_pretrain.runtime.json_text import read_json
 
     kept = {key: settings[key] for key in settings if key not in ("gpus", "workers")}
     if not kept.get("skip_broken"):
         kept.pop("skip_broken", None)  # folders of earlier versions do not name it
     now = json.loads(json.dumps(kept))
     path = folder / SETTINGS
-    then = json.loads(path.read_text()) if path.is_file() else now
+    then = read_json(path) if path.is_file() else now
     keys = dict.fromkeys((*now, *then))
     changed = [
         f"{key} was {then.get(key)}, now {now.get(key)}" for key in keys if then.get(key) != now.get(key)
@@ -181,7 +182,7 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
     The interval of a difference resamples the validation images, the same ones for both starts, on the mean over seeds;
     how far the seeds differ is beside it.
     """
-    import json
+    from mst_pretrain.runtime.json_text import read_json
 
     from .intervals import Bootstrap, load
 
@@ -191,7 +192,7 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
         first: list[np.ndarray] = []
         for start in starts:
             places = [run_folder(folder, count, start, seed) for seed in range(seeds)]
-            told = [json.loads((place / METRICS).read_text())["main"] for place in places]
+            told = [read_json(place / METRICS)["main"] for place in places]
             metric = told[0]["name"]
             trivial = [one.get("baseline") for one in told]  # of the labels of each seed
             baseline = None if None in trivial else float(np.mean(trivial))

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mst_pretrain.runtime.errors import UserError
 
-from .facts import free_disk, machine
+from .findings import FAULT, NOTE, OK, WARN, Diagnosis, Line
 from .starts import RANDOM
 
 if TYPE_CHECKING:
     from .layouts import Found
 
-OK, NOTE, WARN, FAULT = "ok", "note", "warn", "FAULT"
 MOST_FAULTS = 10  # shown by name
-LITTLE_DISK = 10.0  # GiB
-SLOW_DISK = 60.0  # MB/s
-READ_AT_MOST = 64 * 2**20
-STACKS = (("mmdet", ("onedl-mmdetection", "mmdet")), ("mmseg", ("onedl-mmsegmentation", "mmsegmentation")))
-
-Line = tuple[str, str]
 
 
 def doctor(
@@ -38,111 +28,81 @@ def doctor(
     gpus: int,
     boxes_only: bool,
     quick: bool,
+    out: str | Path | None,
+    report: str | Path | None,
+    cfg_options: Sequence[str],
 ) -> int:
     """See :func:`mst_toolkit.api.doctor`."""
-    lines = list(show("System", system(Path(str(target)) if target is not None else Path("."))))
+    from .preflight.installation import system
+    from .training import check_gpus
+
+    if not quick:  # a plan alone may be one for another machine
+        check_gpus(gpus)
     if target is not None and str(target).endswith(".py"):
-        lines += show("Config", config(Path(target)))
-    elif target is not None:
-        asked = dict(batch_size=batch_size, image_size=image_size, gpus=gpus, boxes_only=boxes_only)
-        lines += data_and_plan(target, task, init, arch, asked, quick)
-    faults, warnings = (sum(kind == wanted for kind, _ in lines) for wanted in (FAULT, WARN))
-    print(f"{faults} fault{'s' * (faults != 1)}, {warnings} warning{'s' * (warnings != 1)}", flush=True)
-    return faults
-
-
-def show(section: str, lines: Iterable[Line]) -> Iterator[Line]:
-    """Print the lines of a section as they come, and hand them on; an error becomes a fault."""
-    try:
-        for kind, text in lines:
-            print(f"{section:7} {kind:5} {text}", flush=True)
-            section = ""
-            yield kind, text
-    except UserError as error:
-        text = " ".join(str(error).split())
-        print(f"{section:7} {FAULT:5} {text}", flush=True)
-        yield FAULT, text
-
-
-def system(place: Path) -> Iterator[Line]:
-    """Versions, devices and disks."""
-    import timm
-    import torch
-
-    cuda = f" (CUDA {torch.version.cuda})" if torch.cuda.is_available() else ""
-    names = [f"Python {platform.python_version()}", f"PyTorch {torch.__version__.split('+')[0]}{cuda}"]
-    names.append(f"timm {timm.__version__}")
-    missing = []
-    for name, distributions in STACKS:
-        found = [(one, version(one)) for one in distributions if version(one)]
-        if not found:
-            missing.append(name)
-            continue
-        one, number = found[0]
-        names.append(f"{name} {number}{' (onedl)' if one.startswith('onedl') else ''}")
-    yield OK, ", ".join(names)
-    if missing:
-        yield WARN, f"{' and '.join(missing)} missing: fine-tuning needs pip install 'mst-toolkit[transfer]'"
-    here = machine()
-    yield OK, here.line()
-    if here.apple:
-        yield NOTE, "the Apple GPU is not used for training; docs/platforms.md says what works"
-    if here.memory is not None:
-        yield OK, f"{here.memory:.1f} GB of memory free"
-    disk = free_disk(Path("runs").resolve())
-    yield (WARN if disk < LITTLE_DISK else OK), f"{disk:.0f} GB of disk free where runs are written"
-    if place.is_dir() and (speed := read_speed(place)) is not None and speed < SLOW_DISK:
-        yield (
-            WARN,
-            f"the data disk reads {speed:.0f} MB/s: training may wait for images. Copy the data to a local disk.",
+        unread = {"--task": task, "--init": init, "--arch": arch, "--batch-size": batch_size}
+        unread |= {"--image-size": image_size, "--boxes-only": boxes_only, "--quick": quick}
+        if given := [name for name, value in unread.items() if value]:
+            raise UserError(
+                f"{', '.join(given)}: a config says that itself. Change it with --cfg-options KEY=VALUE, for example "
+                "train_dataloader.batch_size=8."
+            )
+        return examine_config(Path(target), gpus, out, report, cfg_options)
+    if cfg_options or out is not None:
+        raise UserError(
+            "--cfg-options and --out are those of a config, and none is given: mst doctor CONFIG.py --out DIR"
         )
+    diagnosis = Diagnosis()
+    diagnosis.show("System", system(Path(str(target)) if target is not None else None))
+    if target is not None:
+        asked = dict(batch_size=batch_size, image_size=image_size, gpus=gpus, boxes_only=boxes_only)
+        data_and_plan(diagnosis, target, task, init, arch, asked, quick)
+    print(diagnosis.summary(), flush=True)
+    if report is not None:
+        diagnosis.write(Path(report))
+    return diagnosis.faults
 
 
-def version(distribution: str) -> str | None:
-    """Of an installed distribution, or None."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def examine_config(
+    path: Path, gpus: int, out: str | Path | None, report: str | Path | None, options: Sequence[str]
+) -> int:
+    """The dry run of a config, in processes as a run has them.
+
+    Raises:
+        UserError: They did not come to the end.
+    """
+    from .timing import dry_run
+
+    words = ["--report", str(report)] if report is not None else []
+    words += ["--work-dir", str(out)] if out is not None else []
+    words += ["--cfg-options", *options] if options else []
+    code = dry_run(path, gpus, words)
+    if code < 0:
+        raise UserError(killed(-code))
+    return code
 
 
-def read_speed(folder: Path) -> float | None:
-    """MB/s at which files of a folder are read; None where they are too few to tell."""
-    total, began = 0, time.monotonic()
-    for path in folder.rglob("*"):
-        if path.is_file():
-            total += len(path.read_bytes())
-        if total > READ_AT_MOST or time.monotonic() - began > 3:
-            break
-    seconds = time.monotonic() - began
-    return total / 1e6 / seconds if total > 4e6 and seconds > 0 else None
-
-
-def config(path: Path) -> Iterator[Line]:
-    """A full config: everything that a training checks before its first step."""
-    from mst_pretrain.runtime.config import load_config
-    from mst_pretrain.training.launch import check_pretraining
-
-    cfg = load_config(path)
-    if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
-        from mst_transfer.data.coco_file import parsing_once
-        from mst_transfer.training.checks import check_training
-
-        with parsing_once():
-            check_training(cfg)
-    else:
-        check_pretraining(cfg)
-    yield OK, f"{path}: data, classes, weights and lengths fit together"
+def killed(number: int) -> str:
+    """What to say of a dry run that a signal has ended."""
+    if number == 9:
+        return (
+            "the dry run was killed (SIGKILL), as the system does where the main memory is full. Use a smaller "
+            "train_dataloader.batch_size or num_workers, ask the batch system for more memory, or leave out "
+            "train_dataloader.dataset.cache"
+        )
+    if number == 7:
+        return "the dry run ended with a bus error (SIGBUS): shared memory is full. Make /dev/shm larger (--shm-size)."
+    return f"the dry run was ended by signal {number}. Start it again."
 
 
 def data_and_plan(
+    diagnosis: Diagnosis,
     target: str | Path,
     task: str | None,
     init: str | Path | None,
     arch: str | None,
     asked: dict[str, Any],
     quick: bool,
-) -> list[Line]:
+) -> None:
     """What is found in the data, every file that cannot be used, and what a run would do."""
     from . import layouts
 
@@ -163,13 +123,13 @@ def data_and_plan(
         if len(faults) > MOST_FAULTS:
             yield FAULT, f"and {len(faults) - MOST_FAULTS} more files like these"
 
-    lines = list(show("Data", look()))
+    diagnosis.show("Data", look())
     if recognised:
-        lines += show("Plan", plan(recognised[0], target, init, arch, asked, quick))
-    return lines
+        diagnosis.show("Plan", plan(diagnosis, recognised[0], target, init, arch, asked, quick))
 
 
 def plan(
+    diagnosis: Diagnosis,
     found: Found,
     target: str | Path,
     init: str | Path | None,
@@ -180,7 +140,7 @@ def plan(
     """What a run would do, and how long it would take."""
     from . import training
     from .starts import fetched, find_start
-    from .timing import seconds_per_step
+    from .timing import rehearsed
 
     common = dict(epochs=None, steps=None, hours=None, precision="auto", workers=None, seed=0, cfg_options=())
     with tempfile.TemporaryDirectory(prefix="mst_") as temporary:
@@ -198,21 +158,11 @@ def plan(
         batch = made["batch_size"] * made["gpus"]
         text = f"{made.title}: {made['steps']:,} steps of {batch} images, {made['precision']}"
         if quick:
-            yield OK, f"{text} (--quick: no step was timed)"
+            yield OK, f"{text} (--quick: no step was made)"
             return
-        seconds = seconds_per_step(cfg, asked["gpus"])
-    yield (
-        OK,
-        f"{text}, about {span(seconds * made['steps'])} here ({seconds:.2g} s a step, validations not counted)",
-    )
-
-
-def span(seconds: float) -> str:
-    """For people: ``1 h 20 min``."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "1 min"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"
+        yield OK, text
+        tried = rehearsed(cfg, asked["gpus"])
+    diagnosis.measured |= tried["measured"]
+    for line in tried["lines"]:
+        if line["section"] != "System":
+            diagnosis.add(line["section"], line["kind"], line["text"])

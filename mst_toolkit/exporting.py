@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,10 +93,11 @@ def export(
 
 
 def checkpoint_of(source: Path) -> Path:
-    """The best or last checkpoint of a run's folder; anything else as it is."""
+    """The best or last checkpoint of a fine-tuning's folder, the last of a pretraining's; anything else as it is."""
     if not (source / "plan.json").is_file():
         return source
-    for name in NAMES:
+    pretrained = json.loads((source / "plan.json").read_text()).get("task") == "pretrain"
+    for name in reversed(NAMES) if pretrained else NAMES:
         if (source / "checkpoints" / name).is_file():
             return source / "checkpoints" / name
     raise UserError(f"{source} has no checkpoint yet. Wait for its first: {source}/checkpoints/last.pth")

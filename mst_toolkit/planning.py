@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,8 @@ def plan_pretraining(
         model: timm's name of the architecture.
         start: What it starts from, or None for random weights.
         machine: What computes.
-        asked: The arguments of the call: gpus, batch_size, precision, image_size, workers, seed, epochs, steps.
+        asked: The arguments of the call: gpus, batch_size, precision, image_size, workers, seed, epochs, steps,
+            knn.
 
     Raises:
         UserError: The images do not fill a step.
@@ -77,6 +79,20 @@ def plan_pretraining(
     decide_steps(
         plan, images, per_step, (by_size, reason), asked["steps"], asked["epochs"], asked.get("in_hours")
     )
+    plan.decide(
+        "measure_every",
+        validation_interval(plan["steps"]),
+        f"about {VALIDATIONS} measurements, the best is kept",
+    )
+    labelled = asked.get("knn")
+    if labelled is not None:
+        plan.decide(
+            "knn", str(Path(labelled).absolute()), "--knn: the best weights are those of the highest k-NN"
+        )
+    else:
+        plan.decide(
+            "knn", None, "no --knn: the best weights are those of the highest RankMe, which needs no labels"
+        )
     built = start.architecture.image_size[0] if start is not None else 224
     if asked["image_size"] is not None:
         plan.decide("image_size", asked["image_size"], "--image-size")
@@ -156,6 +172,8 @@ def plan_finetuning(found: Found, start: Start, machine: Machine, asked: dict[st
             else ("--boxes-only" if asked["boxes_only"] else "no polygons")
         )
         plan.decide("masks", masks, why)
+        if find_spec("faster_coco_eval") is None:
+            plan.decide("scored_by", "pycocotools", "the same numbers; faster-coco-eval is not installed")
     plan.decide("gpus", asked["gpus"], "--gpus")
     recipe_batch = DETECTION_BATCH if detects else SEGMENTATION_BATCH
     default, why = default_batch(found.train.count, machine)

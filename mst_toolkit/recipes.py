@@ -51,15 +51,18 @@ def pretraining(plan: RunPlan, start: Start | None, model: str, data: str) -> Co
     cfg.model.backbone = dict(name=model, drop_path_rate=cfg.model.backbone.drop_path_rate, **arguments)
     if start is not None and start.path is not None:
         cfg.model.init_from = str(start.path)
+        if start.positions is not None:
+            cfg.model.backbone.positions = start.positions
     cfg.data_root = cfg.train_dataloader.dataset.data_root = data
     cfg.train_dataloader.batch_size = plan["batch_size"]
     set_workers(cfg.train_dataloader, plan["workers"])
     size = plan["image_size"]
     crops = cfg.train_dataloader.dataset.crops
-    if size != 224:
-        for crop in crops.global_crops:
-            crop.size = size
-        crops.local_crop.size = local_size(size, start.architecture.patch_size if start is not None else 16)
+    patch = start.architecture.patch_size if start is not None else 16
+    for crop in crops.global_crops:
+        crop.size = size
+    if size != 224 or crops.local_crop.size % patch:
+        crops.local_crop.size = local_size(size, patch)
     if size != 224 and "img_size" not in arguments:
         cfg.model.backbone.img_size = size
     cfg.train_cfg.max_epochs, cfg.train_cfg.max_iters = None, plan["steps"]
@@ -72,6 +75,8 @@ def pretraining(plan: RunPlan, start: Start | None, model: str, data: str) -> Co
     for name in ("warmup_epochs", "freeze_last_layer_epochs", "teacher_temperature_epochs"):
         most = 0.1 * plan["steps"] / epoch  # a short run warms up in a tenth of its steps
         schedule[name] = round(min(schedule.get(name, 0.0), most), 4)
+    cfg.evaluation.every_epochs = plan["measure_every"] / max(1, int(epoch))
+    cfg.evaluation.knn = plan["knn"]
     cfg.default_hooks.logger.interval = interval(plan["steps"])
     cfg.default_hooks.checkpoint.interval = max(1, min(2000, plan["steps"] // 5))
     cfg.randomness.seed = plan.seed
@@ -116,6 +121,8 @@ def use_backbone(cfg: Config, start: Start) -> list[int]:
     backbone.init_cfg = None
     if start.path is not None:
         backbone.init_cfg = dict(type="Pretrained", checkpoint=str(start.path), prefix=start.prefix or "")
+        if start.positions is not None:
+            backbone.positions = start.positions
     if start.is_swin:
         widths = [int(model.num_features / 2 ** (3 - stage)) for stage in range(4)]
         strides = [start.architecture.patch_size * 2**stage for stage in range(4)]
@@ -212,6 +219,8 @@ def detection(plan: RunPlan, start: Start, found: Found) -> Config:
     scale_pipelines(cfg, plan["image_size"], boxes_only)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator["metric"] = ["bbox"] if boxes_only else ["bbox", "segm"]
+        if any(decision.key == "scored_by" for decision in plan.decisions):
+            evaluator["library"] = plan["scored_by"]
     cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=True)
     cfg.train_dataloader.batch_sampler = None
     set_schedule(cfg, plan, milestones=True)
@@ -287,7 +296,7 @@ def write(
     head = "# Complete recipe of this run, written by mst. Edit config.py beside it instead.\n"
     write_text(head + cfg.pretty_text, folder / "recipe.py")
     path = folder / "config.py"
-    text = config_text(plan, cfg, options)
+    text = config_text(plan, cfg)
     write_text(text, path)
     if hidden := statements(path, options):
         write_text(text + "\n".join(["", "# --cfg-options of values that are set above", *hidden, ""]), path)
@@ -311,7 +320,7 @@ def statements(path: Path, options: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def config_text(plan: RunPlan, cfg: Config, options: Mapping[str, Any]) -> str:
+def config_text(plan: RunPlan, cfg: Config) -> str:
     """The user's config: variables with their reasons, and below what reads them."""
     lines = [
         f"# {plan.title}. Written by mst; yours to edit. Everything else is in recipe.py.",
@@ -341,8 +350,6 @@ def config_text(plan: RunPlan, cfg: Config, options: Mapping[str, Any]) -> str:
             "learning_rate",
         ):
             lines.append(f"# {decision.key}: {shown(decision.value)} ({decision.why})")
-    if options:
-        lines.append(f"# --cfg-options are in recipe.py: {', '.join(options)}")
     lines += [
         "",
         "# What reads them",

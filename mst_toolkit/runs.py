@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.json_text import read_json
 
 CONFIG, PLAN, METRICS, CHECKPOINTS = "config.py", "plan.json", "metrics.json", "checkpoints"
 LAST, BEST = "last.pth", "best.pth"
@@ -63,7 +63,7 @@ def open_run(folder: str | Path) -> RunFolder:
             f"{folder} {there}: give the folder of a run of mst pretrain or mst finetune, such as runs/photos_vit-s. "
             "Runs of mst train are scored with: mst test CONFIG CHECKPOINT"
         )
-    return RunFolder(folder, json.loads((folder / PLAN).read_text()))
+    return RunFolder(folder, read_json(folder / PLAN))
 
 
 def fine_tuned(folder: str | Path) -> RunFolder:

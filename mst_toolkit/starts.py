@@ -5,7 +5,7 @@ The start decides the architecture: nothing else in the front door does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ NAMES = {  # what people call them: timm's name
 SHORT = {"vit_small_patch16_224": "vit-s", "vit_tiny_patch16_224": "vit-ti", "vit_base_patch16_224": "vit-b"}
 SHORT |= {"swin_tiny_patch4_window7_224": "swin-t"}
 TITLES = {"vit-s": "ViT-S/16", "vit-ti": "ViT-Ti/16", "vit-b": "ViT-B/16", "swin-t": "Swin-T"}
+WORDS = {"embed_dim": "width", "depth": "depth", "num_heads": "heads"}
 # Published weights by timm's name, where no converted file of the comparison is at hand
 ONLINE = {
     ("supervised", "vit_small_patch16_224"): "deit_small_patch16_224.fb_in1k",
@@ -50,6 +51,7 @@ class Start:
         prefix: Of the backbone's keys in it.
         sha256: Of the checkpoint.
         download: timm's name of weights that are not on this machine yet.
+        positions: Rule of resizing a ViT's positions, where the checkpoint says it.
     """
 
     given: str
@@ -60,6 +62,7 @@ class Start:
     prefix: str | None = None
     sha256: str | None = None
     download: str | None = None
+    positions: str | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -82,8 +85,14 @@ class Start:
     @property
     def title(self) -> str:
         """Of the architecture, as people write it."""
-        size = f" of {self.model_args['img_size']} px" if "img_size" in self.model_args else ""
-        return f"{TITLES[self.short]}{size}" if self.short in TITLES else str(self.architecture)
+        changed = dict(self.model_args)
+        size = f" of {changed.pop('img_size')} px" if "img_size" in changed else ""
+        plain = self.model.split(".")[0]
+        name = TITLES.get(SHORT.get(plain, plain), plain)
+        if "patch_size" in changed:
+            name = f"{name.partition('/')[0]}/{changed.pop('patch_size')}"
+        words = [f"{WORDS.get(key, key)} {value}" for key, value in changed.items()]
+        return f"{name}{size}{' with ' if words else ''}{', '.join(words)}"
 
     def record(self) -> dict[str, Any]:
         """As ``plan.json`` has it."""
@@ -160,6 +169,7 @@ def _of_file(text: str, path: Path) -> Start:
         path.resolve(),
         backbone.reading.prefix,
         file_sha256(file),
+        positions=backbone.positions,
     )
 
 
@@ -188,7 +198,7 @@ def _of_name(text: str, arch: str | None) -> Start | None:
     if row is not None:
         if row.problem() is None and row.checkpoint:
             found = _of_file(text, Path(row.checkpoint))
-            return Start(text, "row", found.model, found.model_args, found.path, found.prefix, found.sha256)
+            return replace(found, kind="row")
         if (text, model) not in ONLINE:
             raise UserError(str(row.problem()))
         return Start(text, "row", model, download=ONLINE[text, model])
@@ -226,6 +236,4 @@ def fetched(start: Start, folder: Path) -> Start:
         folder.mkdir(parents=True, exist_ok=True)
         save_safetensors(dict(model.state_dict()), target, metadata)
     found = _of_file(start.given, target)
-    return Start(
-        start.given, start.kind, found.model, found.model_args, found.path, found.prefix, found.sha256
-    )
+    return replace(found, kind=start.kind)

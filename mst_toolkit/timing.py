@@ -1,53 +1,76 @@
-"""How long a step takes here: a few steps of the real training, in a folder that is thrown away."""
+"""How long a step takes here: the dry run of the real training, which the doctor shows whole."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mst_pretrain.runtime.errors import UserError
 
+from .findings import FAULT
 from .plan import RunPlan
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-STEPS = 8
-COUNTED = 5  # the last ones: the first wait for kernels and workers
 HELD_BACK = 0.08  # of the hours, for validations, checkpoints and the start
 
 
-def seconds_per_step(cfg: Config, gpus: int) -> float:
-    """Median seconds of a step of a training config on this machine.
+def dry_run(config: Path, gpus: int, words: Sequence[str], quiet: bool = False) -> int:
+    """``tools/train.py CONFIG --dry-run``, in a process of its own or one for each GPU.
+
+    Args:
+        config: Of MMEngine.
+        gpus: Processes.
+        words: Further arguments.
+        quiet: Show its last lines only where it fails.
+
+    Returns:
+        Its exit code: 0 where nothing is wrong, 1 with faults, negative for a signal.
+    """
+    from .resources import child_environment, find_config
+    from .training import run_child, training_command
+
+    command = training_command([str(find_config(config)), "--dry-run", *words], gpus)
+    return run_child(command, child_environment(Path(__file__).resolve().parents[1]), quiet)
+
+
+def rehearsed(cfg: Config, gpus: int) -> dict[str, Any]:
+    """The report of the dry run of a training config on this machine.
 
     Raises:
-        UserError: The training does not run; its message is printed.
+        UserError: It did not come to its end; its message is printed.
     """
-    from .training import launch
-
     with tempfile.TemporaryDirectory(prefix="mst_") as temporary:
         folder = Path(temporary)
-        trial = cfg.copy()
-        object.__setattr__(trial, "_format_python_code", False)
-        trial.train_cfg.max_iters = STEPS
-        if "val_begin" in trial.train_cfg:
-            trial.train_cfg.val_begin = 10 * STEPS
-        trial.default_hooks.logger.interval = 1
-        trial.default_hooks.checkpoint.interval = 10 * STEPS
-        trial.default_hooks.checkpoint.save_last = False
-        (folder / "config.py").write_text(trial.pretty_text)
-        launch(folder, gpus, resume=False, quiet=True)
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-    times = [entry["time"] for entry in map(json.loads, lines) if entry.get("stage") == "train"]
-    steps = [after - before for before, after in pairwise(times)]
-    if not steps:
-        raise UserError("no step could be timed: the training wrote no times.")
-    return median(steps[-COUNTED:])
+        plain = cfg.copy()
+        object.__setattr__(plain, "_format_python_code", False)
+        (folder / "config.py").write_text(plain.pretty_text)
+        report = folder / "report.json"
+        code = dry_run(
+            folder / "config.py",
+            gpus,
+            ["--report", str(report), "--work-dir", str(folder / "run")],
+            quiet=True,
+        )
+        if not report.is_file():
+            raise UserError(f"the dry run of the training ended with code {code}; its message stands above.")
+        return dict(json.loads(report.read_text()))
+
+
+def seconds_per_step(cfg: Config, gpus: int) -> float:
+    """Seconds of a step of a training config on this machine, with its images.
+
+    Raises:
+        UserError: The training does not run.
+    """
+    found = rehearsed(cfg, gpus)
+    if "iteration_seconds" not in found["measured"]:
+        raise UserError(next(line["text"] for line in found["lines"] if line["kind"] == FAULT))
+    return float(found["measured"]["iteration_seconds"])
 
 
 def in_hours(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mst_pretrain.runtime.atomic import file_sha256, write_json, write_text
 from mst_pretrain.runtime.errors import STOPPED, Stopped, UserError
 from mst_pretrain.runtime.run_files import LOG, METRICS
+from mst_pretrain.runtime.terminal import shown_message
 
 from .facts import machine
 from .layouts import left_out
@@ -96,7 +97,7 @@ def pretraining_plan(
 
     def make(**length: Any) -> tuple[RunPlan, Config]:
         plan = plan_pretraining(named, images, model, start, machine(), {**asked, **length})
-        return plan, with_options(pretraining(plan, start, model, source), asked)
+        return plan, with_options(plan, pretraining(plan, start, model, source), asked)
 
     return in_hours(make, asked.get("hours"), asked["gpus"])
 
@@ -181,7 +182,7 @@ def finetuning_plan(
 
     def make(**length: Any) -> tuple[RunPlan, Config]:
         plan = plan_finetuning(found, start, machine(), {**asked, **length})
-        return plan, with_options(build(plan, start, found), asked)
+        return plan, with_options(plan, build(plan, start, found), asked)
 
     return in_hours(make, asked.get("hours"), asked["gpus"])
 
@@ -204,8 +205,8 @@ def find_data(
     return layouts.without_broken(found) if asked.get("skip_broken") else (found, [])
 
 
-def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
-    """``--cfg-options`` put into a config as every tool does.
+def with_options(plan: RunPlan, cfg: Config, asked: dict[str, Any]) -> Config:
+    """``--cfg-options`` put into a config as every tool does, and into the plan, whose decisions they overrule.
 
     Raises:
         UserError: A key is not in it, or the value is of another kind.
@@ -224,6 +225,8 @@ def with_options(cfg: Config, asked: dict[str, Any]) -> Config:
         path = Path(temporary, "recipe.py")
         path.write_text(cfg.pretty_text)
         asked["options"] = read_options(path, texts)
+        for key, value in asked["options"].items():
+            plan.decide(key, value, "--cfg-options, which overrule the lines above")
         return load_config(path, asked["options"])
 
 
@@ -251,7 +254,7 @@ def begin(
     print(f"Data    {data['root']}: {data['layout']}, {counts}")
     for kind in ("notes", "warnings"):
         for text in data.get(kind, ()):
-            print(f"        {kind[:-1]}: {text}")
+            print(f"        {kind[:-1]}: {shown_message(text)}")
     print(*plan.lines(), sep="\n", flush=True)
     if dry_run:
         print(f"--dry-run: nothing was written. Without it this goes to {folder}")
@@ -317,15 +320,10 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
         UserError: The training ended with an error, which it has printed.
         Stopped: It was stopped by a signal, and can be resumed.
     """
-    root = resources()
-    words = [str(root / "tools/train.py"), str(folder / CONFIG), "--work-dir", str(folder)]
+    words = [str(folder / CONFIG), "--work-dir", str(folder)]
     words += ["--resume"] if resume else []
     words += ["--cfg-options", *options] if options else []
-    if gpus > 1:
-        code = "from mst_pretrain.training.launch import torchrun; torchrun()"
-        command = [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
-    else:
-        command = [sys.executable, *words]
+    command = training_command(words, gpus)
     packages = Path(__file__).resolve().parents[1]
     code_number = run_child(command, child_environment(packages), quiet)
     if code_number == STOPPED:
@@ -337,6 +335,15 @@ def launch(folder: Path, gpus: int, resume: bool, options: Sequence[str] = (), q
             f"the training ended with code {code_number}; its message stands above and in {folder / 'train.log'}. "
             f"Continue it where that is mended: --out {folder} --resume"
         )
+
+
+def training_command(words: Sequence[str], gpus: int) -> list[str]:
+    """``tools/train.py`` with its arguments, in as many processes."""
+    words = [str(resources() / "tools/train.py"), *words]
+    if gpus == 1:
+        return [sys.executable, *words]
+    code = "from mst_pretrain.training.elastic import torchrun; torchrun()"
+    return [sys.executable, "-c", code, "--standalone", f"--nproc_per_node={gpus}", *words]
 
 
 def run_child(command: Sequence[str], environment: dict[str, str], quiet: bool) -> int:

@@ -1,6 +1,6 @@
 """Pretrained backbones in mmdet and mmseg. Importing it registers everything with MMEngine."""
 
-from .compat import check_distributions
+from .compat import check_distributions, import_openmmlab
 
 check_distributions()
 
@@ -13,6 +13,7 @@ from mst_pretrain.checkpoints.storage import use_safe_loading  # noqa: E402
 from mst_pretrain.runtime.imports import quiet_imports  # noqa: E402
 
 with quiet_imports():
+    import_openmmlab()
     from . import backbones, evaluation
     from .data import datasets
     from .prediction import predict

@@ -47,6 +47,24 @@ def check_distributions() -> None:
         )
 
 
+def import_openmmlab() -> None:
+    """Import mmdet and mmseg, which refuse the versions of mmcv and mmengine that they do not know.
+
+    Raises:
+        InstallationError: They refuse one.
+    """
+    try:
+        import mmdet  # noqa: F401
+        import mmseg  # noqa: F401
+    except AssertionError as error:
+        installed = [name for names in PROVIDERS.values() for name in names if _is_installed(name)]
+        versions = ", ".join(f"{name} {metadata.version(name)}" for name in installed)
+        raise InstallationError(
+            f"The installed packages do not go together ({versions}): {error} With mmdet 3.3.0 and mmsegmentation "
+            "1.2.2 this works: pip install mmengine==0.10.7 mmcv-lite==2.1.0"
+        ) from error
+
+
 def _has_files(package: str) -> bool:
     """False also for a folder of leftovers, which Python takes for a namespace package."""
     spec = find_spec(package)

@@ -91,6 +91,12 @@ RECIPE: dict[str, Any] = {
 }
 DEIT_S = {"trunk": ("VisionTransformer", 384, [12], 6, 16), "decoder's deconvolutions": 4}
 SWIN_T = {"trunk": ("SwinTransformer", 768, [2, 2, 6, 2], (3, 6, 12, 24), 4), "decoder's deconvolutions": 5}
+VIT_TI = {"trunk": ("VisionTransformer", 192, [12], 3, 16), "decoder's deconvolutions": 4}
+VIT_B = {"trunk": ("VisionTransformer", 768, [12], 12, 16), "decoder's deconvolutions": 4}
+SWIN_B = {
+    "trunk": ("SwinTransformer", 1024, [2, 2, 18, 2], (4, 8, 16, 32), 4),
+    "decoder's deconvolutions": 5,
+}
 EPOCHS_300 = {"batch": 1024, "epochs": 300, "teacher_temperature": (0.04, 0.07), "temperature epochs": 30}
 EPOCHS_100 = {"batch": 512, "epochs": 100, "teacher_temperature": (0.04, 0.04), "temperature epochs": 0}
 SHIPPED: dict[str, dict[str, Any]] = {
@@ -98,6 +104,9 @@ SHIPPED: dict[str, dict[str, Any]] = {
     "mst_deit-s_8xb64-100e_in1k": DEIT_S | EPOCHS_100 | {"lengths of prototypes train": False},
     "mst_swin-t_8xb128-300e_in1k": SWIN_T | EPOCHS_300 | {"lengths of prototypes train": True},
     "mst_swin-t_8xb64-100e_in1k": SWIN_T | EPOCHS_100 | {"lengths of prototypes train": False},
+    "mst_vit-ti_8xb128-300e_in1k": VIT_TI | EPOCHS_300 | {"lengths of prototypes train": True},
+    "mst_vit-b_8xb128-300e_in1k": VIT_B | EPOCHS_300 | {"lengths of prototypes train": False},
+    "mst_swin-b_8xb128-300e_in1k": SWIN_B | EPOCHS_300 | {"lengths of prototypes train": True},
 }
 
 

@@ -16,7 +16,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mst_pretrain.checkpoints.choices import FORMAT_NAMES, STUDENT, TARGET_NAMES, TEACHER
+from mst_pretrain.checkpoints.choices import FORMAT_NAMES, POSITION_RULES, STUDENT, TARGET_NAMES, TEACHER
 from mst_pretrain.runtime.argument_types import json_object
 from mst_pretrain.runtime.errors import UserError, run_cli
 
@@ -91,6 +91,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="image size to build for; a ViT's positions are resized",
     )
     parser.add_argument(
+        "--positions",
+        choices=POSITION_RULES,
+        help="rule of resizing a ViT's positions, for --img-size and written into the file, which is then loaded by "
+        "backbones of that rule alone",
+    )
+    parser.add_argument(
         "--window", type=int, help="resize a Swin's bias tables to this window; with --img-size"
     )
     parser.add_argument(
@@ -123,7 +129,17 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from mst_pretrain.checkpoints import convert_checkpoint
 
-    names = ("source_format", "which", "prefix", "model", "model_args", "allow_missing", "ignore", "trusted")
+    names = (
+        "source_format",
+        "which",
+        "positions",
+        "prefix",
+        "model",
+        "model_args",
+        "allow_missing",
+        "ignore",
+        "trusted",
+    )
     reading = {name: getattr(args, name) for name in names}
     reading |= {"image_size": args.img_size, "window_size": args.window}
     backbone = convert_checkpoint(args.source, args.destination, args.to, **reading)

@@ -14,4 +14,4 @@ else
   gpus="$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')"
 fi
 if [[ "$gpus" == 1 && "${NNODES:-1}" == 1 ]]; then exec "$python" "$root/tools/train.py" "$config" "$@"; fi
-launch "$gpus" "$root/tools/train.py" "$config" --launcher pytorch "$@"
+launch "$gpus" "$root/tools/train.py" "$config" --launcher pytorch ${goes_on[@]+"${goes_on[@]}"} "$@"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     """Parse, check everything, train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
@@ -47,36 +47,51 @@ def main(argv: list[str] | None = None) -> None:
         help="also log to these: offline unless they are set up (WANDB_API_KEY or WANDB_MODE, MLFLOW_TRACKING_URI), "
         "into the work directory",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="try all that the run needs, with two steps and a checkpoint in a folder that is thrown away, and say "
+        "what was found and how long the run takes; the same as mst doctor CONFIG",
+    )
+    parser.add_argument("--report", metavar="FILE", help="JSON file for what --dry-run finds")
     add_arguments(parser)
     args = parser.parse_args(argv)
+    if args.dry_run:
+        from mst_toolkit.preflight import dry_run
 
-    from mst_pretrain.runtime.config import load_config, read_options
+        return min(dry_run(lambda: read(args), args.launcher, args.report), 1)
+    if args.report:
+        raise UserError("--report is the file of what --dry-run finds. Add --dry-run, or leave it out.")
+
     from mst_pretrain.runtime.work_dir import claim
-    from mst_pretrain.training.launch import check_pretraining, on_first_rank, prepare, run
+    from mst_pretrain.training.launch import check_pretraining, on_first_rank, run
 
-    args.cfg_options = read_options(args.config, args.cfg_options, "tools/train.py")
-    cfg = load_config(args.config, args.cfg_options)
-    if "mst_transfer" in cfg.get("custom_imports", {}).get("imports", []):
+    cfg = read(args)
+    if is_fine_tuning(cfg):
         fine_tune(cfg, args)
-        return
-    if args.init:
-        raise UserError(f"--init: {args.config} is not a fine-tuning config. Pretraining has --init-from.")
-    prepare(cfg, args)
+        return 0
     on_first_rank(lambda: check_pretraining(cfg))
     on_first_rank(lambda: claim(cfg.work_dir))
     run(cfg, methodcaller("train"))
+    return 0
 
 
-def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
-    """Put the row into the config, check everything, train."""
-    from mst_pretrain.runtime.work_dir import claim
-    from mst_pretrain.training.launch import on_first_rank, prepare, run
+def read(args: argparse.Namespace) -> Config:
+    """The config with the command line in it; ``args.cfg_options`` become what a run records."""
+    from mst_pretrain.runtime.config import load_config, read_options
+    from mst_pretrain.training.launch import prepare
+
+    args.cfg_options = read_options(args.config, args.cfg_options, "tools/train.py")
+    cfg = load_config(args.config, args.cfg_options)
+    if not is_fine_tuning(cfg):
+        if args.init:
+            raise UserError(
+                f"--init: {args.config} is not a fine-tuning config. Pretraining has --init-from."
+            )
+        prepare(cfg, args)
+        return cfg
     from mst_pretrain.training.runner import MIXED
-    from mst_transfer.comparison.record import RunRecord
     from mst_transfer.comparison.rows import INIT_CFG, use_row
-    from mst_transfer.data.coco_file import parsing_once
-    from mst_transfer.evaluation.trivial import TrivialBaselines
-    from mst_transfer.training.checks import check_training, import_data_sets
 
     if args.init:
         twice = [key for key in args.cfg_options if key.startswith(INIT_CFG)]
@@ -87,10 +102,27 @@ def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
         use_row(cfg, args.init)
     mixed = cfg.get("optim_wrapper", {}).get("type") == MIXED  # then --amp changes nothing
     prepare(cfg, args)
-    options = {**args.cfg_options, **({"amp": True} if args.amp and not mixed else {})}
+    if args.amp and not mixed:
+        args.cfg_options = {**args.cfg_options, "amp": True}
+    return cfg
+
+
+def is_fine_tuning(cfg: Config) -> bool:
+    """Whether a config is one of mmdet or mmseg with our backbones."""
+    return "mst_transfer" in cfg.get("custom_imports", {}).get("imports", [])
+
+
+def fine_tune(cfg: Config, args: argparse.Namespace) -> None:
+    """Check everything, train."""
+    from mst_pretrain.runtime.work_dir import claim
+    from mst_pretrain.training.launch import on_first_rank, run
+    from mst_transfer.comparison.record import RunRecord
+    from mst_transfer.data.coco_file import parsing_once
+    from mst_transfer.evaluation.trivial import TrivialBaselines
+    from mst_transfer.training.checks import check_training, import_data_sets
 
     def train(runner: Runner) -> None:
-        runner.register_hook(RunRecord(args.config, options))
+        runner.register_hook(RunRecord(args.config, args.cfg_options))
         runner.register_hook(TrivialBaselines())
         runner.train()
 

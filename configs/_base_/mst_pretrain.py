@@ -89,15 +89,31 @@ default_hooks = dict(
     teacher=dict(type="TeacherHook"),
     health=dict(type="HealthHook", max_skipped=20, collapse_patience=5000),  # [ours]
     first_steps=dict(type="FirstStepsHook"),
-    watch=dict(type="WatchHook", max_bad_share=0.01),  # [ours], of broken images
+    # of broken images; of several processes one that gives no sign of life for so many seconds ends the job
+    watch=dict(type="WatchHook", max_bad_share=0.01, silence=60.0),  # [ours]
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(type="HealthyCheckpointHook", interval=2000, max_keep_ckpts=2),
+    checkpoint=dict(
+        type="HealthyCheckpointHook",
+        interval=2000,
+        max_keep_ckpts=2,
+        keep_every_epochs=None,  # [ours]: or a number of epochs, of which one checkpoint each stays for good
+    ),
     param_scheduler=None,
     sampler_seed=None,
 )
+evaluation = dict(
+    # Labelled images, held out: CLASS/IMAGE below train and val, or CLASS/IMAGE alone. "best" is by k-NN on them;
+    # without any by RankMe [arXiv 2210.02885].
+    knn=None,
+    every_epochs=10.0,  # [ours]
+)
 log_processor = dict(by_epoch=False)
-env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl", timeout=1800),  # [ours]: seconds that a process waits for the others
+)
 randomness = dict(seed=0)
 log_level = "INFO"
 load_from = None

@@ -26,6 +26,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 td small { display: block; color: var(--soft); } td.best { font-weight: 650; }
+@media (max-width: 34rem) { th, td { padding: .35rem .3rem; white-space: normal; font-size: .85rem; }
+  td small { font-size: .7rem; } }
 pre { background: var(--card); padding: .8rem 1rem; overflow-x: auto; font-size: .9rem; }
 svg { width: 100%; max-width: 28rem; height: auto; } .pair { display: flex; flex-wrap: wrap; gap: 1rem; }
 """

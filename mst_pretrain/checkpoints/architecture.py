@@ -17,17 +17,37 @@ from torch import Tensor, nn
 
 from ..method.proven import refuse_unproven
 from ..runtime.errors import UserError
+from ..runtime.json_text import parse_json
+from ..runtime.terminal import shown
 from .kinds import other_vit
+from .vit_families import SIZES, by_shape, kind_of_model
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
-# (width, depth): every timm ViT of these has 64 channels per head.
-VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
 SWINS: dict[tuple[int, tuple[int, ...]], str] = {
     (96, (2, 2, 6, 2)): "tiny",
     (96, (2, 2, 18, 2)): "small",
     (128, (2, 2, 18, 2)): "base",
     (192, (2, 2, 18, 2)): "large",
 }
+# Of transformers: what our networks have, and the model types whose shapes tell all but the heads
+HF_WANTED: dict[str, Any] = {
+    "hidden_act": "gelu",
+    "qkv_bias": True,
+    "use_absolute_embeddings": False,
+    "use_swiglu_ffn": False,
+    "use_gated_mlp": False,
+    "key_bias": False,
+    "rope_theta": 100.0,
+}
+BY_SHAPE = ("deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+FETCHING = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+}  # timm's
+DEEPEST, LARGEST = 1000, 1_000_000  # blocks of a network, and any other number of an architecture
 GIVE_IT = (
     "Give --model and --model-args, e.g. --model vit_tiny_patch16_224 --model-args "
     """'{"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4}'."""
@@ -56,6 +76,12 @@ class Architecture:
         Raises:
             UserError: timm does not know the name or refuses the arguments, or :func:`refuse_unproven`.
         """
+        if not _harmless(self.arguments):
+            raise UserError(
+                f"{self.name} is not built with {shown(json.dumps(self.arguments))[:200]}: no network has more than "
+                f"{DEEPEST} blocks or such numbers, and none that is to be loaded fetches another. Correct them, or "
+                "copy the checkpoint again."
+            )
         try:
             with torch.device("meta"):
                 model = timm.create_model(self.name, num_classes=0, **self.arguments)
@@ -66,6 +92,11 @@ class Architecture:
             ) from error
         refuse_unproven(model, self.name)
         return model
+
+    @property
+    def kind(self) -> str:
+        """Its family, e.g. ``DINOv2``; see :func:`kind_of_model`."""
+        return kind_of_model(self.model)
 
     @property
     def is_swin(self) -> bool:
@@ -94,7 +125,7 @@ class Architecture:
 
     @property
     def window(self) -> int:
-        """Window side of a Swin."""
+        """Side of a Swin's window."""
         return window_side(self.model.layers[0].blocks[0].attn.relative_position_bias_table)
 
     def shapes(self) -> Shapes:
@@ -115,7 +146,7 @@ def architecture_of(
     model_args: Mapping[str, Any] | None = None,
     heads: int | None = None,
 ) -> Architecture:
-    """The model of a backbone: as given, as the file says, or a standard ViT or Swin by its shapes.
+    """The model of a backbone: as given, as the file says, or by its shapes.
 
     Args:
         meta: The checkpoint's ``meta``; that of our own files has ``architecture`` and ``model_args``.
@@ -131,11 +162,14 @@ def architecture_of(
     """
     given = dict(model_args or {})
     told = _of_huggingface(config, path) if config is not None else None  # also refuses another network
+    heads = told_heads(meta, config) if config is not None else heads
     if model is not None:
         if not timm.is_model(model):
             raise UserError(f"timm has no model '{model}'. See timm.list_models('*{model[:4]}*').")
         return Architecture(model, given)
     found = told or _of_meta(meta)
+    if found is None and (named := by_shape(weights, heads)):
+        found = Architecture(*named)
     if found is None and (other := other_vit({name: tuple(value.shape) for name, value in weights.items()})):
         raise UserError(
             f"{path} holds a ViT with {other}, which is not read as a plain one and not converted. Configs and "
@@ -159,7 +193,8 @@ def vit(
     mlp_ratio: float = 4.0,
 ) -> Architecture | None:
     """A ViT under its standard name where it has one; None where the number of heads is needed and not known."""
-    size = VITS.get((width, depth)) if heads in (None, width // 64) and mlp_ratio == 4 else None
+    # every timm ViT of these has 64 channels per head
+    size = SIZES.get((width, depth)) if heads in (None, width // 64) and mlp_ratio == 4 else None
     pixels = image if isinstance(image, int) or image[0] != image[1] else image[0]
     if size is not None:
         name, arguments = f"vit_{size}_patch{patch}_224", {} if pixels == 224 else {"img_size": pixels}
@@ -191,7 +226,7 @@ def _of_meta(meta: Mapping[str, Any]) -> Architecture | None:
     """What one of our own files says."""
     name = meta.get("architecture")
     try:
-        arguments = json.loads(meta.get("model_args") or "{}")
+        arguments = parse_json(meta.get("model_args") or "{}")
     except (TypeError, ValueError):
         return None
     if isinstance(name, str) and timm.is_model(name) and isinstance(arguments, dict):
@@ -199,19 +234,34 @@ def _of_meta(meta: Mapping[str, Any]) -> Architecture | None:
     return None
 
 
+def _harmless(arguments: Mapping[str, Any]) -> bool:
+    """Whether arguments shape a network of a size that exists, and make timm fetch or open nothing."""
+    for name, value in arguments.items():
+        limit = DEEPEST if name in ("depth", "depths") else LARGEST
+        values = value if isinstance(value, list | tuple) else [value]
+        if name in FETCHING or any(isinstance(one, int | float) and abs(one) > limit for one in values):
+            return False
+    return True
+
+
 def _of_huggingface(config: Mapping[str, Any], path: str | Path) -> Architecture | None:
-    """What ``config.json`` of a ViTModel or SwinModel says, or a refusal where it is of another network."""
+    """What ``config.json`` of a ViT or Swin says, or a refusal where it is of another network.
+
+    None of a network whose weights tell the rest.
+    """
     kind = config.get("model_type")
-    wanted = {"hidden_act": "gelu", "qkv_bias": True, "use_absolute_embeddings": False}
-    wrong = {key: config[key] for key, value in wanted.items() if config.get(key, value) != value}
-    if kind not in ("vit", "swin") or wrong:
+    wrong = {key: config[key] for key, value in HF_WANTED.items() if config.get(key, value) != value}
+    if kind not in ("vit", "vit_mae", "swin", *BY_SHAPE) or wrong:
         raise UserError(
-            f"{path}: its config.json is of model_type '{kind}' {wrong or ''}. Only 'vit' and 'swin' with GELU, biases "
-            "of query, key and value and no absolute positions in a Swin can be read."
+            f"{path}: its config.json is of model_type '{kind}' {wrong or ''}. Read are "
+            f"{', '.join(('vit', 'vit_mae', 'swin', *BY_SHAPE))} with GELU, without gates, with biases of query and "
+            "value, and a Swin without absolute positions. Give one of these, or its weights in timm's format."
         )
+    if kind in BY_SHAPE:
+        return None
     said = config.get
     try:
-        if kind == "vit":
+        if kind in ("vit", "vit_mae"):
             width, image = said("hidden_size", 768), said("image_size", 224)
             return vit(
                 width,
@@ -233,7 +283,7 @@ def _of_huggingface(config: Mapping[str, Any], path: str | Path) -> Architecture
 def told_heads(meta: Mapping[str, Any], config: Mapping[str, Any] | None) -> int | None:
     """Heads of a ViT as our own file or ``config.json`` says, or None."""
     if config is not None:
-        said = config.get("num_attention_heads", 12)
+        said = config.get("num_attention_heads", 6 if config.get("model_type") == "dinov3_vit" else 12)
         return said if isinstance(said, int) else None
     told = _of_meta(meta)
     return None if told is None or told.is_swin else told.model.blocks[0].attn.num_heads

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table_simple
+from timm.layers import resize_rel_pos_bias_table_simple
 from torch import Tensor
 
+from ..method.vit_tokens import resize_positions
 from ..runtime.errors import UserError
+from ..runtime.terminal import shown_message
 from .architecture import Architecture, Shapes, architecture_of, told_heads
+from .choices import POSITION_RULES, TIMM
 from .formats import HEADS, NORM_EPS, Reading, below, recognise
 from .kinds import other_network
 from .reading import CheckpointFile, read_file
 from .storage import refuse_broken, refuse_odd
 from .timm_keys import TIMM_SWIN, TIMM_VIT, VIT, Tensors, anchors
+from .vit_families import DINOV3, SWIN, is_extra, kind_of_weights, summary
 
 # What may stand beside a backbone's weights without entering its features.
 BESIDE = re.compile(
     r"(head|heads|head_dist|head_dense|fc|fc_norm|classifier|pooler|projection_head|projector|predictor|decoder\w*"
     r"|mask_token|masked_embed|embeddings\.mask_token|norm\d)(\.|$)"
 )
+HF_EPS = {"dinov2": 1e-6, "dinov2_with_registers": 1e-6, "dinov3_vit": 1e-5}  # transformers' defaults
 PROBLEMS = {
     "missing": "weights missing",
     "mismatched": "weights of another shape",
@@ -47,6 +52,7 @@ class Backbone:
         beside: Number of the file's tensors that do not stand below the prefix.
         missing: ``name (shape)`` of weights that the file lacks, all of them allowed to.
         resized: ``name old shape -> new shape``.
+        chosen_positions: Rule of resizing a ViT's positions, where one was asked for.
     """
 
     file: CheckpointFile
@@ -57,6 +63,7 @@ class Backbone:
     beside: int
     missing: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
+    chosen_positions: str | None = None
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -69,6 +76,12 @@ class Backbone:
         """The model that the weights belong to where a name or arguments are given; see :func:`architecture_of`."""
         file, heads = self.file, self._heads_of_format
         return architecture_of(file.meta, self.state, file.path, file.config, model, model_args, heads)
+
+    @property
+    def positions(self) -> str | None:
+        """Rule of resizing a ViT's learned positions, as asked for or as the file says; None where neither does."""
+        said = self.chosen_positions or self.file.meta.get("positions")
+        return said if said in POSITION_RULES else None
 
     @property
     def _heads_of_format(self) -> int | None:
@@ -87,7 +100,8 @@ class Backbone:
         """Epsilon of the LayerNorms that the weights were trained with; None where neither file nor format says."""
         family = self.reading.dialect.family
         if self.file.config is not None:  # transformers' defaults
-            said = self.file.config.get("layer_norm_eps", 1e-12 if family == VIT else 1e-5)
+            usual = HF_EPS.get(str(self.file.config.get("model_type")), 1e-12 if family == VIT else 1e-5)
+            said = self.file.config.get("layer_norm_eps", usual)
         else:
             said = self.file.meta.get("norm_eps", NORM_EPS.get((self.reading.format, family)))
         try:
@@ -137,18 +151,21 @@ class Backbone:
             for kind, names in problems.items()
             if names
         ]
-        given, wanted = family_of(self.state), family_of(expected)
-        if found and given and wanted and given != wanted:
+        given, wanted = kind_of_weights(self.state), kind_of_weights(expected)
+        if found and given and wanted and (given == SWIN) != (wanted == SWIN):
             raise UserError(
                 f"{self.file.path} is a {given}, but {what} is a {wanted}: nothing was loaded. Give a checkpoint of a "
                 f"{wanted}, or a config of a {given}; mst finetune TASK DATA --init {self.file.path} makes one. [S02]"
             )
         if found:
+            holds, takes = summary(self.state), summary(expected)
+            differ = f"it holds a {holds}, and a {takes} was expected. " if holds and takes != holds else ""
             raise UserError(
-                f"{self.file.path} does not fit {what}: {'; '.join(found)}. Nothing was loaded: it lacks a part, or "
-                "is of another architecture. Give the model it was trained with (--model and --model-args; in a "
-                "config, the backbone's), or convert it with tools/convert_checkpoint.py, where --allow-missing "
-                "PATTERN and --ignore PATTERN name what may be missing or is not a part of the backbone."
+                f"{self.file.path} does not fit {what}: {differ}{'; '.join(found)}. Nothing was loaded: it lacks a "
+                "part, or is of another architecture. Give the model it was trained with (--model and --model-args; in "
+                f"a config, the backbone's), which mst finetune TASK DATA --init {self.file.path} does by itself; or "
+                "convert it with tools/convert_checkpoint.py, where --allow-missing PATTERN and --ignore PATTERN name "
+                "what may be missing or is not a part of the backbone."
             )
         self.missing = [f"{name} {expected[name]}" for name in absent]
         kept = {name: self.state.pop(name) for name in expected if name in self.state}
@@ -186,13 +203,13 @@ class Backbone:
                 f"norm epsilon: {self.norm_eps:g} in the source, {self.architecture.norm_eps:g} in timm's model: exact "
                 "features need it set"
             )
-        return "\n".join(lines)
+        return shown_message("\n".join(lines))
 
 
 def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = ()) -> Backbone:
     """What stands at one place of a file, with timm's names; not yet compared with any model."""
     own, dialect = below(file, reading.prefix), reading.dialect
-    if other := other_network(own):
+    if kind_of_weights(own) != DINOV3 and (other := other_network(own)):
         raise UserError(f"{file.path} holds {other}. Only plain ViTs and Swins are read. Nothing was loaded.")
     weights = {
         name: kind
@@ -202,7 +219,8 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
     refuse_odd(file.path, weights)
     check_values(file, {name: value for name, value in own.items() if dialect.knows(name)})
     try:
-        state, unknown = dialect.to_timm(own)
+        optional = [key for key in own if is_extra(key) and _matches(key, ignore)]
+        state, unknown = dialect.to_timm({key: value for key, value in own.items() if key not in optional})
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"{file.path} is incomplete or of another shape: {error}. Take the weights again from the file that these "
@@ -211,6 +229,7 @@ def backbone_at(file: CheckpointFile, reading: Reading, ignore: Sequence[str] = 
     unknown = [key for key in unknown if not re.fullmatch(dialect.buffers, key)]
     left = [key for key in unknown if BESIDE.match(key) or _matches(key, ignore)]
     extra = [key for key in unknown if key not in left]
+    left += optional
     if dialect in (TIMM_VIT, TIMM_SWIN):  # of a model that is not plain: registers, LayerScale, ...
         state, extra = state | {key: own[key] for key in extra}, []
     return Backbone(
@@ -285,6 +304,7 @@ def read_backbone(
     model_args: Mapping[str, Any] | None = None,
     image_size: Sequence[int] | None = None,
     window_size: int | None = None,
+    positions: str | None = None,
     allow_missing: Sequence[str] = (),
     ignore: Sequence[str] = (),
     trusted: bool = False,
@@ -297,8 +317,10 @@ def read_backbone(
         model: timm name, for a file whose shapes do not tell.
         model_args: timm arguments that differ from the named model's.
         image_size: (height, width) or (side,) in pixels that the model is to be built for; a ViT's positions are
-            resized to its grid (bicubic, antialiased as in timm). None keeps them.
+            resized to its grid. None keeps them.
         window_size: A Swin's bias tables are resized to it (bicubic). None keeps them.
+        positions: Rule of resizing a ViT's learned positions, here and later; None takes the file's, or timm's here
+            and none later.
         allow_missing: Patterns (``re.match``) of timm names that the file may lack.
 
     Raises:
@@ -308,15 +330,14 @@ def read_backbone(
     backbone = find_backbone(source, source_format, which, prefix, ignore, trusted)
     architecture = backbone.architecture = backbone.architecture_as(model, model_args)
     backbone.fit(architecture.shapes(), f"a whole {architecture}", allow_missing=allow_missing)
+    backbone.chosen_positions = positions
+    if positions is not None and "pos_embed" not in backbone.state:
+        raise UserError(
+            f"{source} has no learned positions, so --positions {positions} says nothing. Leave it out."
+        )
     if image_size is not None or window_size is not None:
         _resize(backbone, image_size, window_size)
     return backbone
-
-
-def family_of(names: Iterable[str]) -> str | None:
-    """``ViT`` or ``Swin`` by timm's names of weights; None where they are neither's."""
-    parts = {name.partition(".")[0] for name in names}
-    return "Swin" if "layers" in parts else "ViT" if "blocks" in parts else None
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -346,11 +367,10 @@ def _resize(backbone: Backbone, image_size: Sequence[int] | None, window_size: i
                 shape = (side * side, table.shape[1])
                 resized = resize_rel_pos_bias_table_simple(table, (window_size,) * 2, shape)
                 backbone.note_resized(name, resized)
-    elif image_size is not None and not architecture.is_swin:
+    elif image_size is not None and "pos_embed" in state:
         before = state["pos_embed"].shape[1] - math.prod(architecture.grid)  # [CLS], registers
-        positions = resample_abs_pos_embed(
-            state["pos_embed"], list(target.grid), list(architecture.grid), num_prefix_tokens=before
-        )
+        rule = backbone.positions or TIMM
+        positions = resize_positions(state["pos_embed"], target.grid, architecture.grid, before, rule)
         backbone.note_resized("pos_embed", positions)
     expected = target.shapes()
     if any(tuple(value.shape) != expected[name] for name, value in state.items()):

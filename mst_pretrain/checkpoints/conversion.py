@@ -21,13 +21,14 @@ from .backbone import Backbone, read_backbone
 from .formats import TARGETS, Target
 from .reading import epoch_of, iteration_of
 from .storage import owned, save_atomic, save_safetensors
-from .timm_keys import ORIGINAL_SWIN, TIMM_SWIN, TIMM_VIT, Tensors
+from .timm_keys import ORIGINAL_SWIN, Dialect, Tensors
+from .vit_families import VIT
 
 # Arguments of a timm model that every format can express.
 EXPRESSIBLE = {
     *("img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size"),
     *("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate", "global_pool"),
-    *("dynamic_img_size", "strict_img_size"),
+    *("dynamic_img_size", "strict_img_size", "reg_tokens", "num_reg_tokens"),
 }
 
 
@@ -47,11 +48,11 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     """
     destination, target = Path(destination), find_target(to)
     check_destination(destination, target)
-    family = backbone.reading.dialect.family
-    if family not in target.layout:
-        raise UserError(f"--to {to}: {target.remedy}.")
-    _refuse_inexpressible(backbone)
-    dialect, prefix = target.layout[family]
+    kind = backbone.architecture.kind
+    if kind not in target.layout:
+        raise UserError(f"{backbone.file.path} is a {kind}. --to {to}: {target.remedy}.")
+    dialect, prefix = target.layout[kind]
+    _refuse_inexpressible(backbone, dialect)
     state = dialect.from_timm(backbone.state)
     metadata = describe(backbone)
     if target.name == "huggingface":
@@ -63,11 +64,12 @@ def write_backbone(backbone: Backbone, destination: str | Path, to: str = "timm"
     if destination.suffix == ".safetensors":
         save_safetensors(named, destination, metadata)
     else:
-        save_atomic({target.container: named, "meta": metadata}, destination)
+        content = {target.container: named, "meta": metadata} if target.container else named
+        save_atomic(content, destination)
     return [destination]
 
 
-def _refuse_inexpressible(backbone: Backbone) -> None:
+def _refuse_inexpressible(backbone: Backbone, dialect: Dialect) -> None:
     """Refuse an argument that no weight says, a weight that no plain network has, a ViT whose [CLS] has no position."""
     architecture, path = backbone.architecture, backbone.file.path
     inexpressible = set(architecture.arguments) - EXPRESSIBLE
@@ -76,13 +78,15 @@ def _refuse_inexpressible(backbone: Backbone) -> None:
             f"{path}: '{min(inexpressible)}' of the model is in no weight and cannot be written for others."
         )
     positions = 1 + architecture.grid[0] * architecture.grid[1]
-    if not architecture.is_swin and architecture.shapes().get("pos_embed", (1, 0))[1] != positions:
+    plain = architecture.kind == VIT
+    if plain and architecture.shapes().get("pos_embed", (1, 0))[1] != positions:
         raise UserError(
             f"{path}: {architecture.name} has no position of its [CLS] token, which every other format expects. It "
             "cannot be converted; give --model the one the file was trained with, if that was another."
         )
-    plain = TIMM_SWIN if architecture.is_swin else TIMM_VIT
-    if other := plain.to_timm(backbone.state)[1]:
+    known = {rule.patterns[0] for rule in dialect.rules}
+    prepared = dialect.prepared(backbone.state)
+    if other := [name for name in prepared if not any(rule.fullmatch(name) for rule in known)]:
         raise UserError(
             f"{path}: {architecture.name} has {len(other)} weights that no other format has a place for (first: "
             f"{other[0]}). It cannot be converted; evaluations and configs with timm's name of it read it as it is."
@@ -131,6 +135,7 @@ def describe(backbone: Backbone) -> dict[str, str]:
         "architecture": backbone.architecture.name,
         "model_args": json.dumps(backbone.architecture.arguments),
         "norm_eps": f"{backbone.norm_eps:g}",
+        "positions": backbone.positions,
         "network": reading.role or meta.get("network"),
         "epoch": epoch_of(backbone.file),
         "iteration": iteration_of(backbone.file),

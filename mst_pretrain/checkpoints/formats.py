@@ -17,11 +17,15 @@ from .kinds import CONVERT, other_network
 from .reading import CheckpointFile
 from .storage import CONTAINERS, WRAPPED
 from .timm_keys import (
+    HF_DINOV2,
+    HF_DINOV3,
     HF_SWIN,
     HF_VIT,
     MM_SWIN,
     MM_VIT,
     ORIGINAL_SWIN,
+    OWN_DINOV2,
+    OWN_DINOV3,
     SWIN,
     TIMM_SWIN,
     TIMM_VIT,
@@ -29,6 +33,7 @@ from .timm_keys import (
     Dialect,
     anchors,
 )
+from .vit_families import DINOV2, DINOV3, DISTILLED
 
 ROLES = {
     # not MMEngine's ema_state_dict: beside it, state_dict is the averaged one [code: EMAHook]
@@ -73,6 +78,10 @@ class Format:
 
 
 _BOTH = ("teacher.backbone.", "student.backbone.")
+_WRAPPED_DINO = (
+    *(*_BOTH, "teacher.", "student.", "backbone.", "model.", ""),
+    *("state_dict_ema.", "model_ema.", "ema."),
+)
 FORMATS = (
     Format(
         "mst",
@@ -119,10 +128,29 @@ FORMATS = (
         ("base_encoder.", "momentum_encoder."),
         published=STUDENT,  # its linear evaluation reads base_encoder [code: MoCo v3]
     ),
+    Format(
+        "dinov2",
+        "DINOv2's checkpoint or released backbone, or its weights with timm's names",
+        (TIMM_VIT, OWN_DINOV2),
+        _WRAPPED_DINO,
+        r"register_tokens$|\.ls1\.gamma$",
+    ),
+    Format(
+        "dinov3",
+        "DINOv3's checkpoint or released backbone, or its weights with timm's names",
+        (TIMM_VIT, OWN_DINOV3),
+        _WRAPPED_DINO,
+        r"storage_tokens$|\.gamma_1$",
+    ),
     Format("mae", "MAE's checkpoint", (TIMM_VIT,), marks=r"^(decoder_blocks|decoder_embed|mask_token)"),
     Format("mmdet", "mmdet's and mmseg's Swin", (MM_SWIN,), ("", "backbone.")),
     Format("mmseg", "mmseg's ViT or Swin", (MM_VIT, MM_SWIN), ("", "backbone.")),
-    Format("huggingface", "transformers' ViTModel or SwinModel", (HF_VIT, HF_SWIN), ("", "vit.", "swin.")),
+    Format(
+        "huggingface",
+        "transformers' ViT, ViTMAE, DeiT, DINOv2, DINOv3 or Swin",
+        (HF_VIT, HF_DINOV2, HF_DINOV3, HF_SWIN),
+        ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "dinov3_vit.", "model.", "swin."),
+    ),
     Format(
         "detectron2",
         "detectron2's Swin or ViTDet's ViT",
@@ -247,7 +275,9 @@ def readings(file: CheckpointFile, source: str = "auto", prefix: str | None = No
 def _reading(file: CheckpointFile, dialect: Dialect, prefix: str, source: str) -> Reading | None:
     """The reading of one backbone, or None where it is not of the wanted format."""
     fitting = [known for known in FORMATS if known.fits(file, dialect, prefix)]
-    marked = [known for known in fitting if known.marks]
+    # a pretraining of ours from a DINOv2 has that network's weights, and is ours
+    marked = [known for known in fitting if known.name == "mst" or known.marks]
+    marked = marked if any(known.marks for known in marked) else []
     if source != "auto":
         known = BY_NAME[source]
         released = plain(prefix) == "" and source in RELEASED.get(dialect, ())
@@ -325,7 +355,7 @@ class Target:
     Attributes:
         name: As ``--to`` takes it.
         layout: Dialect and prefix by family.
-        container: Entry of a ``.pth`` file that holds the weights.
+        container: Entry of a ``.pth`` file that holds the weights; empty where they are the file.
         remedy: What to do with a family that the library does not have.
     """
 
@@ -340,19 +370,47 @@ TARGETS = {
     target.name: target
     for target in (
         Target(
-            "timm", {VIT: (TIMM_VIT, ""), SWIN: (TIMM_SWIN, "")}, suffixes=(".safetensors", ".pth")
-        ),  # what our own configs read
+            "timm",  # what our own configs read
+            {**dict.fromkeys((VIT, DINOV2, DINOV3, DISTILLED), (TIMM_VIT, "")), SWIN: (TIMM_SWIN, "")},
+            suffixes=(".safetensors", ".pth"),
+        ),
         Target(
             "mmdet",  # its Swin reads only keys below 'backbone.'
             {SWIN: (MM_SWIN, "backbone.")},
             remedy="mmdet has no ViT backbone: use MSTVisionTransformer, which reads --to timm",
         ),
-        Target("mmseg", {VIT: (MM_VIT, ""), SWIN: (MM_SWIN, "backbone.")}),
+        Target(
+            "mmseg",
+            {VIT: (MM_VIT, ""), SWIN: (MM_SWIN, "backbone.")},
+            remedy="mmseg has no such backbone: use MSTVisionTransformer, which reads --to timm",
+        ),
         Target(
             "detectron2",
             {VIT: (TIMM_VIT, "backbone.net."), SWIN: (ORIGINAL_SWIN, "backbone.bottom_up.")},
             container="model",
+            remedy="detectron2 has no such backbone: use MSTVisionTransformer, which reads --to timm",
         ),
-        Target("huggingface", {VIT: (HF_VIT, ""), SWIN: (HF_SWIN, "")}, suffixes=("",)),
+        Target(
+            "huggingface",
+            {
+                **dict.fromkeys((VIT, DISTILLED), (HF_VIT, "")),
+                DINOV2: (HF_DINOV2, ""),
+                DINOV3: (HF_DINOV3, ""),
+                SWIN: (HF_SWIN, ""),
+            },
+            suffixes=("",),
+        ),
+        Target(
+            "dinov2",
+            {DINOV2: (OWN_DINOV2, "")},
+            container="",
+            remedy="DINOv2's own format has that network alone: give --to timm or --to huggingface",
+        ),
+        Target(
+            "dinov3",
+            {DINOV3: (OWN_DINOV3, "")},
+            container="",
+            remedy="DINOv3's own format has that network alone: give --to timm or --to huggingface",
+        ),
     )
 }

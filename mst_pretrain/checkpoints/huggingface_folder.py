@@ -15,8 +15,16 @@ from ..runtime.atomic import remove_stale, temporary_name
 from ..runtime.errors import UserError
 from .architecture import Architecture
 from .storage import save_safetensors
+from .vit_families import DINOV2, DINOV3, DISTILLED, ROPE_BASE, SWIN, VIT
 
 CROP_SHARE = 224 / 256  # of the resized short side, as DINO's evaluation crops [code: DINO]
+MODELS = {
+    VIT: ("ViTModel", "vit"),
+    DISTILLED: ("DeiTModel", "deit"),
+    DINOV2: ("Dinov2Model", "dinov2"),
+    DINOV3: ("DINOv3ViTModel", "dinov3_vit"),
+    SWIN: ("SwinModel", "swin"),
+}
 BICUBIC = 3  # PIL's number
 
 
@@ -31,10 +39,10 @@ def check_folder(folder: Path) -> None:
 
 
 def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
-    """``config.json`` of a ViTModel or SwinModel."""
+    """``config.json`` of transformers' model of that family."""
     model = architecture.model
     height, width = architecture.image_size
-    common = dict(
+    common: dict[str, Any] = dict(
         hidden_act="gelu",
         image_size=height if height == width else [height, width],
         patch_size=architecture.patch_size,
@@ -45,11 +53,11 @@ def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
         layer_norm_eps=norm_eps,
         torch_dtype="float32",
     )
+    name, common["model_type"] = model_class(architecture)
+    common["architectures"] = [name]
     if architecture.is_swin:
         blocks = [layer.blocks[0] for layer in model.layers]
-        return dict(
-            architectures=["SwinModel"],
-            model_type="swin",
+        return common | dict(
             embed_dim=model.embed_dim,
             depths=[len(layer.blocks) for layer in model.layers],
             num_heads=[block.attn.num_heads for block in blocks],
@@ -57,17 +65,33 @@ def model_config(architecture: Architecture, norm_eps: float) -> dict[str, Any]:
             mlp_ratio=blocks[0].mlp.fc1.out_features / model.embed_dim,
             use_absolute_embeddings=False,
             drop_path_rate=0.0,
-            **common,
         )
-    return dict(
-        architectures=["ViTModel"],
-        model_type="vit",
+    hidden, registers = model.blocks[0].mlp.fc1.out_features, model.reg_token
+    common |= dict(
         hidden_size=model.embed_dim,
         num_hidden_layers=len(model.blocks),
         num_attention_heads=model.blocks[0].attn.num_heads,
-        intermediate_size=model.blocks[0].mlp.fc1.out_features,
-        **common,
     )
+    if registers is not None:
+        common["num_register_tokens"] = registers.shape[1]
+    if architecture.kind == DINOV2:
+        return common | dict(mlp_ratio=hidden // model.embed_dim, use_swiglu_ffn=False)
+    if architecture.kind == DINOV3:
+        common |= dict(query_bias=True, key_bias=False, value_bias=True, use_gated_mlp=False)
+        common |= dict(rope_theta=ROPE_BASE)
+    return common | dict(intermediate_size=hidden)
+
+
+def model_class(architecture: Architecture) -> tuple[str, str]:
+    """transformers' class, and its ``model_type``."""
+    if architecture.kind == DINOV2 and architecture.model.reg_token is not None:
+        return "Dinov2WithRegistersModel", "dinov2_with_registers"
+    return MODELS[architecture.kind]
+
+
+def has_pooler(architecture: Architecture) -> bool:
+    """Whether transformers' model would add a layer that no backbone's file has."""
+    return architecture.kind not in (DINOV2, DINOV3)
 
 
 def preprocessor_config(architecture: Architecture) -> dict[str, Any]:
@@ -94,7 +118,10 @@ def preprocessor_config(architecture: Architecture) -> dict[str, Any]:
 
 def card(architecture: Architecture, metadata: Mapping[str, str], name: str) -> str:
     """README.md: what the weights are, how to load them, what they do not do."""
-    kind = "SwinModel" if architecture.is_swin else "ViTModel"
+    kind, pooling = (
+        model_class(architecture)[0],
+        ", add_pooling_layer=False" if has_pooler(architecture) else "",
+    )
     rows = "\n".join(f"| {key} | {value} |" for key, value in metadata.items() if key != "format")
     feature = (
         "`last_hidden_state.mean(1)`, the mean of the last stage's tokens"
@@ -121,7 +148,7 @@ A backbone without a classifier, written by the MST toolkit. No figures were mea
 from transformers import AutoImageProcessor, {kind}
 
 processor = AutoImageProcessor.from_pretrained("{name}")
-model = {kind}.from_pretrained("{name}", add_pooling_layer=False).eval()
+model = {kind}.from_pretrained("{name}"{pooling}).eval()
 tokens = model(**processor(images=photo, return_tensors="pt")).last_hidden_state
 ```
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..runtime.atomic import file_sha256
 from ..runtime.errors import UserError
+from ..runtime.terminal import shown_message
 from .backbone import PROBLEMS, backbone_at
 from .formats import Reading, below, readings
 from .reading import CheckpointFile, epoch_of, iteration_of, read_file
@@ -177,7 +178,7 @@ def report(found: Mapping[str, Any]) -> str:
         lines += ["", *(f"{key}: {value}" for key, value in found["metadata"].items())]
     if found["others"]:
         lines.append(f"also in the file: {', '.join(found['others'])}")
-    return "\n".join(lines)
+    return shown_message("\n".join(lines))
 
 
 def is_healthy(found: Mapping[str, Any]) -> bool:

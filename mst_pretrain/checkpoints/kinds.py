@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tarfile
@@ -10,7 +9,11 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..runtime.json_text import parse_json
+from ..runtime.terminal import first_shown, shown
+
 CUT = "is truncated ({}): copy it again, or use the previous checkpoint of the run."
+LONGEST_HEADER = 100_000_000  # bytes of a .safetensors file's, of its own library
 CONVERT = "python tools/convert_checkpoint.py FILE NEW.safetensors"
 TRUSTED = f"Only where you trust the file, take its weights out, which runs its code: {CONVERT} --trusted"
 SAVE = "save the weights in Python with torch.save(model.state_dict(), NEW)"
@@ -71,6 +74,15 @@ PARTS: tuple[tuple[str, str], ...] = (
 )
 
 
+def is_tar(start: bytes) -> bool:
+    """Whether a file begins as a tar archive, which PyTorch of 2016 wrote and today's would unpack to the disk."""
+    try:
+        tarfile.TarInfo.frombuf(start[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def kind_of(path: Path, reason: str) -> str:
     """What a file is that neither PyTorch nor safetensors could read, and what to do; a message's end.
 
@@ -91,8 +103,8 @@ def kind_of(path: Path, reason: str) -> str:
         return f"is an ONNX model. Take the model that it was exported from, and {SAVE}."
     if end == b"\x57\xfb\x80\x8b\x24\x75\x47\xdb" or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
         return f"is a part of a TensorFlow checkpoint. {TENSORFLOW}"
-    if start[257:262] == b"ustar":
-        return _tar(path)
+    if is_tar(start):
+        return _tar(start)
     if path.suffix == ".msgpack":
         return f"is a file of Flax. Load it in transformers with from_flax=True, and {SAVE}."
     if start[8:9] == b"{" or (path.suffix == ".safetensors" and len(start) < 9):
@@ -126,7 +138,7 @@ def text_kind(path: Path) -> str:
             "is a web page, not a checkpoint: the address asks for a login, or shows the file instead of sending it. "
             "Download the file itself, e.g. from an address with /resolve/ or /raw/ in it."
         )
-    if text.startswith("{") and '"weight_map"' in path.read_text(encoding="utf-8", errors="replace"):
+    if text.startswith("{") and '"weight_map"' in _beginning(path):
         return f"is the list of a checkpoint in several files. {SHARDS}"
     kind = "a JSON file" if text.startswith(("{", "[")) else "a text file"
     return (
@@ -135,10 +147,13 @@ def text_kind(path: Path) -> str:
     )
 
 
-SHARDS = (
-    "Join them in Python: model = AutoModel.from_pretrained(FOLDER); model.save_pretrained(NEW, "
-    'max_shard_size="100GB"), and give NEW.'
-)
+def _beginning(path: Path) -> str:
+    """A million characters: enough to know a list of weights by its key, whatever the size of the file."""
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read(1 << 20)
+
+
+SHARDS = "Give its list under the name that ends in .index.json, with all the files that it names beside it."
 
 
 def folder_kind(folder: Path) -> str:
@@ -172,7 +187,8 @@ def other_vit(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """What a ViT has that a plain one has not, by the names and shapes of its weights; empty for a plain one."""
     found = [said for mark, said in PARTS if any(re.search(mark, name) for name in shapes)]
     positions = shapes.get("pos_embed", ())
-    if len(positions) == 3 and "cls_token" in shapes and math.isqrt(positions[1]) ** 2 == positions[1]:
+    prefixed = "cls_token" in shapes and "reg_token" not in shapes
+    if len(positions) == 3 and prefixed and math.isqrt(positions[1]) ** 2 == positions[1]:
         found.append("no position of its [CLS] token")
     return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
@@ -181,20 +197,16 @@ def _zip(path: Path, reason: str) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            inner = {name.partition("/")[2] for name in names}
-            of_torch = bool(inner & {"data.pkl", "constants.pkl"})
-            damaged = archive.testzip() if of_torch else None
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError):
         return CUT.format(
             f"the end of its archive is missing or damaged; {path.stat().st_size:,} bytes are here"
         )
-    if damaged is not None:
-        return f"is damaged ({damaged} in it): copy it again, or use the previous checkpoint of the run."
+    inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner:
         return f"is a TorchScript archive, which holds code beside its weights. {TRUSTED}"
     if any(name.endswith(("serialized_exported_program.json", "models/model.json")) for name in names):
         return "is a program of torch.export. In Python, save torch.export.load(FILE).state_dict with torch.save."
-    if of_torch:
+    if "data.pkl" in inner:
         return f"is whole, but holds what is not read here ({reason}). {TRUSTED}"
     if names and all(name.endswith(".npy") for name in names):
         return (
@@ -204,28 +216,29 @@ def _zip(path: Path, reason: str) -> str:
         )
     if {"model.weights.h5", "saved_model.pb"} & {name.rpartition("/")[2] for name in names}:
         return f"is a model of Keras or TensorFlow. {TENSORFLOW}"
-    return f"is a zip archive of {len(names)} files ({', '.join(names[:2])}), not a checkpoint. {UNPACK}"
+    return f"is a zip archive of {len(names)} files ({first_shown(names, 2)}), not a checkpoint. {UNPACK}"
 
 
-def _tar(path: Path) -> str:
-    try:
-        with tarfile.open(path) as archive:
-            names = archive.getnames()
-    except (tarfile.TarError, EOFError, OSError):
-        return CUT.format("a tar archive whose end is missing")
-    return f"is a tar archive of {len(names)} files ({', '.join(names[:2])}), not a checkpoint. {UNPACK}"
+def _tar(start: bytes) -> str:
+    first = tarfile.TarInfo.frombuf(start[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape").name
+    return f"is a tar archive of files ({shown(first)}, ...), not a checkpoint. {UNPACK}"
 
 
 def _safetensors(path: Path, reason: str) -> str:
     size = path.stat().st_size
     with open(path, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        header = stream.read(length) if 8 + length <= size else b""
+        header = stream.read(length) if length <= LONGEST_HEADER and 8 + length <= size else b""
+    if length > LONGEST_HEADER:
+        return (
+            f"says that its header has {length:,} bytes; safetensors reads {LONGEST_HEADER:,} at most. It is damaged, "
+            "or was made to fill the memory: copy it again, or ask its author for another file."
+        )
     try:
-        content = json.loads(header)
+        content = parse_json(header)
         needed = max(entry["data_offsets"][1] for name, entry in content.items() if name != "__metadata__")
     except (ValueError, TypeError, KeyError, LookupError, AttributeError):
-        needed = size  # nothing that tells
+        needed = 0  # nothing that tells
     if not header or 8 + length + needed > size:
         return CUT.format(
             f"{size:,} bytes are here, {8 + length + (needed if header else 0):,} or more belong to it"

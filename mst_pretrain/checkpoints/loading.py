@@ -7,15 +7,17 @@ from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ..data.files import first_of
+from ..method.vit_tokens import resize_positions
 from ..runtime.distributed import rank
 from ..runtime.errors import UserError
 from .architecture import shapes_of
-from .backbone import find_backbone
+from .backbone import Backbone, find_backbone
+from .choices import TIMM
 from .formats import WRAPPER
+from .kinds import CONVERT
 from .storage import WRAPPED, refuse_broken, refuse_odd
 from .timm_keys import anchors
 
@@ -26,7 +28,7 @@ def load_backbone(
     module: nn.Module,
     source: str | Path,
     prefix: str | None = None,
-    antialias: bool = True,
+    positions: str = TIMM,
     spare: Collection[str] = (),
 ) -> str:
     """Load every weight of ``module`` from anybody's checkpoint, or fail and leave it unchanged.
@@ -38,7 +40,7 @@ def load_backbone(
         module: timm's trunk, whole or without its end.
         source: File, or Hugging Face folder.
         prefix: Exactly what stands before the backbone's keys, e.g. ``teacher.backbone.``; None finds it.
-        antialias: Bicubic resizing as timm's; False as DINO's and mmseg's.
+        positions: The module's rule of resizing learned positions; a file that names its rule must name this one.
         spare: Names that the module would have as a whole, and that may be left out.
 
     Returns:
@@ -48,9 +50,11 @@ def load_backbone(
         UserError: See :meth:`Backbone.fit`.
     """
     backbone, expected = find_backbone(source, prefix=prefix), shapes_of(module)
-    positions = backbone.state.get(POSITIONS)
-    if positions is not None and POSITIONS in expected and positions.shape != expected[POSITIONS]:
-        resized = _resized_positions(module, positions, antialias)
+    learned = backbone.state.get(POSITIONS)
+    if learned is not None and POSITIONS in expected:
+        _refuse_other_rule(backbone, positions)
+    if learned is not None and POSITIONS in expected and learned.shape != expected[POSITIONS]:
+        resized = _resized_positions(module, learned, positions)
         if resized is not None:
             backbone.note_resized(POSITIONS, resized)
     backbone.fit(expected, "this backbone", spare)
@@ -131,7 +135,18 @@ def _heads(module: Any) -> int | None:
     return int(blocks[0].attn.num_heads) if blocks else None
 
 
-def _resized_positions(module: Any, positions: Tensor, antialias: bool) -> Tensor | None:
+def _refuse_other_rule(backbone: Backbone, rule: str) -> None:
+    """Raise a UserError where the file names another rule of resizing positions than the module's."""
+    said = backbone.positions
+    if said not in (None, rule):
+        raise UserError(
+            f"{backbone.file.path} says that its positions are resized by the rule '{said}', and this backbone resizes "
+            f"them by '{rule}': away from their own size the features would differ. Nothing was loaded. Set "
+            f"positions='{said}' in the config's backbone, or write the file for this one: {CONVERT} --positions {rule}"
+        )
+
+
+def _resized_positions(module: Any, positions: Tensor, rule: str) -> Tensor | None:
     """Positions [1, prefix + h * h, D] for the module's own grid, or None where they are not of a square grid."""
     before = int(getattr(module, "num_prefix_tokens", 0))
     if positions.ndim != 3:
@@ -139,7 +154,5 @@ def _resized_positions(module: Any, positions: Tensor, antialias: bool) -> Tenso
     tokens = positions.shape[1] - before
     if tokens <= 0 or math.isqrt(tokens) ** 2 != tokens:
         return None
-    height, width = module.patch_embed.grid_size
-    return resample_abs_pos_embed(
-        positions.float(), new_size=[height, width], num_prefix_tokens=before, antialias=antialias
-    )
+    old = (math.isqrt(tokens),) * 2
+    return resize_positions(positions.float(), module.patch_embed.grid_size, old, before, rule)

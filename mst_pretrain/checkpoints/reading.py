@@ -12,10 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from ..runtime.errors import UserError
-from .kinds import SHARDS, folder_kind
+from ..runtime.json_text import parse_json
+from .kinds import folder_kind
 from .storage import WRAPPED, entries, flat_tensors, load_checkpoint
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
+INDEXES = tuple(f"{name}.index.json" for name in WEIGHT_FILES)  # of one in several files
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # of checkpoints in another folder
 SHOWN = 3
 CONFIG = "config.json"
@@ -77,7 +79,7 @@ def weight_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
+    found = [path / name for name in (*WEIGHT_FILES, *INDEXES) if (path / name).is_file()]
     if not found:
         if kind := folder_kind(path):
             raise UserError(f"{path} {kind}")
@@ -89,7 +91,7 @@ def weight_file(path: str | Path) -> Path:
             raise UserError(f"{path} has {len(files)} checkpoints: {names}. Name one: {files[0]}")
         raise UserError(
             f"{path} is a folder without {' or '.join(WEIGHT_FILES)}. Name a checkpoint, or a folder of "
-            "transformers' save_pretrained that is not split into several files."
+            "transformers' save_pretrained."
         )
     if not (path / CONFIG).is_file():
         raise UserError(f"{path / CONFIG} is not there. A Hugging Face folder needs it beside the weights.")
@@ -104,10 +106,17 @@ def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     """
     path = weight_file(path)
     beside = path.with_name(CONFIG)
-    config = _read_config(beside) if path.name in WEIGHT_FILES and beside.is_file() else None
+    of_folder = path.name in (*WEIGHT_FILES, *INDEXES)
+    config = _read_config(beside) if of_folder and beside.is_file() else None
     if shard := re.search(r"-(\d{5})-of-(?!00001)\d{5}\.(safetensors|bin)$", path.name):
-        raise UserError(f"{path} is only part {int(shard[1])} of a checkpoint in several files. {SHARDS}")
-    loaded = load_checkpoint(path, trusted=trusted)
+        raise UserError(
+            f"{path} is only part {int(shard[1])} of a checkpoint in several files. Give their folder, or the "
+            "*.index.json in it."
+        )
+    if path.name.endswith(".index.json"):
+        loaded = load_parts(path, trusted)
+    else:
+        loaded = load_checkpoint(path, trusted=trusted)
     tensors, containers, bare = flat_tensors(loaded)
     if not tensors:
         raise UserError(
@@ -138,9 +147,50 @@ def read_file(path: str | Path, trusted: bool = False) -> CheckpointFile:
     return CheckpointFile(path, tensors, containers, meta, config, rest, apart, odd)
 
 
+def load_parts(index: Path, trusted: bool = False) -> dict[str, Any]:
+    """A checkpoint in several files, as transformers writes one: every weight of its index, each from its file.
+
+    Args:
+        index: ``*.index.json``, whose ``weight_map`` names the file of each weight.
+        trusted: See :func:`load_checkpoint`.
+
+    Raises:
+        UserError: The index makes no sense, a file is missing or named outside the folder, or lacks a weight.
+    """
+    places = _read_config(index).get("weight_map")
+    if (
+        not isinstance(places, dict)
+        or not places
+        or any(not isinstance(place, str) or Path(place).name != place for place in places.values())
+    ):
+        raise UserError(
+            f"{index} does not name a file beside it for every weight (weight_map). Download the folder again."
+        )
+    parts = sorted(set(places.values()))
+    absent = [part for part in parts if not (index.parent / part).is_file()]
+    if absent:
+        raise UserError(
+            f"{index} names {len(parts)} files, and {len(absent)} are not there (first: {absent[0]}). Download them "
+            "into that folder."
+        )
+    weights: dict[str, Any] = {}
+    meta: Mapping[str, Any] = {}
+    for part in parts:
+        content = load_checkpoint(index.parent / part, trusted=trusted)
+        if part.endswith(".safetensors"):
+            content, meta = content["state_dict"], content["meta"]
+        weights |= {str(name): value for name, value in content.items() if places.get(str(name)) == part}
+    if lacking := sorted(set(places) - set(weights)):
+        raise UserError(
+            f"{index} names {len(lacking)} weights that its files lack (first: {lacking[0]}): they are of different "
+            "checkpoints. Download the folder again."
+        )
+    return {"state_dict": weights, "meta": dict(meta)}
+
+
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes())
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}, no object")
         return config

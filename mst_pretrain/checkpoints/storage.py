@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import pickle
 import re
@@ -15,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -24,7 +22,9 @@ from torch import Tensor, nn
 from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
 from ..runtime.run_files import newest_checkpoint
-from .kinds import kind_of, text_kind
+from .bounds import asks_too_much, refuse_absurd, refuse_damaged_archive
+from .kinds import is_tar, kind_of, text_kind
+from .numpy_values import safe_numpy
 
 INITIAL = "initial.pth"  # the weights before training: the random start of every comparison
 # All that torch.load and safetensors raised on 12,000 truncated and altered files of four formats
@@ -69,15 +69,12 @@ def _safe_globals() -> list[Any]:
     MMEngine's: loss histories, which are numpy arrays with a name. DINO's, iBOT's, MAE's and timm's: their arguments.
     Swin's and MoBY's: their configuration, a dictionary of yacs, which is neither needed nor run.
     """
-    multiarray: Any = importlib.import_module("numpy._core.multiarray")
-    dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "uint32", "bool")]
-    numpy_globals = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
     stand_ins = [
         (_history(), "mmengine.logging.history_buffer.HistoryBuffer"),
         (_history_statistic, "builtins.getattr"),
         (OrderedDict, "yacs.config.CfgNode"),
     ]
-    return [argparse.Namespace, *stand_ins, *numpy_globals]
+    return [argparse.Namespace, *stand_ins, *safe_numpy()]
 
 
 def load_checkpoint(
@@ -100,11 +97,15 @@ def load_checkpoint(
             f"checkpoint not found: {path}. Give the path of an existing .pth or .safetensors file."
         )
     with open(path, "rb") as stream:
-        start = stream.read(16)
+        start = stream.read(512)
     if not start:
         raise UserError(f"{path} is empty: copy it again, or use the previous checkpoint of the run.")
     if text := text_kind(path):  # torch and safetensors write no text
         raise UserError(f"{path} {text}")
+    if is_tar(start):
+        raise UserError(f"{path} {kind_of(path, 'a tar archive')}")
+    if start.startswith(b"PK\x03\x04") and not trusted:
+        refuse_damaged_archive(path)
     try:
         if start[8:9] == b"{":  # safetensors, under whatever name
             with safetensors.safe_open(path, framework="pt", device=str(map_location)) as file:
@@ -114,6 +115,11 @@ def load_checkpoint(
         with open(path, "rb") as stream, torch.serialization.safe_globals(_safe_globals()):
             loaded = torch.load(stream, map_location=map_location, weights_only=not trusted)
     except READER_ERRORS as error:
+        if asks_too_much(error, path.stat().st_size):
+            raise UserError(
+                f"{path} asks for more memory than there is, and has {path.stat().st_size:,} bytes: it is damaged, or "
+                "was made for that. Copy it again, or free some memory."
+            ) from error
         if _is_about_the_machine(error):
             raise
         if isinstance(error, ImportError | AttributeError) and trusted:
@@ -133,6 +139,7 @@ def load_checkpoint(
             f"{path} holds a {type(loaded).__name__}, not a checkpoint dictionary. Save one from the model that it "
             "belongs to: torch.save(model.state_dict(), FILE)."
         )
+    refuse_absurd(path, loaded)
     return loaded
 
 
@@ -145,17 +152,21 @@ def refuse_folder(path: Path) -> None:
 
 
 def use_safe_loading() -> None:
-    """From here on, MMEngine reads local checkpoints with :func:`load_checkpoint`, also for mmdet's own models.
+    """From here on, MMEngine reads checkpoints with :func:`load_checkpoint`, also for mmdet's own models.
 
-    MMEngine's own reader, where reading weights alone fails, reads the file a second time and runs the code in it.
-    Every tool of ours that trains or tests calls this first.
+    MMEngine's own reader, where reading weights alone fails, reads the file a second time and runs the code in it; a
+    file that it downloads it opens so at once. Every tool of ours that trains or tests calls this first.
     """
-    from mmengine.runner import CheckpointLoader
+    from mmengine.runner import CheckpointLoader, checkpoint
+
+    from .addresses import OTHER_SCHEMES, load_from_elsewhere, load_from_url
 
     def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
         return load_checkpoint(Path(filename).expanduser(), map_location or "cpu")
 
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=OTHER_SCHEMES, loader=load_from_elsewhere, force=True)
+    checkpoint.load_url = load_from_url  # of http(s), torchvision and OpenMMLab's names
 
 
 def _is_about_the_machine(error: Exception) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..runtime.errors import UserError
 from .backbone import Backbone
 from .conversion import expressible_eps
+from .huggingface_folder import has_pooler, model_class
 
 TOLERANCE = 1e-5  # relative; float32 sums in another order differ by less
 
@@ -78,8 +79,9 @@ def huggingface_deviation(backbone: Backbone, path: Path) -> float:
     require("transformers", "huggingface")
     import transformers
 
-    kind: Any = transformers.SwinModel if backbone.architecture.is_swin else transformers.ViTModel
-    written: Any = kind.from_pretrained(path, add_pooling_layer=False).eval()
+    kind: Any = getattr(transformers, model_class(backbone.architecture)[0])
+    options = {"add_pooling_layer": False} if has_pooler(backbone.architecture) else {}
+    written: Any = kind.from_pretrained(path, **options).eval()
     images = image_for(backbone)
     trunk: Any = set_norm_eps(trunk_of(backbone), expressible_eps(backbone))
     expected = trunk.forward_features(images)

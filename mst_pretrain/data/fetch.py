@@ -7,10 +7,14 @@ import hashlib
 import importlib
 import os
 import re
+import shlex
 import shutil
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -19,9 +23,12 @@ from filelock import FileLock
 from ..runtime.atomic import replacing
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
+from ..runtime.terminal import shown
 from .files import first_of
 
+PIPE = "pipe:"
 URL = re.compile(r"pipe:|[a-z][a-z0-9+.-]*://")
+SHELL = "();<>|&"
 CHUNK = 1 << 20
 TAR_END = bytes(1024)  # every whole tar ends with two empty blocks
 
@@ -106,11 +113,11 @@ def fetch_missing(shards: dict[Path, str]) -> None:
 
 
 def _fetch(url: str, target: Path, progress: Progress) -> None:
-    """Through webdataset's opener; the target is there when it is whole."""
-    gopen = _webdataset("gopen", url).gopen
+    """Through webdataset's opener, or from a command; the target is there when it is whole."""
+    opened = _output_of if url.startswith(PIPE) else _webdataset("gopen", url).gopen
     with replacing(target) as part:
         try:
-            with gopen(url) as stream, open(part, "wb") as file:
+            with opened(url) as stream, open(part, "wb") as file:
                 while chunk := stream.read(CHUNK):
                     file.write(chunk)
                     progress.step(size=len(chunk))
@@ -124,6 +131,30 @@ def _fetch(url: str, target: Path, progress: Progress) -> None:
                 f"{shutil.disk_usage(target.parent).free >> 20} MiB free there). Check the address; MST_CACHE names "
                 "another folder."
             ) from error
+
+
+@contextmanager
+def _output_of(url: str) -> Iterator[IO[bytes]]:
+    """What the command of ``pipe:COMMAND`` writes, run as one program with its arguments and without a shell.
+
+    Raises:
+        UserError: It is more than one command.
+        OSError: It cannot be started, or fails.
+        ValueError: A quotation mark has no partner.
+    """
+    words = shlex.shlex(url.removeprefix(PIPE), posix=True, punctuation_chars=SHELL)
+    words.whitespace_split, words.commenters = True, ""
+    command = list(words)
+    if not command or any(word.strip(SHELL) == "" for word in command if word):
+        raise UserError(
+            f"{shown(url)}: pipe: takes one command and its arguments, and no shell reads it: no | ; & < > or ( ). "
+            "Write what is longer into a script: 'pipe:bash fetch.sh {000..146}'"
+        )
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield process.stdout
+    if process.returncode:
+        raise OSError(f"the command ended with {process.returncode}")
 
 
 def _webdataset(module: str, spec: str) -> Any:

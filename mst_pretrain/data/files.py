@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..runtime.errors import UserError
+from ..runtime.terminal import first_shown
 from .decode import Undecodable, to_rgb
 from .headers import header_size, other_kind, size_fault
 from .suffixes import HIDDEN, IMAGE_SUFFIXES, OPENCV_SUFFIXES, SPECIAL, describe_left_out, suffix_of
@@ -197,7 +198,7 @@ def is_damage(fault: str) -> bool:
 
 def first_of(names: Sequence[object]) -> str:
     """The first few of a list for a message."""
-    return ", ".join(map(str, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+    return first_shown(names, SHOWN)
 
 
 def find_fault(path: str | Path) -> str:

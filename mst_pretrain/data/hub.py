@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import UnusableImage, UserError
+from ..runtime.terminal import shown
 from .files import BLOCK, find_encoded_fault, in_threads, report_faults
 
 PREFIX = "hf:"
@@ -67,6 +69,12 @@ class HubSource:
             raise UnusableImage(f"{self.name(index)} has no image. Filter such rows out.")
         if image["bytes"] is not None:
             return image["bytes"]
+        if os.path.exists(image["path"]) and not os.path.isfile(
+            image["path"]
+        ):  # of a device, no end may come
+            raise UnusableImage(
+                f"{self.name(index)}: {shown(image['path'])} is not a regular file. Filter it out."
+            )
         try:
             return Path(image["path"]).read_bytes()
         except OSError as error:
@@ -93,7 +101,7 @@ class HubSource:
         saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
         try:
             if not saved:
-                return library.load_dataset(name, split=split or "train")
+                return library.load_dataset(name, split=split or "train", trust_remote_code=False)
             loaded = library.load_from_disk(str(folder))
         except (*READER_ERRORS, library.exceptions.DatasetsError) as error:
             if isinstance(error.__cause__, MemoryError):  # a DatasetGenerationError stands for anything

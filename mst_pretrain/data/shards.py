@@ -15,6 +15,7 @@ import numpy as np
 
 from ..runtime.errors import UnusableImage, UserError
 from ..runtime.progress import Progress
+from ..runtime.terminal import shown
 from .files import BLOCK, find_encoded_fault, first_of, in_threads, report_faults
 from .labels import number_classes
 from .suffixes import say_left_out
@@ -39,7 +40,7 @@ class ShardSource:
     def __init__(self, paths: list[Path], labelled: bool = False) -> None:
         self.paths = paths
         progress = Progress("reading the headers of shards", len(paths))
-        indices = [index_tar(path) for path in progress.over(paths)]
+        indices = list(progress.over(in_threads(index_tar, paths)))
         self._shard = np.repeat(np.arange(len(paths)), [len(index.names) for index in indices])
         self._names = np.concatenate([index.names for index in indices])
         self._spans = np.concatenate([index.images for index in indices])
@@ -61,7 +62,7 @@ class ShardSource:
 
     def name(self, index: int) -> str:
         """Shard and member."""
-        return f"{self.paths[self._shard[index]]}/{self._names[index].decode(errors='replace')}"
+        return f"{self.paths[self._shard[index]]}/{shown(self._names[index].decode(errors='replace'))}"
 
     def read(self, index: int) -> bytes:
         """The member's bytes."""

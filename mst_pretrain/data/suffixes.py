@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 from PIL import Image
 
+from ..runtime.terminal import shown
+
 if find_spec("pillow_heif") is not None:  # the extra [heic]
     import pillow_heif
 
@@ -84,7 +86,7 @@ def describe_left_out(left_out: Counter[str]) -> str:
     """
     groups: dict[str, list[str]] = {}
     for suffix, count in sorted((+left_out).items(), key=lambda item: (-item[1], item[0])):
-        what = "" if suffix in NO_SUFFIXES else f" {suffix}" if suffix else " without a suffix"
+        what = "" if suffix in NO_SUFFIXES else f" {shown(suffix)}" if suffix else " without a suffix"
         groups.setdefault(why_not(suffix), []).append(f"{count}{what}")
     parts = []
     for why, counts in groups.items():

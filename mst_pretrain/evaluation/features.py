@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..method.backbones import Trunk
 from ..runtime.devices import autocast, on_host
 from ..runtime.errors import UserError
 from ..runtime.progress import Progress
+from ..training.patient_loader import PatientDataLoader
 from .ranks import gather_rows, share
 
 NORMALIZE = v2.Compose(
@@ -145,8 +146,10 @@ def extract_features(
     what: str = "features",
     indices: Sequence[int] | None = None,
     precision: str = "float32",
+    gather: bool = True,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """:func:`block_features` of a source's images, in order, in every process; each process extracts its share.
+    """:func:`block_features` of a source's images, in order; each process extracts its share.
 
     Args:
         trunk: Put on ``device`` and into evaluation mode.
@@ -159,9 +162,11 @@ def extract_features(
         what: Name in the progress.
         indices: Of N images of the source; None: of all.
         precision: ``float32`` or ``bfloat16``, of the forward.
+        gather: Whether every process gets the features of all images; else those of its :func:`share`.
+        after_batch: Called after each.
 
     Returns:
-        [N, F] float32 on the CPU, not normalised.
+        [N, F], or [len(share(N)), F], float32 on the CPU, not normalised.
     """
     device = torch.device(device)
     trunk = trunk.to(device).eval()
@@ -176,12 +181,14 @@ def extract_features(
     for features in on_host(map(forward, Progress(what, len(loader)).over(loader))):
         rows[done : done + len(features)] = features
         done += len(features)
-    return gather_rows(rows, len(wanted))
+        after_batch()
+    return gather_rows(rows, len(wanted)) if gather else rows
 
 
 def image_loader(images: Dataset, device: torch.device, workers: int, **sampling: Any) -> DataLoader:
     """Batches of images in ``workers`` processes; for a GPU in pinned memory, so that copies do not make it wait."""
-    return DataLoader(images, num_workers=workers, pin_memory=device.type == "cuda", **sampling)
+    loader: DataLoader = DataLoader(images, num_workers=workers, pin_memory=device.type == "cuda", **sampling)
+    return PatientDataLoader.of(loader)
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 SPARE = 32  # candidates beyond k
 BLOCK = 32  # columns whose maximum is looked at first
+RANKED = 64  # test images whose candidates are compared in float64 at a time
+VOTED = 256  # test images whose votes are counted at a time
 
 
 def knn_predict(
@@ -46,15 +48,28 @@ def knn_predict(
         raise ValueError(f"k must be between 1 and the {count} training images, got {list(neighbours)}")
     if not len(test_features):
         raise ValueError("there is no test image")
-    classes = int(train_labels.max()) + 1
-    predictions: dict[int, list[Tensor]] = {k: [] for k in neighbours}
     found = nearest(train_features, test_features, most, test_chunk, train_chunk)
-    for similarity, index in zip(*(part.split(test_chunk) for part in found), strict=True):
+    return vote(found[0], train_labels[found[1]], int(train_labels.max()) + 1, neighbours, temperature)
+
+
+def vote(
+    similarity: Tensor, labels: Tensor, classes: int, neighbours: Sequence[int], temperature: float
+) -> dict[int, Tensor]:
+    """Predicted class of each of M images, [M] int64 by k, from its neighbours, the nearest first.
+
+    Args:
+        similarity: [M, n] float64, falling.
+        labels: [M, n] int64 of the neighbours, below ``classes``.
+        classes: K.
+        neighbours: The values of k, at most n.
+        temperature: Of the votes, > 0.
+    """
+    predictions: dict[int, list[Tensor]] = {k: [] for k in neighbours}
+    for near, own in zip(similarity.split(VOTED), labels.split(VOTED), strict=True):
         # Relative to the nearest, so that a low temperature cannot overflow; float64, so that sums tie only if equal.
-        votes = ((similarity - similarity[:, :1]) / temperature).exp()
-        labels = train_labels[index]
+        votes = ((near - near[:, :1]) / temperature).exp()
         for k in predictions:
-            tally = votes.new_zeros(len(votes), classes).scatter_add_(1, labels[:, :k], votes[:, :k])
+            tally = votes.new_zeros(len(votes), classes).scatter_add_(1, own[:, :k], votes[:, :k])
             predictions[k].append((tally == tally.amax(1, keepdim=True)).int().argmax(1))
     return {k: torch.cat(parts) for k, parts in predictions.items()}
 
@@ -78,15 +93,18 @@ def nearest(
         Cosine similarity [M, count] float64, and index [M, count] int64.
     """
     candidates = _candidates(train, test, min(count + SPARE, len(train)), test_chunk, train_chunk)
-    norms = torch.linalg.vector_norm(train, dim=1, dtype=torch.float64).clamp(
-        min=1e-12
-    )  # as F.normalize has it
-    parts = zip(test.split(64), candidates.split(64), strict=True)
-    exact = [_similarity(train, norms, *rows) for rows in parts]
-    # By rising index first, so that the stable sort keeps the earlier of equals.
-    candidates, order = candidates.sort(dim=1)
-    best, order = torch.cat(exact).gather(1, order).sort(dim=1, descending=True, stable=True)
-    return best[:, :count], candidates.gather(1, order)[:, :count]
+    # by chunks: in one go the whole training set would be copied as float64
+    norms = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64) for rows in train.split(train_chunk)]
+    length = torch.cat(norms).clamp(min=1e-12)  # as F.normalize has it
+    found: list[tuple[Tensor, Tensor]] = []
+    for rows, places in zip(test.split(RANKED), candidates.split(RANKED), strict=True):
+        # By rising index first, so that the stable sort keeps the earlier of equals.
+        index = places.sort(dim=1).values
+        exact = _similarity(train, length, rows, index)
+        best, order = exact.sort(dim=1, descending=True, stable=True)
+        found.append((best[:, :count].clone(), index.gather(1, order[:, :count])))
+    similarity, chosen = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return similarity, chosen
 
 
 def _candidates(train: Tensor, test: Tensor, count: int, test_chunk: int, train_chunk: int) -> Tensor:

@@ -7,16 +7,15 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from ..runtime.environment import environment_info
 from ..runtime.errors import UserError
 from .arguments import precision_of, trunk_of
 from .features import extract_features
-from .knn import accuracy, knn_predict
+from .knn import accuracy
 from .labelled import MAJORITY, majority_accuracy, names_of, open_train_val
 from .protocols import NEIGHBOURS, TEMPERATURE
-from .ranks import gather_rows, publish, rank, save_arrays, share, start
+from .ranks import gather_rows, publish, rank, save_arrays, start
+from .shared_knn import shared_knn
 
 
 def neighbours(wanted: list[int] | None, images: int, train: str) -> list[int]:
@@ -44,14 +43,14 @@ def evaluate_knn(args: argparse.Namespace) -> None:
     trunk, origin = trunk_of(args)
     dtype = precision_of(args, device)
     options = (args.resize, args.crop, args.batch_size, args.workers, device)
-    train_features = extract_features(trunk, train.source, *options, what="train features", precision=dtype)
+    train_features = extract_features(
+        trunk, train.source, *options, what="train features", precision=dtype, gather=False
+    )
     val_features = extract_features(trunk, val.source, *options, what="val features", precision=dtype)
-    mine = torch.tensor(share(len(val.labels)), dtype=torch.int64)
-    predicted = {k: torch.empty(0, dtype=torch.int64) for k in ks}
-    if len(mine):
-        known = (train_features.to(device), train.labels.to(device))
-        predicted = knn_predict(*known, val_features[mine].to(device), ks, TEMPERATURE)
-    whole = {k: gather_rows(part.cpu(), len(val.labels)) for k, part in predicted.items()}
+    known = (train_features.to(device), train.labels.to(device), val_features.to(device))
+    whole = {k: classes.cpu() for k, classes in shared_knn(*known, ks, TEMPERATURE).items()}
+    if args.save:
+        train_features = gather_rows(train_features, len(train.labels))
     if args.save and rank() == 0:
         arrays: dict[str, Any] = {f"predicted_{k}": classes.numpy() for k, classes in whole.items()}
         arrays |= {"train_features": train_features.numpy(), "val_features": val_features.numpy()}

@@ -61,7 +61,8 @@ def load_trunk(
         return trunk, Origin(built.name, built.arguments, RANDOM, None, None, seed)
     backbone = read_backbone(checkpoint, prefix=prefix, model=model, model_args=model_args)
     name, arguments = backbone.architecture.name, backbone.architecture.arguments
-    trunk = build_trunk(name, **arguments)
+    rule = {} if backbone.positions is None else {"positions": backbone.positions}
+    trunk = build_trunk(name, **rule, **arguments)
     trunk.load_state_dict(backbone.state)
     if speaks():
         print(f"{checkpoint}\n{backbone}", file=sys.stderr)

@@ -17,13 +17,14 @@ from timm.models.swin_transformer import (
     window_partition,
     window_reverse,
 )
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoints.choices import TIMM
 from ..runtime.errors import UserError
 from .proven import Trunk, create_trunk
+from .vit_tokens import attend, check_rule, embed_tokens, query_key, run_block, scale_branch
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Features:
     attention: Tensor | None = None
 
 
-def build_trunk(name: str, **overrides: Any) -> Trunk:
+def build_trunk(name: str, positions: str = TIMM, **overrides: Any) -> Trunk:
     """A timm ViT or Swin without classifier that takes any image size divisible by its patch.
 
     A Swin follows the original's rule: a stage whose map fits one window at the built image size does not shift.
@@ -51,6 +52,7 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
 
     Args:
         name: timm model name, e.g. ``vit_small_patch16_224`` or ``swin_tiny_patch4_window7_224``.
+        positions: How a ViT's positions are resized; see :func:`mst_pretrain.method.vit_tokens.resize_positions`.
         overrides: Arguments of the timm model (``embed_dim``, ``depth``, ``drop_path_rate``, ...).
 
     Raises:
@@ -60,13 +62,21 @@ def build_trunk(name: str, **overrides: Any) -> Trunk:
         {"strict_img_size": False} if name.startswith("swin_") else {"dynamic_img_size": True}
     )
     trunk = create_trunk(name, **any_size, **overrides)
-    if isinstance(trunk, VisionTransformer) and trunk.cls_token is None:
-        raise UserError(f"'{name}' has no [CLS] token; MST needs a ViT with a [CLS] token or a Swin.")
+    if not isinstance(trunk, SwinTransformer) and trunk.cls_token is None:
+        raise UserError(
+            f"'{name}' has no [CLS] token; MST needs a ViT with a [CLS] token or a Swin. As a backbone of detection or "
+            "segmentation, MSTVisionTransformer takes it."
+        )
     if isinstance(trunk.norm, nn.Identity):
         raise UserError(
             f"'{name}' does not normalise its last tokens, which MST reads: its norm comes after the pooling "
             "(global_pool='avg') or nowhere (final_norm=False). Leave these arguments out, or take another model."
         )
+    if not isinstance(trunk, SwinTransformer):
+        trunk.attn_pool = None  # of pooled features: parameters without gradient would stop DDP
+        trunk.positions = check_rule(positions)
+        if positions != TIMM:  # what other files do not say is not compared
+            trunk.architecture["positions"] = positions
     return trunk
 
 
@@ -116,7 +126,7 @@ def forward_trunk(
     """
     height, width = images.shape[-2:]
     stride = output_stride(trunk)
-    if isinstance(trunk, VisionTransformer) and (height % stride or width % stride):
+    if not isinstance(trunk, SwinTransformer) and (height % stride or width % stride):
         raise ValueError(f"image {height}x{width} is not divisible by the patch size {stride}")
     tokens = trunk.patch_embed(images)  # [B, gh, gw, C], channels last for both families
     if mask is not None:
@@ -141,30 +151,36 @@ def _hide(tokens: Tensor, mask: Tensor, mask_token: Tensor, unit: int) -> Tensor
 
 def _forward_vit(trunk: Trunk, tokens: Tensor, with_attention: bool, run: Callable[..., Tensor]) -> Features:
     height, width = tokens.shape[1:3]
-    x = trunk.norm_pre(trunk._pos_embed(tokens))
+    x, rope = embed_tokens(trunk, tokens, trunk.positions)
     for block in trunk.blocks[:-1]:
-        x = run(block, x, trunk.grad_checkpointing)
-    attention = vit_attention_map(trunk.blocks[-1], x, height, width) if with_attention else None
-    x = trunk.norm(run(trunk.blocks[-1], x, trunk.grad_checkpointing))
+        x = run(block, x, trunk.grad_checkpointing, rope)
+    attention = vit_attention_map(trunk.blocks[-1], x, height, width, rope) if with_attention else None
+    x = trunk.norm(run(trunk.blocks[-1], x, trunk.grad_checkpointing, rope))
     grid = x[:, trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width))
     return Features(x[:, 0], grid, attention)
 
 
-def _run(compiled: Callable[..., Tensor] | None, block: Any, x: Tensor, checkpointing: bool) -> Tensor:
+def _run(
+    compiled: Callable[..., Tensor] | None,
+    block: Any,
+    x: Tensor,
+    checkpointing: bool,
+    rope: Tensor | None = None,
+) -> Tensor:
     """One block; with gradient checkpointing its activations are computed again in the backward pass."""
-    call = block if compiled is None else partial(_run_compiled, compiled, block)
+    call = partial(run_block, block) if compiled is None else partial(_run_compiled, compiled, block)
     if checkpointing and torch.is_grad_enabled():
-        return checkpoint(call, x, use_reentrant=False)
-    return call(x)
+        return checkpoint(call, x, rope, use_reentrant=False)
+    return call(x, rope)
 
 
-def _run_compiled(compiled: Callable[..., Tensor], block: Any, x: Tensor) -> Tensor:
+def _run_compiled(compiled: Callable[..., Tensor], block: Any, x: Tensor, rope: Tensor | None) -> Tensor:
     """What differs between blocks of one width, done here: the probability of drop path, and the shift."""
     shape = (len(x), *[1] * (x.ndim - 1))
     # Never one tensor for both branches, which would be another graph
     keep = [path(x.new_ones(shape)) for path in (block.drop_path1, block.drop_path2)]
     if not isinstance(block, SwinTransformerBlock):
-        return compiled(block, x, *keep, None)
+        return compiled(block, x, *keep, rope)
     shift, window = block.shift_size, block.window_size
     height, width = (side + -side % part for side, part in zip(x.shape[1:3], window, strict=True))
     if not any(shift):
@@ -176,7 +192,7 @@ def _run_compiled(compiled: Callable[..., Tensor], block: Any, x: Tensor) -> Ten
 
 
 def residual_block(
-    block: Any, x: Tensor, keep_attention: Tensor, keep_mlp: Tensor, mask: Tensor | None
+    block: Any, x: Tensor, keep_attention: Tensor, keep_mlp: Tensor, beside: Tensor | None
 ) -> Tensor:
     """What timm's ``block(x)`` computes, without shift and drop path: compiled once for all blocks of one shape.
 
@@ -185,16 +201,17 @@ def residual_block(
         x: [B, n, C] of a ViT, or [B, h, w, C] of a Swin, shifted: the block's input.
         keep_attention: [B, 1, ...] factors of the attention branch: 0, or 1 over the probability to keep it.
         keep_mlp: The same of the MLP branch.
-        mask: Of a Swin, [windows, area, area], added to the scores between a window's tokens; None of a ViT.
+        beside: Of a Swin, the mask [windows, area, area], added to the scores between a window's tokens; of a DINOv3,
+            the rotation; None of another ViT.
 
     Returns:
         Of the shape of ``x``.
     """
     if isinstance(block, SwinTransformerBlock):
-        x = x + keep_attention * _attend_in_windows(block, block.norm1(x), mask)
+        x = x + keep_attention * _attend_in_windows(block, block.norm1(x), beside)
         return x + keep_mlp * block.mlp(block.norm2(x))
-    x = x + keep_attention * block.ls1(block.attn(block.norm1(x)))
-    return x + keep_mlp * block.ls2(block.mlp(block.norm2(x)))
+    x = x + keep_attention * attend(block, block.norm1(x), beside)
+    return x + keep_mlp * scale_branch(block, 2, block.mlp(block.norm2(x)))
 
 
 def _attend_in_windows(block: Any, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -205,22 +222,22 @@ def _attend_in_windows(block: Any, x: Tensor, mask: Tensor | None) -> Tensor:
     return window_reverse(attended, window, *x.shape[1:3])[:, :height, :width]
 
 
-def vit_attention_map(block: Any, x: Tensor, height: int, width: int) -> Tensor:
-    """The [CLS] row of a block's attention without the [CLS] column, mean over heads [summary].
+def vit_attention_map(block: Any, x: Tensor, height: int, width: int, rope: Tensor | None = None) -> Tensor:
+    """The [CLS] row of a block's attention to the patches, without [CLS] and registers, mean over heads [summary].
 
     Args:
         block: timm ViT block.
         x: [B, prefix + h * w, C], the block's input.
         height: h of the patch grid.
         width: w of the patch grid.
+        rope: Rotation of the patches' queries and keys, or None.
 
     Returns:
         [B, h, w] float32.
     """
     attn = block.attn
     batch, length, _ = x.shape
-    qkv = attn.qkv(block.norm1(x)).reshape(batch, length, 3, attn.num_heads, attn.head_dim)
-    query, key = attn.q_norm(qkv[:, :1, 0]), attn.k_norm(qkv[:, :, 1])
+    query, key = query_key(attn, block.norm1(x), rope)
     with torch.autocast(x.device.type, enabled=False):
         # b image, n head, k key token, d channel of a head; the query is [CLS] alone
         scores = torch.einsum("bnd,bknd->bnk", query[:, 0].float(), key.float()) * attn.scale

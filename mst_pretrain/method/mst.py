@@ -18,6 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints.choices import TIMM
 from ..checkpoints.loading import load_backbone
 from ..data.photometric import MultiCropPreprocessor
 from ..runtime.compiling import compiled
@@ -79,7 +80,8 @@ class MST(BaseModel):
         self.student = Network(backbone, head)
         self.teacher = Network({**backbone, "drop_path_rate": 0.0}, head)
         if init_from is not None:
-            report = load_backbone(self.student.backbone, init_from)
+            trunk = self.student.backbone
+            report = load_backbone(trunk, init_from, positions=getattr(trunk, "positions", TIMM))
             print_log(
                 f"Backbone from {init_from}: {report}. Student and teacher start equal; projection head, mask token "
                 "and decoder are new.",
@@ -95,6 +97,7 @@ class MST(BaseModel):
         make_mask(attention=torch.zeros(1, 1, 1), seeds=torch.zeros(1, dtype=torch.int64), **self.masking)
         self.lambda_ce, self.lambda_rec = lambda_ce, lambda_rec
         self.teacher_temperature = 0.04  # the schedule hook sets it at every iteration
+        self.teacher_pooled: Tensor | None = None  # [B, D] of the last forward of the teacher
         trunk = self.student.backbone
         trunk.set_grad_checkpointing(gradient_checkpointing)
         self.forward_trunk = forward_trunk
@@ -178,6 +181,7 @@ class MST(BaseModel):
     def forward_teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's view: logits [B, K] and attention map [B, h, w]."""
         features = self.teacher_features(images)
+        self.teacher_pooled = features.pooled  # for who watches the run
         with _own_autocast(images.device.type):
             logits = self.teacher.head(features.pooled, full_precision=True)
         assert features.attention is not None

@@ -1,7 +1,8 @@
 """Which of timm's models are proven to give timm's own features here; every other one is refused when it is built.
 
-A look-alike loads with every key matched and computes something else: rotary positions, another order of the norms, a
-second token. So what is allowed is a list, and tests/*/test_proven_models.py have the proof of every entry.
+A look-alike loads with every key matched and computes something else: other rotary positions, another order of the
+norms, cosines for attention. So what is allowed is a list, and tests/*/test_proven_models.py have the proof of every
+entry; tests/qa/parity_table.py prints it for the published sizes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import timm
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, RotaryEmbeddingDinoV3
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.swin_transformer import (
     PatchMerging,
     SwinTransformer,
@@ -24,19 +27,34 @@ from torch import nn
 
 from ..runtime.errors import InvalidValue, UserError
 
-Trunk: TypeAlias = Any  # timm VisionTransformer or SwinTransformer, whose attributes timm does not type
+Trunk: TypeAlias = Any  # one of FAMILIES, whose attributes timm does not type
 FAMILIES: dict[type, str] = {
-    VisionTransformer: "a plain ViT (timm's VisionTransformer, e.g. vit_small_patch16_224)",
+    VisionTransformer: "a plain ViT (timm's VisionTransformer, e.g. vit_small_patch16_224; DINOv2's, e.g. "
+    "vit_small_patch14_reg4_dinov2; SigLIP's as a backbone)",
+    VisionTransformerDistilled: "a distilled DeiT (e.g. deit_small_distilled_patch16_224)",
+    Eva: "a DINOv3 (e.g. vit_small_patch16_dinov3)",
     SwinTransformer: "a Swin (timm's SwinTransformer, e.g. swin_tiny_patch4_window7_224)",
 }
+VITS = (VisionTransformer, VisionTransformerDistilled, Eva)
 # arguments by which our callers ask for any image size, and which other classes of timm do not know
 OF_ONE_FAMILY = ("dynamic_img_size", "strict_img_size", "always_partition")
 # Exact classes, and of each the parts and parameters that it may have beside nn.Identity.
 PARTS: dict[type, set[str]] = {
     VisionTransformer: {
         *("patch_embed", "cls_token", "reg_token", "pos_embed", "pos_drop", "norm_pre"),
+        *("blocks", "norm", "attn_pool", "fc_norm", "head_drop", "head"),
+    },
+    VisionTransformerDistilled: {
+        *("patch_embed", "cls_token", "dist_token", "pos_embed", "pos_drop", "norm_pre"),
+        *("blocks", "norm", "fc_norm", "head_drop", "head", "head_dist"),
+    },
+    Eva: {
+        *("patch_embed", "cls_token", "reg_token", "pos_drop", "rope"),
         *("blocks", "norm", "fc_norm", "head_drop", "head"),
     },
+    RotaryEmbeddingDinoV3: set(),
+    EvaBlock: {"norm1", "attn", "gamma_1", "drop_path1", "norm2", "mlp", "gamma_2", "drop_path2"},
+    EvaAttention: {"qkv", "q_bias", "v_bias", "attn_drop", "proj", "proj_drop"},
     PatchEmbed: {"proj", "norm"},
     Block: {"norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2"},
     Attention: {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop"},
@@ -99,6 +117,10 @@ def refuse_unproven(model: nn.Module, name: str) -> None:
         UserError: Its class, or that of a part of it, is not in :data:`PARTS`, it has a part that is not there,
             its patches are not square, or it is a Swin whose stages do not shift as the original's.
     """
+    if isinstance(model, Eva) and model.rope is None:
+        raise UserError(
+            f"'{name}' has no rotary positions, with which alone it is a DINOv3. Leave that argument out."
+        )
     for part in _structure(model):
         kind = type(part)
         names = {key for key, child in part.named_children() if not isinstance(child, nn.Identity)}
@@ -120,7 +142,11 @@ def _structure(model: Any) -> Iterator[Any]:
     """The model and the parts of it whose kind decides about features, each before its own parts."""
     yield model
     yield model.patch_embed
-    for stage in [model] if type(model) is VisionTransformer else model.layers:
+    if type(model) is Eva:
+        yield model.rope
+    whole: Any = model
+    stages: list[Any] = list(whole.layers) if type(model) is SwinTransformer else [model]
+    for stage in stages:
         if stage is not model:
             yield stage
             if not isinstance(stage.downsample, nn.Identity):

@@ -68,6 +68,10 @@ def _read(path: str | Path) -> Config:
     path = find_config(path)
     if path.is_dir():
         raise UserError(f"config {path} is a folder. Name a file in it that ends in .py.")
+    if path.exists() and path.suffix != ".py":  # MMEngine's reader of YAML runs what a file names
+        raise UserError(
+            f"config {path} does not end in .py. Only configs in Python are read: configs are code."
+        )
     try:
         cfg = Config.fromfile(str(path), import_custom_modules=False)
     except FileNotFoundError as error:

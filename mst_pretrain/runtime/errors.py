@@ -9,9 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from .terminal import shown_message
+
 DEBUG = "MST_DEBUG"  # environment variable; 1 shows the traceback behind a UserError
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, to be continued
+LOST = 71  # EX_OSERR of sysexits.h: another process of the job ended or does not answer, to be continued
 
 
 class UserError(Exception):
@@ -20,6 +23,10 @@ class UserError(Exception):
 
 class UnusableImage(UserError):
     """An image, or its label map, is missing, unreadable or damaged; training takes another one in its place."""
+
+
+class LostProcess(UserError):
+    """Another process of this job ended or does not answer; nothing is wrong with this one."""
 
 
 class Stopped(Exception):
@@ -40,10 +47,12 @@ def unexpanded(message: str) -> str:
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and exit.
 
-    The code is 0 or the tool's own, 2 after a :class:`UserError` or where an extra is not installed, 75 after
-    :class:`Stopped`, 130 after Ctrl-C. With ``MST_DEBUG=1`` the traceback of a :class:`UserError` and of all its
+    The code is 0 or the tool's own, 2 after a :class:`UserError` or where an extra is not installed, 71 after
+    :class:`LostProcess`, 75 after :class:`Stopped`, 130 after Ctrl-C.
+    With ``MST_DEBUG=1`` the traceback of a :class:`UserError` and of all its
     causes comes before its message.
-    A character that the terminal cannot show is printed as its number, whatever it is part of.
+    A character that the terminal cannot show is printed as its number, whatever it is part of; so is one of an error's
+    message that a terminal would obey.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -53,8 +62,9 @@ def run_cli(main: Callable[[], int | None]) -> None:
     except UserError as error:
         if os.environ.get(DEBUG) == "1":
             traceback.print_exception(error, file=sys.stderr)
-        print(f"error: {error}{unexpanded(str(error))}", file=sys.stderr, flush=True)
-        code = 2
+        said = f"error: {error}{unexpanded(str(error))}"
+        print(shown_message(said), file=sys.stderr, flush=True)
+        code = LOST if isinstance(error, LostProcess) else 2
     except ModuleNotFoundError as error:
         from .extras import missing_extra  # which imports this module
 

@@ -12,10 +12,11 @@ from mmengine.config import Config
 from .errors import UserError
 from .options import walk
 
-# [code: MMEngine's Runner, mmdet's CocoDataset, mmseg's BaseSegDataset]
+# [code: MMEngine's Runner, mmdet's CocoDataset, mmseg's BaseSegDataset]; evaluation: FeatureWatchHook's
 KNOWN: dict[str, tuple[str, ...]] = {
     "env_cfg": ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"),
     "env_cfg.mp_cfg": ("mp_start_method", "opencv_num_threads"),
+    "evaluation": ("knn", "every_epochs"),
     "randomness": ("seed", "deterministic", "diff_rank_seed"),
 }
 COCO: dict[str, tuple[str, ...]] = {

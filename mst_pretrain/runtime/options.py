@@ -60,6 +60,7 @@ READ = frozenset(
         "allow_unused",
         "run_folder",
         "loggers",
+        "evaluation",
     ]
 )
 # Of these, what a tool does not read. A test takes a training's options, by which its record names the training.

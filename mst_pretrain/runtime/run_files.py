@@ -9,10 +9,11 @@ from typing import Any
 
 from .errors import UserError
 
-SWITCH, LOGGERS = "run_folder", "loggers"  # keys of a config
+SWITCH, LOGGERS, EVALUATION = "run_folder", "loggers", "evaluation"  # keys of a config
 CHECKPOINTS = "checkpoints"
 LAST, BEST, FIRST = "last.pth", "best.pth", "initial.pth"
 LOG, METRICS, CONFIG = "train.log", "metrics.jsonl", "config.py"
+EVALUATIONS = "evaluations.jsonl"  # of a pretraining that has no run folder
 LATEST = "latest.pth"  # what MMEngine's layout has in the place of checkpoints/last.pth
 
 
@@ -61,6 +62,11 @@ class RunFiles:
     def log(self) -> Path:
         """The text log of a run folder."""
         return self.root / LOG
+
+    @property
+    def evaluations(self) -> Path:
+        """The scores of a pretraining while it runs: among the numbers of a run folder, or in a file of their own."""
+        return self.metrics if self.tidy else self.root / EVALUATIONS
 
     @property
     def metrics(self) -> Path:

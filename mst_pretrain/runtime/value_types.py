@@ -53,6 +53,9 @@ SECTIONS = {
 # Other values of every config that no constructor's annotation tells
 PLACES: dict[str, Any] = {
     r"log_level": Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    r"evaluation": dict | None,
+    r"evaluation\.knn": str | None,
+    r"evaluation\.every_epochs": float,
     r"optim_wrapper\.paramwise_cfg": dict | None,
     r"optim_wrapper\.paramwise_cfg\.custom_keys": dict[str, dict],
     r"optim_wrapper\.paramwise_cfg\..*_mult": float,

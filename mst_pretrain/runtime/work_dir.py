@@ -21,7 +21,7 @@ except ImportError:  # Windows
 
 LOCK = ".run.lock"
 HELD = (errno.EACCES, errno.EAGAIN)  # what a lock of another process raises
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 _locks: dict[str, TextIO] = {}  # open until the process ends
 

@@ -51,22 +51,26 @@ class Best:
                 for name, value in line.items()
                 if isinstance(value, float) and name not in ("time", "epoch")
             }
-            if self.wanted in AUTO and line.get("main") in scores:
-                self.name = str(line["main"])
-            self.improves(line["step"], scores)
+            main = str(line.get("main"))
+            self.improves(line["step"], scores, main=main if main in scores else "")
 
-    def improves(self, step: int, scores: Mapping[str, float], metrics: Collection[str] = ()) -> bool:
+    def improves(
+        self, step: int, scores: Mapping[str, float], metrics: Collection[str] = (), main: str = ""
+    ) -> bool:
         """Whether these scores are the best so far; then they are from now on.
 
         Args:
             step: Finished iterations.
             scores: By the names of a line.
             metrics: MMEngine's names of the validation's scores.
+            main: The score that decides from now on, where none was named: with another one comparing begins anew.
 
         Raises:
             UserError: The score that was named is not among them.
         """
         self.last = step
+        if self.wanted in AUTO and main and main != self.name:
+            self.name, self.step = main, 0
         self.name = self.name or self._choose(scores, metrics)
         value = scores.get(self.name)
         if value is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data.files import first_of
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
+from .failing_saves import SparingHook
 from .schedule_and_teacher import broken_weight, last_good, unwrap
 
 SKIPPED = "skipped_steps.jsonl"
@@ -100,7 +101,7 @@ class HealthHook(Hook):
         listing = Path(runner.work_dir, SKIPPED)
         if is_main_process():
             entry = {"step": runner.iter + 1, "losses": [repr(value) for value, _ in ranks], "images": names}
-            with open(listing, "a") as file:
+            with runner.saves.spared(str(listing)), open(listing, "a") as file:
                 file.write(json.dumps(entry) + "\n")
         scaled = not bad and hasattr(runner.optim_wrapper, "loss_scaler")
         runner.logger.warning(
@@ -198,7 +199,7 @@ def _warmup(runner: Runner) -> int:
 
 
 @HOOKS.register_module()
-class HealthyCheckpointHook(CheckpointHook):
+class HealthyCheckpointHook(SparingHook):
     """MMEngine's, by iteration, and never of broken weights.
 
     Once a step has broken the weights every later one is skipped: checkpoints of those would push out the good ones.

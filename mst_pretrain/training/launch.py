@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +12,19 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from ..checkpoints.storage import refuse_folder, use_safe_loading
+from ..checkpoints.storage import use_safe_loading
 from ..runtime.config import check_lengths, check_seed, explain, import_custom_modules
-from ..runtime.errors import STOPPED, Stopped, UserError
+from ..runtime.errors import LostProcess, Stopped, UserError
 from ..runtime.known_keys import check_known_keys, check_numbers
-from ..runtime.run_files import LOGGERS, SWITCH, newest_checkpoint
+from ..runtime.run_files import LOGGERS
 from ..runtime.value_types import check_value_types
 from ..runtime.work_dir import explain_full_disk
 from .command_line import LAUNCHERS as LAUNCHERS
 from .command_line import add_arguments as add_arguments
+from .continuing import choose, settle
 from .loggers import check_loggers
+from .meeting import explain_lost, lost, meet
 from .processes import OTHER_RANK_WAITS, launcher_of
-from .signals import STOP_SIGNALS, ignore_signals
 
 AMP_WRAPPERS = {"OptimWrapper": "AmpOptimWrapper", "MSTOptimWrapper": "MSTAmpOptimWrapper"}
 
@@ -49,8 +48,8 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
                 "need none, their schedule scales the learning rate with the batch; elsewhere add it."
             )
         cfg.auto_scale_lr.enable = True
-    if getattr(args, "resume", None):
-        _resume(cfg, args.resume)
+    if hasattr(args, "resume"):
+        choose(cfg, args.resume)
     if getattr(args, "init_from", None):
         _init_from(cfg, args)
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
@@ -87,18 +86,6 @@ def _init_from(cfg: Config, args: argparse.Namespace) -> None:
     if not cfg.get("resume") and not Path(args.init_from).exists():  # resumed weights replace it
         raise UserError(f"--init-from {args.init_from} does not exist. Give a checkpoint of a backbone.")
     cfg.model.init_from = args.init_from
-
-
-def _resume(cfg: Config, source: str) -> None:
-    """``source``: a file, or ``auto`` for the newest checkpoint of the work directory, if there is one."""
-    path = newest_checkpoint(cfg.work_dir, cfg.get(SWITCH) is True) if source == "auto" else Path(source)
-    if path.is_file():
-        cfg.resume, cfg.load_from = True, str(path)
-    elif source == "auto":
-        print(f"--resume: no {path} yet, starting from the beginning", flush=True)
-    else:
-        refuse_folder(path)
-        raise UserError(f"--resume {path} does not exist. Give a checkpoint of this config's run.")
 
 
 def _check_encoding(cfg: Config) -> None:
@@ -160,8 +147,8 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         import_custom_modules(cfg)
         check_value_types(cfg)
         check_seed(cfg)
-        if cfg.launcher == "pytorch" and not torch.cuda.is_available():
-            torch.distributed.init_process_group("gloo")
+        meet(cfg)
+        settle(cfg)
         from .runner import build_runner
 
         result = task(build_runner(cfg))
@@ -169,6 +156,8 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         return result
     except Stopped:
         _leave_together()
+        raise
+    except LostProcess:
         raise
     except UserError as error:
         _let_first_rank_speak()
@@ -178,6 +167,10 @@ def run(cfg: Config, task: Callable[[Any], Any]) -> Any:
         if full is None:
             raise
         raise full from error
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        raise explain_lost(cfg, error) from error
     except (TypeError, KeyError, ValueError, AttributeError, AssertionError) as error:
         explained = explain(cfg, error)
         if explained is None:
@@ -216,54 +209,6 @@ def on_first_rank(check: Callable[[], object]) -> None:
     """Run ``check`` in the first of the processes only; the others wait for it when they meet."""
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
         check()
-
-
-def torchrun() -> None:
-    """``torchrun`` for the ``dist_*.sh`` scripts: ends with a failed process' code, no traceback.
-
-    SIGTERM and SIGUSR1 are handed on to the processes, which write a checkpoint together and end: torchrun itself
-    would not know SIGUSR1, and would kill them 30 seconds after SIGTERM.
-    """
-    from torch.distributed.elastic.multiprocessing import api
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main
-
-    if not Path("/proc/self/task").is_dir():  # macOS, Windows
-        print("note: on this system SIGTERM and SIGUSR1 end a run of several processes at once", flush=True)
-    refuse = api._terminate_process_handler
-
-    def hand_on(number: int, frame: Any) -> None:
-        if number not in STOP_SIGNALS:
-            refuse(number, frame)
-        for process in _children():
-            os.kill(process, number)
-
-    vars(api)["_terminate_process_handler"] = hand_on  # what torchrun installs once its processes are there
-    for number in STOP_SIGNALS:
-        signal.signal(number, hand_on)
-    try:
-        main()
-    except torch.distributed.DistNetworkError as error:
-        print(
-            f"error: the processes cannot meet ({str(error).splitlines()[0]}). Another run may use the port: give a "
-            "free one (PORT=29501 before the command), and with several machines the first one's MASTER_ADDR.",
-            file=sys.stderr,
-            flush=True,
-        )
-        sys.exit(2)
-    except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        if code != STOPPED:
-            print(f"a process ended with code {code}; its message stands above", file=sys.stderr, flush=True)
-        sys.exit(code if code > 0 else 1)
-    finally:
-        ignore_signals()
-
-
-def _children() -> list[int]:
-    """Processes that this one has started."""
-    listings = Path("/proc/self/task").glob("*/children")
-    return [int(process) for listing in listings for process in listing.read_text().split()]
 
 
 def _let_first_rank_speak() -> None:

@@ -19,6 +19,8 @@ from ..data.multicrop import MultiCrop
 from ..data.sources import FileSource
 from ..runtime.atomic import link_atomic
 from ..runtime.errors import UserError
+from .feature_watch import FeatureWatchHook
+from .memory import named_memory, names_lost_workers
 from .randomness import seed_all
 from .runner import MSTRunner
 from .schedule_and_teacher import unwrap
@@ -124,6 +126,7 @@ class PretrainLoop(BaseLoop):
         """Finished iterations."""
         return self._iter
 
+    @names_lost_workers
     def run(self) -> Any:
         """Train from the current iteration to the last."""
         self.runner.call_hook("before_train")
@@ -143,15 +146,38 @@ class PretrainLoop(BaseLoop):
         if isinstance(self.source, FileSource) and is_main_process():
             files.checkpoints.mkdir(exist_ok=True)
             self.source.paths.save(files.checkpoints / IMAGES)
+        batches: Iterator[Any] = iter(())
         if self._iter < self.max_iters:
             self.sampler.position = self._iter * self.global_batch
             device = next(self.runner.model.parameters()).device
             batches = rescued(self.runner, crops_of(self.dataloader, device, self.runner.logger.info))
-            while self._iter < self.max_iters:
-                self.run_iter(batches)
+        if self.runner.unvalidated:  # also after the last step
+            self.measure()
+        while self._iter < self.max_iters:
+            self.run_iter(batches)
+            if self.validates_after(self._iter):
+                self.measure()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    @cached_property
+    def watch(self) -> FeatureWatchHook | None:
+        """What measures the features, if anything does."""
+        return next((hook for hook in self.runner.hooks if isinstance(hook, FeatureWatchHook)), None)
+
+    def validates_after(self, iteration: int) -> bool:
+        """Whether the features are measured after this many finished iterations."""
+        return self.watch is not None and self.watch.is_due(iteration)
+
+    def measurements_left(self, step: int) -> int:
+        """Measurements after the iterations that follow ``step``."""
+        return 0 if self.watch is None else self.watch.due_between(step, self.max_iters)
+
+    def measure(self) -> None:
+        """Measure the features."""
+        if self.watch is not None:
+            self.watch.measure(self.runner)
 
     def run_iter(self, batches: Iterator[Any]) -> None:
         """One optimizer step, whose random numbers are its own."""
@@ -164,7 +190,8 @@ class PretrainLoop(BaseLoop):
             self.indices.append(data.get("index"))
             if micro == 0:
                 self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data)
-            outputs.append(self.runner.model.train_step(data, optim_wrapper=self.runner.optim_wrapper))
+            with named_memory(self.runner, data):
+                outputs.append(self.runner.model.train_step(data, optim_wrapper=self.runner.optim_wrapper))
         mean = {key: sum(output[key].detach() for output in outputs) / self.accumulate for key in outputs[0]}
         self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=data, outputs=mean)
         self._iter += 1

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.waiting: list[str] = []  # lines that could not be written yet
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines; a killed run may have left a part of one."""
@@ -47,19 +49,42 @@ class MetricsFile:
         return kept
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Append a line; a number that is not finite, which JSON does not have, becomes null."""
+        """Append a line; a number that is not finite, which JSON does not have, becomes null.
+
+        Where the disk is full the line waits in memory; no checkpoint can be written then, see :meth:`to_disk`.
+        """
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in line.items()
         }
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(finite)}\n")
+        self.waiting.append(f"{json.dumps(finite)}\n")
+        with suppress(OSError):
+            self._write()
 
     def to_disk(self) -> None:
-        """Wait until what was written is on the disk, before a checkpoint that must not be ahead of it."""
+        """Wait until all lines are on the disk, before a checkpoint that must not be ahead of them.
+
+        Raises:
+            OSError: The disk takes no more.
+        """
+        self._write()
         if self.path.is_file():
             with open(self.path, "rb") as file:
                 os.fsync(file.fileno())
+
+    def _write(self) -> None:
+        """Append the lines that wait, all or none."""
+        if not self.waiting:
+            return
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write("".join(self.waiting))
+        except OSError:
+            if self.path.is_file():
+                os.truncate(self.path, size)
+            raise
+        self.waiting.clear()
 
 
 def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:

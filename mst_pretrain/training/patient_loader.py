@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,9 +32,27 @@ class PatientDataLoader(DataLoader):
         """Start the workers, unless they persist."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
-            return super().__iter__()
+            iterator = super().__iter__()
+            vars(self)["started"] = weakref.ref(iterator)
+            return iterator
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_workers(loader: Any) -> None:
+    """End what is left of a loader's workers once one of them was killed.
+
+    Until then PyTorch raises its error again whenever any child of this process ends, also in the middle of a save.
+    """
+    iterator = getattr(loader, "started", lambda: None)()
+    shut_down = getattr(iterator, "_shutdown_workers", None)  # no iterator without workers has it
+    if shut_down is None or threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        shut_down()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _begin_worker(initialise: Callable[[int], None] | None, worker: int) -> None:

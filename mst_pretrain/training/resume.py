@@ -23,7 +23,7 @@ UNSEEN = (  # keys inside these parts that change where a run reads, waits, stop
     *("*.num_workers", "*.persistent_workers", "*.pin_memory", "*.prefetch_factor", "*.data_root"),
     *("train_dataloader.dataset.decode", "train_dataloader.dataset.cache", "train_cfg.val_*"),
     "train_cfg.dynamic_intervals",
-    *("*.non_blocking", "model.compile"),
+    *("*.non_blocking", "model.compile", "model.gradient_checkpointing", "*.with_cp"),
     *(f"default_hooks.{hook}*" for hook in ("logger", "timer", "first_steps", "checkpoint", "visualization")),
 )
 ONCE_RESUMED = (  # and what the checkpoint replaces, or what is compared by its product

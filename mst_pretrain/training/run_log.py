@@ -5,33 +5,25 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..runtime.environment import peak_memory
-from ..runtime.run_files import BEST, CHECKPOINTS, LAST
+from ..runtime.run_files import LAST
 from .best import Best
 from .console import BAR, LINE, draw
 from .health import HealthHook
-from .lines import data_warning, eval_line, scores_of, train_line
-from .metrics_file import EVAL, TRAIN, MetricsFile
+from .lines import data_warning, scores_of, train_line
+from .metrics_file import TRAIN, MetricsFile
 from .pace import Interval
-from .stages import (
-    begins_with_validation,
-    checkpoints_left,
-    epoch_of,
-    images_per_step,
-    stage_of,
-    validations_left,
-)
+from .scores import VALIDATION, continue_scores, record_scores
+from .stages import checkpoints_left, epoch_of, images_per_step, stage_of, validations_left
 
-VALIDATION = "validation"  # the kind of pause
 # Waiting for images is said where it took a larger share of the last intervals, which together took this many seconds
 # or more; then not again for some intervals.
 SLOW_DATA, LOOKED_AT, LONG, QUIET = 0.1, 5, 30.0, 100
@@ -77,20 +69,7 @@ class RunLogHook(LoggerHook):
     def before_train(self, runner: Any) -> None:
         """Cut what a killed run has written beyond the checkpoint; a validation that it did not end is made up."""
         self.file, self.stage = MetricsFile(runner.files.metrics), stage_of(runner)
-        self.best.start([])
-        missing = False
-        if is_main_process():
-            first = runner.unvalidated or begins_with_validation(runner.train_loop)
-            kept = self.file.cut(runner.iter, evaluated=not first)
-            self.best.start([line for line in kept if line["stage"] == EVAL])
-            ended = any(line["stage"] == EVAL and line["step"] == runner.iter for line in kept)
-            left, before = (
-                validations_left(runner.train_loop, step) for step in (runner.iter, runner.iter - 1)
-            )
-            missing = bool(kept) and runner.iter > 0 and left < before and not (ended or first)
-        found = [missing]
-        broadcast_object_list(found)
-        runner.unvalidated |= found[0]
+        continue_scores(runner, self.file, self.best)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """The first interval begins with the first step: workers have started."""
@@ -199,27 +178,7 @@ class RunLogHook(LoggerHook):
             return
         if not is_main_process():
             return
-        step, total = runner.iter, runner.max_iters
-        scores = scores_of(metrics or {})
-        improved = self.best.improves(step, scores, list(metrics or {}))
-        saved = ""
-        if improved:
-            meta = {"epoch": runner.epoch, "iter": step}
-            runner.save_checkpoint(
-                runner.work_dir,
-                BEST,
-                save_optimizer=False,
-                save_param_scheduler=False,
-                meta=meta,
-                by_epoch=False,
-            )
-            saved = str(Path(CHECKPOINTS, BEST))
-        line = {"step": step, "total": total, "stage": EVAL, "epoch": epoch_of(runner.train_loop, step)}
-        line |= {"time": time.time(), "main": self.best.name, **scores, "best": improved}
-        self.file.add(line)
-        runner.visualizer.add_scalars({f"eval/{name}": value for name, value in scores.items()}, step=step)
-        text = eval_line(step, total, scores, self.best.words(), saved)
-        runner.logger.info(text, extra={LINE: True})
+        record_scores(runner, self.file, self.best, scores_of(metrics or {}), list(metrics or {}))
 
 
 def health_of(runner: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from io import TextIOWrapper
 from logging import FileHandler
 from pathlib import Path
@@ -22,16 +23,18 @@ from ..checkpoints.storage import INITIAL, load_checkpoint
 from ..data.broken_images import Fault
 from ..runtime.atomic import link_atomic, replacing
 from ..runtime.errors import UserError
-from ..runtime.run_files import BEST, CONFIG, LATEST, LOGGERS, RunFiles
+from ..runtime.run_files import BEST, CONFIG, EVALUATION, LATEST, LOGGERS, RunFiles
 from ..runtime.work_dir import need_space
 from .console import leave_bars, show_only_lines, warnings_to
-from .folder_hooks import in_run_folder
+from .failing_saves import Saves, disk_error, needed, not_written
+from .folder_hooks import in_run_folder, outside_run_folder
 from .loggers import with_loggers
 from .pace import Pace
 from .patient_loader import PatientDataLoader
 from .resume import RUN, check_continues, describe, plain, recorded, without_weights
 from .schedule_and_teacher import broken_weight, last_good, unwrap
 from .signals import stop_signals
+from .watch import WatchHook
 
 MIXED = "AmpOptimWrapper"
 RESUMED = ("meta", "state_dict", "message_hub", "optimizer")  # what MMEngine's resume reads
@@ -49,6 +52,7 @@ class MSTRunner(Runner):
         resumed: What the resumed checkpoint tells of its first run, see :func:`recorded`; else None.
         files: Where the run's files lie.
         pace: Measures its steps and pauses.
+        saves: How its checkpoints were written.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -58,7 +62,7 @@ class MSTRunner(Runner):
         self.resumed: dict[str, Any] | None = None
         work_dir = kwargs["work_dir"] if "work_dir" in kwargs else args[1]
         self.files = RunFiles.of(kwargs.get("cfg") or {}, Path(work_dir).absolute())
-        self.pace, self.stop_warnings = Pace(), lambda: None
+        self.pace, self.saves, self.stop_warnings = Pace(), Saves(), lambda: None
         super().__init__(*args, **kwargs)
         self.given = plain(self.cfg)
 
@@ -70,9 +74,12 @@ class MSTRunner(Runner):
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """MMEngine's, with averages instead of histories, and a watch on signals and broken images."""
         ours = {"runtime_info": "LogAveragesHook", "watch": "WatchHook", "stop": "StopHook"}
-        default = {name: {"type": hook} for name, hook in ours.items()}
+        default: dict[str, Any] = {name: {"type": hook} for name, hook in ours.items()}
+        pretrains = (self.cfg.get("train_cfg") or {}).get("type") == "PretrainLoop"
+        if pretrains and self.cfg.get(EVALUATION) is not None:
+            default[EVALUATION] = {"type": "FeatureWatchHook", **self.cfg[EVALUATION]}
         given = {**default, **(hooks or {})}
-        super().register_default_hooks(in_run_folder(given) if self.files.tidy else given)
+        super().register_default_hooks((in_run_folder if self.files.tidy else outside_run_folder)(given))
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """MMEngine's; its file is UTF-8 whatever the locale, and takes names that are not."""
@@ -88,6 +95,8 @@ class MSTRunner(Runner):
         for handler in logger.handlers:
             if isinstance(handler, FileHandler) and isinstance(handler.stream, TextIOWrapper):
                 handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+                # a full disk: logging would print a traceback for every line, and the checkpoints tell of it
+                vars(handler)["handleError"] = lambda record: None
         return logger
 
     def dump_config(self) -> None:
@@ -114,17 +123,30 @@ class MSTRunner(Runner):
             visualizer = {"type": "mmengine.Visualizer", "vis_backends": local}
         if loggers and isinstance(visualizer, dict):
             visualizer = with_loggers(visualizer, loggers, self.files.root, lambda: self._resume)
-        return super().build_visualizer(visualizer)
+        built = super().build_visualizer(visualizer)
+        vars(built)["add_scalars"] = partial(self._add_scalars, built.add_scalars)
+        return built
+
+    def _add_scalars(self, add: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """A curve that cannot be written ends no training."""
+        with self.saves.spared(f"{self.log_dir}: the curves"):
+            add(*args, **kwargs)
 
     def train(self) -> torch.nn.Module:
         """MMEngine's, between steps of which SIGTERM and SIGUSR1 are obeyed; refused where no checkpoint fits."""
         need_space(
             self.work_dir, sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
         )
+        finished = False
         try:
             with stop_signals():
-                return super().train()
+                model = super().train()
+            finished = True
+            return model
         finally:
+            for hook in self.hooks:
+                if isinstance(hook, WatchHook):
+                    hook.end(finished)
             self.stop_warnings()
             leave_bars(self.logger)
 
@@ -152,6 +174,7 @@ class MSTRunner(Runner):
 
         Raises:
             UserError: A weight is not finite; what was written before stays.
+            NotWritten: The disk takes no more.
         """
         meta = kwargs.pop("meta", None) or {}
         if broken := broken_weight(self):
@@ -160,16 +183,36 @@ class MSTRunner(Runner):
                 "optim_wrapper.optimizer.lr, then continue with --resume, or start again."
             )
         whole = self.files.checkpoint(out_dir, filename)
-        if whole.name != BEST:
-            self.saved_iter = meta.get("iter", -1)
         if is_main_process():  # the others have nothing to write
             kwargs["meta"] = {**meta, **self.own_meta(), RUN: {**describe(self), **(self.resumed or {})}}
+            # a new run must not replace an old one's result before it has one
+            linked = filename not in (INITIAL, BEST) and not self.files.tidy
+            self._write(whole, linked, meta.get("iter", 0), *args, **kwargs)
+        if whole.name != BEST:
+            self.saved_iter = meta.get("iter", -1)
+
+    def _write(self, whole: Path, linked: bool, step: int, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint, ``linked`` as the latest, in the place of the one that is there.
+
+        Raises:
+            NotWritten: The disk takes no more.
+        """
+        written = 0
+        try:
             with self.pace.pause(whole.name if self.files.tidy else "checkpoint"), replacing(whole) as part:
-                super().save_checkpoint(str(whole.parent), part.name, *args, **kwargs)
-            if (
-                filename != INITIAL and not self.files.tidy
-            ):  # a new run must not replace an old one's result before it has one
+                try:
+                    super().save_checkpoint(str(whole.parent), part.name, *args, **kwargs)
+                except OSError:
+                    written = part.stat().st_size if part.is_file() else 0
+                    raise
+            if linked:
                 point_latest(whole)
+        except UserError as error:
+            cause = disk_error(error)
+            if cause is None:
+                raise
+            need = needed(self, whole, kwargs.get("save_optimizer", True))
+            raise not_written(whole, step, need, written, cause, self.files.latest) from error
 
     def own_meta(self) -> dict[str, str]:
         """What a checkpoint says of its backbone, and where the images were."""

@@ -15,16 +15,17 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
-from ..runtime.errors import STOPPED
+from ..runtime.errors import LOST, STOPPED
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+LAUNCHED = "TORCHELASTIC_RUN_ID"  # set in processes that torchrun has started, and will say why they end
 SAME_REQUEST = 2.0  # seconds: a batch system signals torchrun and its processes, torchrun signals those again
 
 
 class _Phase(Enum):
-    """What a signal finds: nothing to save yet, a step that it can wait for, or a run that is done."""
+    """What a signal finds: nothing to save yet, a step that it can wait for, a run that is done, or a broken one."""
 
-    START, STEPS, DONE = range(3)
+    START, STEPS, DONE, BROKEN = range(4)
 
 
 class _Request:
@@ -96,14 +97,31 @@ def stop_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def end_quietly() -> Iterator[None]:
+    """While the block runs, a stop signal ends the process at once: another one is lost, no step will end."""
+    if stop_requested() and LAUNCHED in os.environ:
+        os._exit(LOST)
+    phase, _Request.phase = _Request.phase, _Phase.BROKEN
+    before = _install()
+    try:
+        yield
+    finally:
+        _Request.phase = phase
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _remember(number: int, frame: Any) -> None:
     now, name = time.monotonic(), signal.Signals(number).name
     if _Request.phase is _Phase.DONE:
         return
+    if _Request.phase is _Phase.BROKEN:
+        os._exit(LOST)
     if _Request.phase is _Phase.START:
         _end_with_nothing(number)
     if stop_requested():
-        if "TORCHELASTIC_RUN_ID" in os.environ and now - _Request.at < SAME_REQUEST:
+        if LAUNCHED in os.environ and now - _Request.at < SAME_REQUEST:
             return
         os._exit(128 + number)
     _Request.number, _Request.at = number, now

@@ -32,6 +32,8 @@ def epoch_of(loop: Any, step: int) -> float:
 
 def validations_left(loop: Any, step: int) -> int:
     """Validations after the iterations that follow ``step``, to the end of the run."""
+    if hasattr(loop, "measurements_left"):
+        return int(loop.measurements_left(step))
     if getattr(loop.runner, "val_loop", None) is None or not hasattr(loop, "val_interval"):
         return 0
     done, length, end = step, 1, loop.max_iters

@@ -17,6 +17,11 @@ from ..data.files import first_of
 from ..runtime.atomic import replacing
 from ..runtime.errors import Stopped, UserError
 from .agreement import Agreement
+from .failing_saves import NotWritten
+from .meeting import waiting_time
+from .memory import lost_worker
+from .patient_loader import end_workers
+from .rank_watch import DONE, FAILED, SILENCE, RankWatch
 from .schedule_and_teacher import broken_weight
 from .signals import begin_steps, stop_requested
 
@@ -30,6 +35,7 @@ class WatchHook(Hook):
 
     Args:
         max_bad_share: The run stops when more than this share of the images could not be used, 0 to 1.
+        silence: Of several processes, one that gives no sign of life for so many seconds takes the job down.
 
     Attributes:
         stopping: Whether a process was asked to stop.
@@ -38,7 +44,7 @@ class WatchHook(Hook):
 
     priority = "ABOVE_NORMAL"  # before a checkpoint, which holds the list of images
 
-    def __init__(self, max_bad_share: float = 0.01) -> None:
+    def __init__(self, max_bad_share: float = 0.01, silence: float = SILENCE) -> None:
         if not 0 <= max_bad_share <= 1:
             raise UserError(
                 f"default_hooks.watch.max_bad_share is {max_bad_share}. Give a share from 0 to 1."
@@ -47,6 +53,8 @@ class WatchHook(Hook):
         self.bad: dict[int, Fault] = {}
         self.untold: list[Fault] = []  # met by this process, not yet known to the others
         self.stopping = self.too_many = False
+        self.silence = silence
+        self.signs: RankWatch | None = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """A resumed run goes on counting."""
@@ -68,11 +76,33 @@ class WatchHook(Hook):
         self._write(runner)
         if len(self.bad) > self.max_bad_share * len(dataset):
             raise UserError(self.refusal(runner))
+        self.signs = RankWatch.begin(self.silence, waiting_time(runner.cfg), runner.work_dir)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """The images are there."""
+        self._moved(runner)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """A validation goes on."""
+        self._moved(runner)
+
+    def _moved(self, runner: Runner) -> None:
+        if self.signs is not None:
+            self.signs.moved(runner.iter)
+
+    def end(self, finished: bool) -> None:
+        """No sign of life is given any more: the training is over, or ends with an error."""
+        if self.signs is not None:
+            self.signs.stop(DONE if finished else FAILED)
+            self.signs = None
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Share what happened in this step."""
+        self._moved(runner)
         faults, runner.faults = runner.faults, []
         self.untold += faults
         stop, bad = self.agree([float(stop_requested()), float(len(faults))])
@@ -105,7 +135,7 @@ class WatchHook(Hook):
         if is_main_process() and not lines:
             listing.unlink(missing_ok=True)  # of an earlier run
         elif is_main_process():
-            with replacing(listing) as part:
+            with runner.saves.spared(str(listing)), replacing(listing) as part:
                 part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
     def refusal(self, runner: Runner) -> str:
@@ -175,7 +205,10 @@ def save_stopped(runner: Any, iteration: int, unvalidated: bool = False) -> str:
                 f"No checkpoint was written, {broken} is not finite. What was written before stays: {latest}."
             )
         meta = {"epoch": runner.epoch, "iter": iteration, "unvalidated": unvalidated}
-        runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
+        try:
+            runner.save_checkpoint(runner.work_dir, STOPPED, meta=meta, by_epoch=False)
+        except NotWritten as error:
+            return f"{error} Free some space, then continue with --resume. [R11]"
     return f"Continue from {latest} with --resume."
 
 
@@ -198,6 +231,12 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
                 if runner.iter == 0:
                     raise
                 raise UserError(f"{error} {save_stopped(runner, runner.iter)}") from error
+            except RuntimeError as error:
+                said = lost_worker(error, runner.train_dataloader.num_workers)
+                if not said or runner.iter == 0:
+                    raise
+                end_workers(runner.train_dataloader)
+                raise UserError(f"{said} {save_stopped(runner, runner.iter)}") from error
             runner.pace.wait(time.monotonic() - asked)
             runner.faults += decode(batch.pop("faults", []))
             yield batch

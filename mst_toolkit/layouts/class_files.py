@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .found import layout_error
+from mst_pretrain.runtime.json_text import parse_json
+from mst_pretrain.runtime.terminal import CONTROL
+
+from .found import first_names, layout_error
 
 NAMES = ("classes.txt", "classes.json", "labelmap.txt")  # the last one is CVAT's
 TEMPLATE = "classes_template.txt"
@@ -58,11 +60,13 @@ def read_class_list(path: Path) -> ClassList:
     try:
         text = path.read_text(encoding="utf-8-sig")
         entries = (
-            _of_json(json.loads(text)) if path.suffix == ".json" else [_of_line(one) for one in _lines(text)]
+            _of_json(parse_json(text)) if path.suffix == ".json" else [_of_line(one) for one in _lines(text)]
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise layout_error("D15", f"{path} cannot be read as a list of classes ({error}).", SHAPE) from error
     names = tuple(name for name, _ in entries)
+    if odd := [repr(name) for name in names if CONTROL.search(name)]:
+        raise layout_error("D15", f"{path} has control characters in names: {first_names(odd)}.", SHAPE)
     colors = tuple(color for _, color in entries if color is not None)
     if (
         not names

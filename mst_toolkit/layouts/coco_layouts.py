@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+
+from mst_pretrain.runtime.json_text import parse_json
 
 from .coco_reading import build
 from .found import Found, first_names, layout_error
@@ -87,7 +88,7 @@ def _may_be_coco(path: Path) -> bool:
             head = file.read(HEAD)
             whole = len(head) < HEAD
         if whole:
-            content = json.loads(head)
+            content = parse_json(head)
             return isinstance(content, dict) and {"images", "categories"} <= content.keys()
         return any(key in head for key in (b'"images"', b'"annotations"', b'"categories"'))
     except (OSError, ValueError):

@@ -28,7 +28,9 @@ def layout_error(code: str, what: str, remedy: str) -> UserError:
 
 def first_names(names: Sequence[object], count: int = 3) -> str:
     """The first few of a list for a message."""
-    return ", ".join(map(str, names[:count])) + (", ..." if len(names) > count else "")
+    from mst_pretrain.runtime.terminal import first_shown
+
+    return first_shown(names, count)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ def line(found: Found) -> str:
         shown = [f"{label} {100 * count / max(1, total):.1f} %" for label, count in ordered[:SHOWN]]
         what = f"{len(found.classes)} classes by pixels"
     more = f" and {len(ordered) - SHOWN} more classes" if len(ordered) > SHOWN else ""
-    return f"{head}, {what}: {', '.join(shown)}{more}"
+    from mst_pretrain.runtime.terminal import shown_message
+
+    return shown_message(f"{head}, {what}: {', '.join(shown)}{more}")
 
 
 def _images(found: Found) -> str:

@@ -15,11 +15,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .health_words import main_score, series
+from .health_words import RANK, main_score, series
 from .reported_run import ReportedRun
 
 COLORS = 8  # variables --c0 to --c7 of the page
 POINTS = 300  # of one line
+RANK_TITLE = "RankMe: directions that the features use"
 FLAT = 0.2  # share of the level below which a range is widened
 WIDTH, HEIGHT = 4.6, 2.5  # inches: text of 9 pt stays legible at the width of a phone
 INK = "#010203"  # stands for the page's text colour
@@ -75,8 +76,9 @@ def panels(run: ReportedRun, prefix: str = "run") -> list[CurvePanel]:
     ]
     scores = _keys(run.validations)
     main = main_score(run)
-    scores = [main, *(key for key in scores if key != main)][:4] if main else []
+    scores = [main, *(key for key in scores if key not in (main, RANK))][:4] if main else []
     groups += [("Score in the validations, %", scores, run.validations)]
+    groups += [(RANK_TITLE, [RANK], run.validations)]
     groups += [(title, keys, run.training) for title, keys in PANELS]
     found = []
     for number, (title, keys, lines) in enumerate(groups):
@@ -87,11 +89,12 @@ def panels(run: ReportedRun, prefix: str = "run") -> list[CurvePanel]:
 
 
 def shared_panels(runs: Sequence[ReportedRun], names: Sequence[str]) -> list[CurvePanel]:
-    """Loss and main score of several runs over each other."""
+    """Loss, main score and RankMe of several runs over each other."""
     wanted = [("Loss", [("loss", run.training) for run in runs], False)]
     wanted += [
         ("Score in the validations, %", [(main_score(run) or "", run.validations) for run in runs], True)
     ]
+    wanted += [(RANK_TITLE, [(RANK, run.validations) for run in runs], True)]
     found = []
     for number, (title, parts, marked) in enumerate(wanted):
         drawn = [

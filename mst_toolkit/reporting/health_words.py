@@ -18,6 +18,8 @@ JUMP = 2.0  # times the median of the lines around it
 WAITING = 0.1  # share of the time spent waiting for images
 ALIKE = 0.2  # of the spread of random directions; below it features are called similar
 CLOSE = 0.5  # per cent of score that is not called a change
+RANK = "rankme"  # in a pretraining's validations: a number of directions, not a score in per cent
+FALLEN = 0.5  # of the largest; below it features are said to have lost directions
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def health(run: ReportedRun) -> list[HealthSign]:
     found = [_finished(run), *_finite(run), *_images(run), *_waiting(run), *_trend(run), *_scores(run)]
     found += _jumps(run)
     if run.task == "pretrain":
-        found += _collapse(run)
+        found += [*_rank(run), *_collapse(run)]
     return sorted(found, key=lambda sign: ("warn", "note", "ok").index(sign.level))
 
 
@@ -53,11 +55,14 @@ def series(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[f
 
 
 def main_score(run: ReportedRun) -> str | None:
-    """The key of the score that validations are judged by: the evaluation's main one, else the first that is there."""
-    keys = [key for line in run.validations for key in line if key not in ("step", "epoch", "time")]
-    keys = [key for key in dict.fromkeys(keys) if series(run.validations, key)[1]]
-    name = (run.metrics.get("main") or {}).get("name")
-    return name if name in keys else next(iter(keys), None)
+    """The key of the score that validations are judged by: the evaluation's main one, else theirs, else the first."""
+    keys = [key for line in run.validations for key in line if key not in ("step", "total", "epoch", "time")]
+    keys = [key for key in dict.fromkeys(keys) if key != RANK and series(run.validations, key)[1]]
+    names = [
+        (run.metrics.get("main") or {}).get("name"),
+        *(line.get("main") for line in run.validations[-1:]),
+    ]
+    return next((name for name in [*names, *keys] if name in keys), None)
 
 
 def _finished(run: ReportedRun) -> HealthSign:
@@ -151,6 +156,21 @@ def _scores(run: ReportedRun) -> list[HealthSign]:
         text = f"The best validation came early ({told}); the last one has {values[-1]:.1f}."
         return [HealthSign("note", text, "A shorter training or a lower learning rate would do.")]
     return [HealthSign("ok", f"The best validation has {told}; the last one {values[-1]:.1f}.")]
+
+
+def _rank(run: ReportedRun) -> list[HealthSign]:
+    """Whether the features lost directions that they had."""
+    steps, values = series(run.validations, RANK)
+    if not values:
+        return []
+    place = max(range(len(values)), key=values.__getitem__)
+    largest = f"{values[place]:.1f} at step {steps[place]:,}"
+    if values[-1] < FALLEN * values[place]:
+        text = f"RankMe, the number of directions that the features use, fell from {largest} to {values[-1]:.1f}."
+        advice = "That alone is no collapse: on simple images it falls while the features become better. Look at k-NN."
+        return [HealthSign("note", text, advice)]
+    text = f"RankMe, the number of directions that the features use: {values[-1]:.1f} at the end, at most {largest}."
+    return [HealthSign("ok", text)]
 
 
 def _jumps(run: ReportedRun) -> list[HealthSign]:

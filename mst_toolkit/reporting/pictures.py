@@ -59,7 +59,7 @@ def load_pretraining(source: str | Path, config: str | Path | None = None) -> An
     """The pretraining model of a run folder or of a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        source: A run folder, whose best or last checkpoint is taken, or a checkpoint.
+        source: A run folder, whose last checkpoint is taken, or a checkpoint.
         config: Its config file. None: the one in the checkpoint, else ``config.py`` of the run's folder.
 
     Raises:
@@ -98,7 +98,7 @@ def load_pretraining(source: str | Path, config: str | Path | None = None) -> An
 def _checkpoint_of(source: Path) -> Path:
     if not source.is_dir():
         return source
-    paths = [source / "checkpoints" / f"{name}.pth" for name in ("best", "last")] + [source / "latest.pth"]
+    paths = [source / "checkpoints" / f"{name}.pth" for name in ("last", "best")] + [source / "latest.pth"]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
         raise UserError(f"{source} has no checkpoints/last.pth. Give the path of a pretraining checkpoint.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.json_text import parse_json
 
 TASKS = ("pretrain", "detection", "segmentation")
 SCOPES = {"mmdet": "detection", "mmseg": "segmentation", "mmengine": "pretrain"}
@@ -137,7 +137,7 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, dict):
@@ -160,7 +160,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             entry["step"] = int(entry["step"])
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if number == len(lines):  # without a line end: it was being written

@@ -73,6 +73,9 @@ def _unscored(run: ReportedRun, warnings: Sequence[HealthSign]) -> RunVerdict:
     losses = series(run.training, "loss")[1]
     loss = f", last loss {losses[-1]:.3g}" if losses else ""
     sentence = f"The {NAMES[run.task]} made {steps}{loss}; no score has been measured, so there is no number to judge."
+    if run.task == "pretrain" and (measured := series(run.validations, "knn")[1]):
+        told = f"k-NN on held-out images has {measured[-1]:.1f} at the end"
+        sentence = f"The {NAMES[run.task]} made {steps}{loss}; {told}."
     if warnings:
         return RunVerdict("warn", sentence, f"{warnings[0].text} {warnings[0].advice}".strip())
     if run.task == "pretrain":

@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mst_pretrain.checkpoints.choices import MMSEG
 from mst_pretrain.checkpoints.loading import load_backbone
 from mst_pretrain.runtime.errors import UserError
 
@@ -28,10 +29,12 @@ class TrunkBackbone(BaseModule):
     Attributes:
         trunk: As far as the last output needs it.
         whole: Names of timm's weights before it was cut.
+        positions: The rule of resizing a ViT's learned positions.
     """
 
     trunk: Any
     whole: frozenset[str]
+    positions: str = MMSEG
     _is_init: bool
 
     def init_weights(self) -> None:
@@ -53,7 +56,7 @@ class TrunkBackbone(BaseModule):
         if not path.exists():
             raise UserError(f"pretrained weights not found: {path}. {_remedy(path)}")
         spare = self.whole | LAST_NORM if isinstance(self.trunk.norm, nn.Identity) else self.whole
-        report = load_backbone(self.trunk, path, init.get("prefix"), antialias=False, spare=spare)
+        report = load_backbone(self.trunk, path, init.get("prefix"), self.positions, spare)
         print_log(f"{type(self).__name__} from {path}: {report}", logger="current")
         self._is_init = True
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from mmengine.registry import MODELS
-from timm.layers import resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mst_pretrain.method.proven import create_trunk
+from mst_pretrain.checkpoints.choices import MMSEG
+from mst_pretrain.method.proven import VITS, create_trunk
+from mst_pretrain.method.vit_tokens import check_rule, embed_tokens, run_block
 from mst_pretrain.runtime.errors import InvalidValue
 
 from .base import TrunkBackbone, freeze, pad_to_multiple
@@ -26,13 +25,13 @@ _SCALES = (4.0, 2.0, 1.0, 0.5)  # of the pyramid, cells per patch
 
 @MODELS.register_module()
 class MSTVisionTransformer(TrunkBackbone):
-    """timm's ViT with the values of mmseg's VisionTransformer at every image size; tokens of blocks as feature maps.
+    """timm's ViT, DINOv2, DINOv3, SigLIP or distilled DeiT at every image size; tokens of blocks as feature maps.
 
     With ``pyramid`` four taps become strides p/4, p/2, p and 2p by two deconvolutions, one, none and a max-pool
     [code: iBOT], and fewer taps become the last of these; without it every tap keeps stride p. Images are
-    padded to the right and below to whole patches and cells that see only padding are cut off. Position embeddings are
-    resized in float32 to the image's own grid, bicubic without antialiasing [code: DINO, iBOT, mmseg]; the pretraining
-    trunk follows timm, which antialiases, so away from the native size the two differ a little.
+    padded to the right and below to whole patches and cells that see only padding are cut off. Learned positions are
+    resized to the image's own grid by the rule ``positions``; the rotary positions of a DINOv3 are computed for it.
+    Away from the native size the rules differ a little, and each project's published features are those of its own.
 
     Args:
         model: timm name, or None for timm's ``VisionTransformer(**model_args)``.
@@ -49,6 +48,9 @@ class MSTVisionTransformer(TrunkBackbone):
             :func:`run_in_windows`. None: every block attends globally.
         global_blocks: Blocks that attend globally all the same, counted from 0. None: the last block of each quarter
             of the model [code: ViTDet]. Only with ``window_size``.
+        positions: How learned positions are resized: ``mmseg`` (also transformers' and MAE's), ``timm`` or ``dino``
+            (also iBOT's and DINOv2's); see :func:`mst_pretrain.method.vit_tokens.resize_positions`. A checkpoint that
+            names its rule must name this one.
         init_cfg: See :class:`TrunkBackbone`.
 
     Attributes:
@@ -72,11 +74,12 @@ class MSTVisionTransformer(TrunkBackbone):
         normed_taps: str | None = None,
         window_size: int | None = None,
         global_blocks: Sequence[int] | None = None,
+        positions: str = MMSEG,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         options = dict(dynamic_img_size=True, drop_path_rate=drop_path_rate, **(model_args or {}))
-        trunk = create_trunk(model or PLAIN, [VisionTransformer], **options)
+        trunk = create_trunk(model or PLAIN, VITS, **options)
         self.out_indices = tuple(out_indices)
         if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices)):
             raise InvalidValue(f"out_indices must rise, got {self.out_indices}")
@@ -90,9 +93,13 @@ class MSTVisionTransformer(TrunkBackbone):
         self.window_size = window_size
         self.windowed_blocks = _windowed_blocks(trunk, window_size, global_blocks)
         self.whole = frozenset(trunk.state_dict())
+        self.positions = check_rule(positions)
         if self.normed_taps == "none":
             trunk.norm = nn.Identity()
-        trunk.fc_norm = nn.Identity()  # of pooled features: a parameter without gradient would stop DDP
+        trunk.attn_pool, trunk.fc_norm = (
+            None,
+            nn.Identity(),
+        )  # of pooled features: a parameter without gradient would stop DDP
         self.depth = len(trunk.blocks)
         trunk.blocks = trunk.blocks[: self.out_indices[-1] + 1]
         self.trunk = trunk
@@ -106,13 +113,16 @@ class MSTVisionTransformer(TrunkBackbone):
         trunk = self.trunk
         tokens = trunk.patch_embed(pad_to_multiple(images, self.patch_size))
         height, width = tokens.shape[1:3]
-        x = trunk.norm_pre(self._embed(tokens))
+        x, rope = embed_tokens(trunk, tokens, self.positions)
         taps = []
         for index, block in enumerate(trunk.blocks):
-            run: Callable[[Tensor], Tensor] = block
+            run: Callable[..., Tensor] = partial(run_block, block)
             if self.window_size is not None and index in self.windowed_blocks:
                 run = partial(run_in_windows, block, height=height, width=width, window=self.window_size)
-            x = checkpoint(run, x, use_reentrant=False) if self.with_cp and x.requires_grad else run(x)
+            if self.with_cp and x.requires_grad:
+                x = checkpoint(run, x, rope=rope, use_reentrant=False)
+            else:
+                x = run(x, rope=rope)
             if index in self.out_indices:
                 normed = self.normed_taps == "all" or index == self.out_indices[-1]
                 y = trunk.norm(x) if normed else x
@@ -126,28 +136,6 @@ class MSTVisionTransformer(TrunkBackbone):
             outputs.append(step(tap)[:, :, :rows, :columns].contiguous())
         return tuple(outputs)
 
-    def _embed(self, tokens: Tensor) -> Tensor:
-        """[B, h, w, D] patches to [B, prefix + h * w, D], with [CLS], registers and positions."""
-        trunk = self.trunk
-        parts = [
-            token.expand(tokens.shape[0], -1, -1)  # len() would fix the batch of an exported graph
-            for token in (trunk.cls_token, trunk.reg_token)
-            if token is not None
-        ]
-        x = tokens.flatten(1, 2)
-        if trunk.pos_embed is None:
-            return torch.cat([*parts, x], 1)  # timm has no dropout here
-        positions = resample_abs_pos_embed(
-            trunk.pos_embed,
-            new_size=list(tokens.shape[1:3]),
-            old_size=list(trunk.patch_embed.grid_size),
-            num_prefix_tokens=0 if trunk.no_embed_class else trunk.num_prefix_tokens,
-            antialias=False,
-        )
-        if trunk.no_embed_class:
-            return trunk.pos_drop(torch.cat([*parts, x + positions], 1))
-        return trunk.pos_drop(torch.cat([*parts, x], 1) + positions)
-
     def train(self, mode: bool = True) -> MSTVisionTransformer:
         """Frozen parts stay in evaluation mode."""
         super().train(mode)
@@ -159,7 +147,7 @@ class MSTVisionTransformer(TrunkBackbone):
             return
         trunk = self.trunk
         freeze([trunk.patch_embed, trunk.pos_drop, trunk.norm_pre, *trunk.blocks[: self.frozen_stages]])
-        for name in ("cls_token", "pos_embed", "reg_token"):
+        for name in ("cls_token", "dist_token", "pos_embed", "reg_token"):
             parameter = getattr(trunk, name, None)
             if isinstance(parameter, nn.Parameter):
                 parameter.requires_grad_(False)

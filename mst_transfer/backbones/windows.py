@@ -7,8 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mst_pretrain.method.vit_tokens import scale_branch
 
-def run_in_windows(block: Any, x: Tensor, height: int, width: int, window: int) -> Tensor:
+
+def run_in_windows(
+    block: Any, x: Tensor, height: int, width: int, window: int, rope: Tensor | None = None
+) -> Tensor:
     """A plain ViT block whose attention stays inside windows, as ViTDet's; its other parts are per token anyway.
 
     Args:
@@ -17,16 +21,19 @@ def run_in_windows(block: Any, x: Tensor, height: int, width: int, window: int) 
         height: Rows of the patch grid.
         width: Columns of the patch grid.
         window: Patches per side of a window.
+        rope: [height * width, ...] rotation of the patches, or None.
 
     Returns:
         The shape of ``x``. Equal to ``block(x)`` where one window covers the grid.
     """
-    attended = windowed_attention(block.attn, block.norm1(x), height, width, window)
-    x = x + block.drop_path1(block.ls1(attended))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    attended = windowed_attention(block.attn, block.norm1(x), height, width, window, rope)
+    x = x + block.drop_path1(scale_branch(block, 1, attended))
+    return x + block.drop_path2(scale_branch(block, 2, block.mlp(block.norm2(x))))
 
 
-def windowed_attention(attn: Any, x: Tensor, height: int, width: int, window: int) -> Tensor:
+def windowed_attention(
+    attn: Any, x: Tensor, height: int, width: int, window: int, rope: Tensor | None = None
+) -> Tensor:
     """``attn`` inside windows that tile the grid from its upper left corner.
 
     Windows at the right and lower border are as small as what is left, where ViTDet pads them with zeros and attends
@@ -40,6 +47,7 @@ def windowed_attention(attn: Any, x: Tensor, height: int, width: int, window: in
         height: Rows of the patch grid.
         width: Columns of the patch grid.
         window: Patches per side of a window.
+        rope: [height * width, ...] rotation of the patches; each keeps that of its place in the whole grid.
 
     Returns:
         The shape of ``x``.
@@ -51,21 +59,28 @@ def windowed_attention(attn: Any, x: Tensor, height: int, width: int, window: in
     for top, bottom, rows in _spans(height, window):
         parts = []
         for left, right, columns in _spans(width, window):
-            # b image, i j window, r c patch in its window
-            part = grid[:, top:bottom, left:right].reshape(
-                batch, (bottom - top) // rows, rows, (right - left) // columns, columns, channels
-            )
-            windows = part.transpose(2, 3).flatten(3, 4)  # b i j (r c) d
+            windows = _cut(grid[:, top:bottom, left:right], rows, columns)
             count = windows.shape[1] * windows.shape[2]
             repeated = special[:, None].expand(-1, count, -1, -1)
-            y = attn(torch.cat([repeated, windows.flatten(1, 2)], 2).flatten(0, 1)).unflatten(
-                0, (batch, count)
-            )
+            tokens = torch.cat([repeated, windows.flatten(1, 2)], 2).flatten(0, 1)
+            if rope is None:
+                y = attn(tokens)
+            else:
+                turns = _cut(rope.unflatten(0, (1, height, width))[:, top:bottom, left:right], rows, columns)
+                y = attn(tokens, rope=turns.flatten(0, 2).repeat(batch, 1, 1)[:, None])
+            y = y.unflatten(0, (batch, count))
             answers = answers + y[:, :, :prefix].sum(1) * (rows * columns / (height * width))
             y = y[:, :, prefix:].unflatten(1, windows.shape[1:3]).unflatten(3, (rows, columns))
             parts.append(y.transpose(2, 3).reshape(batch, bottom - top, right - left, channels))
         bands.append(torch.cat(parts, 2))
     return torch.cat([answers, torch.cat(bands, 1).flatten(1, 2)], 1)
+
+
+def _cut(part: Tensor, rows: int, columns: int) -> Tensor:
+    """[B, h, w, D] to windows [B, i, j, rows * columns, D]."""
+    # i j window, r c patch in its window
+    windows = part.unflatten(2, (-1, columns)).unflatten(1, (-1, rows))  # b i r j c d
+    return windows.transpose(2, 3).flatten(3, 4)
 
 
 def _spans(length: int, window: int) -> list[tuple[int, int, int]]:

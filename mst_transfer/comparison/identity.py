@@ -16,6 +16,7 @@ from mst_pretrain.checkpoints.reading import weight_file
 from mst_pretrain.runtime.atomic import file_sha256
 from mst_pretrain.runtime.config import load_config, rebase_data_root
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.json_text import parse_json
 from mst_pretrain.runtime.options import ADD
 from mst_pretrain.runtime.run_files import LOGGERS, SWITCH, run_of
 from mst_pretrain.training.resume import SHOWN, UNSEEN, changes, stops_early
@@ -134,7 +135,7 @@ def run_beside(checkpoint: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}). Put a copy of it back, or train again into another --work-dir."

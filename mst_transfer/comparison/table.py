@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from mst_pretrain.runtime.atomic import write_json, write_text
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.json_text import parse_json
 
 from ..evaluation.baselines import BOXES, PRIOR
 from .identity import SHOWN, deviations
@@ -158,7 +158,7 @@ def collect(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[s
 def read_record(path: Path) -> dict[str, Any]:
     """One record of tools/test.py, with its own path in ``file``."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_bytes())
         missing = sorted(FIELDS - set(record))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}). Remove it, or run the test again.") from error

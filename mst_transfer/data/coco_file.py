@@ -13,6 +13,7 @@ from mmengine.dist import is_main_process
 
 from mst_pretrain.data.headers import other_kind
 from mst_pretrain.runtime.errors import UserError
+from mst_pretrain.runtime.json_text import parse_json
 
 from .coco_repair import LISTS, repaired
 from .missing import there_instead
@@ -80,7 +81,7 @@ def read_with_notes(ann_file: str | Path, lists: Sequence[str] = LISTS) -> tuple
         )
     try:
         content, notes = _parse(path)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} {_why_unreadable(path, error)}") from error
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
@@ -105,7 +106,7 @@ def _parse(path: Path) -> Parsed:
     if _kept is not None and key in _kept:
         return _kept[key]
     encoded = path.read_bytes()
-    content, notes = repaired(json.loads(encoded, object_pairs_hook=_entry))
+    content, notes = repaired(parse_json(encoded, object_pairs_hook=_entry))
     encoding = json.detect_encoding(encoded)
     if encoding != "utf-8":
         notes = [f"the file is not plain UTF-8: read as {encoding}", *notes]

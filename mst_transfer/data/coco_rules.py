@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_pretrain.data.files import BLOCK, first_of, in_threads
+from mst_pretrain.runtime.terminal import CONTROL
 
 from .coco_doubts import doubts
 from .coco_file import coco_classes, read_coco
@@ -220,6 +221,8 @@ def _unusable_names(content: Content) -> Faults:
     for key, field in (("images", "file_name"), ("categories", "name")):
         strange = [repr(e[field]) for e in content[key] if not isinstance(e[field], str) or not e[field]]
         yield from counted(strange, f"values of '{field}' in '{key}' are not text", "Write each as a text.")
+    odd = [repr(e["name"]) for e in content["categories"] if CONTROL.search(str(e["name"]))]
+    yield from counted(odd, "names of 'categories' hold control characters", "Write each as plain text.")
 
 
 def _repeated_names(content: Content) -> Faults:

@@ -18,6 +18,7 @@ from mst_pretrain.data.files import BLOCK, find_encoded_fault, find_fault, in_th
 from mst_pretrain.data.tar_index import index_tar
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.runtime.progress import Progress
+from mst_pretrain.runtime.terminal import shown
 
 from .image_rules import Facts, image_header
 from .problems import Problem
@@ -321,7 +322,7 @@ def whole_shard(path: Path) -> Facts:
             try:
                 _decode(file.read(size))
             except Unusable as error:
-                faults.append(f"{name.decode(errors='replace')}: {error}")
+                faults.append(f"{shown(name.decode(errors='replace'))}: {error}")
     if faults:
         raise Unusable(*faults)
     return [len(index.names)]

@@ -12,8 +12,8 @@ from torch import nn
 from mst_pretrain.runtime.errors import UserError
 
 _TRUNK = "backbone.trunk."
-_EMBEDDINGS = ("patch_embed.", "cls_token", "pos_embed", "reg_token", "norm_pre.")
-_NO_DECAY = ("pos_embed", "cls_token", "reg_token")
+_EMBEDDINGS = ("patch_embed.", "cls_token", "dist_token", "pos_embed", "reg_token", "norm_pre.")
+_NO_DECAY = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
 def layer_of(name: str, num_layers: int) -> int:

@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from mst_pretrain.runtime.run_files import FIRST
+from mst_pretrain.training.memory import named_memory, names_lost_workers
 from mst_pretrain.training.randomness import seed_all
 from mst_pretrain.training.runner import step_batch
 from mst_pretrain.training.watch import rescued
@@ -65,7 +66,8 @@ class ExactLoop(BaseLoop):
     def run_iter(self, *args: Any) -> None:
         """One iteration, whose random numbers are its own."""
         seed_all(self.runner.seed, get_rank(), self._iter)
-        super().run_iter(*args)
+        with named_memory(self.runner, args[-1]):
+            super().run_iter(*args)
 
 
 @LOOPS.register_module()
@@ -85,6 +87,7 @@ class CappedEpochLoop(ExactLoop, EpochBasedTrainLoop):
         self.full_iters = max_epochs * len(self.dataloader)
         self._max_iters: int = min(self.full_iters, max_iters or self.full_iters)
 
+    @names_lost_workers
     def run(self) -> Any:
         """Train from the current epoch to the last."""
         self.before()
@@ -127,6 +130,7 @@ class ExactIterLoop(ExactLoop, IterBasedTrainLoop):
         del self.dataloader_iterator  # MMEngine 0.10 has started its workers
         self.number_batches(endless=True)
 
+    @names_lost_workers
     def run(self) -> Any:
         """Train from the current iteration to the last."""
         self.before()

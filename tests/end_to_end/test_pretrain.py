@@ -217,10 +217,11 @@ def test_killed_run_resumes_bit_for_bit(config: Path, tmp_path: Path) -> None:
     assert len(moved) > 0.8 * len(names)
 
 
-def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path) -> None:
-    """Gradients, the centre or the samples of several processes would differ from one process's."""
+def test_two_processes_are_one_with_twice_the_batch(config: Path, images: Path, tmp_path: Path) -> None:
+    """Gradients, the centre, the samples or the measured features of several processes would differ from one's."""
     both, one = tmp_path / "both.py", tmp_path / "one.py"
     common = f"_base_ = {str(config)!r}\n{SAME_ON_ANY_NUMBER_OF_PROCESSES}"
+    common += f"evaluation = dict(knn={str(images)!r}, every_epochs=0.5)\n"
     both.write_text(
         common + "train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n"
     )
@@ -237,6 +238,10 @@ def test_two_processes_are_one_with_twice_the_batch(config: Path, tmp_path: Path
         torch.testing.assert_close(second["state_dict"][name], value, rtol=2e-5, atol=2e-5, msg=name)
     for name in ("student.backbone.blocks.0.mlp.fc1.weight", "mask_token", "distillation.center"):
         assert (first["state_dict"][name] - start_weights[name]).abs().max() > 1e-3, name
+    told = [[json.loads(line) for line in (tmp_path / name / "evaluations.jsonl").open()] for name in "12"]
+    assert [line["step"] for line in told[0]] == [line["step"] for line in told[1]] == [2, 4]
+    for ours, others in zip(*told, strict=True):
+        assert ours["knn"] == others["knn"] and ours["rankme"] == pytest.approx(others["rankme"], rel=1e-3)
 
 
 def test_two_processes_stop_together_and_continue_exactly(config: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mst_pretrain.runtime.errors import UserError
+from mst_toolkit import recipes
 from mst_toolkit.facts import Gpu, Machine, workers
 from mst_toolkit.layouts import Found, Part
 from mst_toolkit.plan import (
@@ -73,6 +76,11 @@ def test_a_pretraining_of_few_images() -> None:
     plan = plan_pretraining("p", 3000, "vit_small_patch16_224", None, CPU, ASKED)
     assert (plan["recipe"], plan["batch_size"], plan["precision"]) == ("small-data", 16, "float32")
     assert plan["steps"] == round(300 * 3000 / 16)
+    assert (plan["measure_every"], plan["knn"]) == (math.ceil(plan["steps"] / 15), None)
+    labelled = plan_pretraining(
+        "p", 3000, "vit_small_patch16_224", None, CPU, {**ASKED, "knn": "some/labels"}
+    )
+    assert labelled["knn"] == str(Path("some/labels").absolute())
     large = plan_pretraining("p", 60_000, "vit_small_patch16_224", None, BIG, ASKED)
     assert (large["recipe"], large["batch_size"], large["precision"]) == ("8xb128-300e_in1k", 128, "bfloat16")
     with pytest.raises(UserError, match=r"12 images do not fill one step of 64 \(8 GPUs x 8\)"):
@@ -101,12 +109,37 @@ def test_boxes_alone_make_a_faster_rcnn(tmp_path: Path, masks: str, title: str) 
     )
 
 
+def test_a_small_network_is_named_in_words() -> None:
+    """The head line of a run would be a line of JSON, or call it a ViT-Ti/16."""
+    changed = {"img_size": 64, "patch_size": 8, "embed_dim": 192, "depth": 4}
+    assert (
+        Start("a", "file", "vit_tiny_patch16_224", changed).title
+        == "ViT-Ti/8 of 64 px with width 192, depth 4"
+    )
+    assert SMALL_VIT.title == "ViT-S/16"
+
+
 def test_what_was_asked_for_decides(tmp_path: Path) -> None:
     """An option would be planned over."""
     asked = {**ASKED, "boxes_only": True, "batch_size": 4, "epochs": 2.0, "image_size": 256, "workers": 0}
     plan = plan_finetuning(found(tmp_path, "all"), SMALL_VIT, BIG, asked)
     assert (plan["batch_size"], plan["steps"], plan["image_size"], plan["workers"]) == (4, 150, 256, 0)
     assert plan["masks"] is False and plan["precision"] == "float16"
+
+
+def test_without_faster_coco_eval_pycocotools_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside mmdet's own packages the training would end at its first validation, after hours."""
+    asked = {**ASKED, "boxes_only": False}
+    monkeypatch.setattr("mst_toolkit.planning.find_spec", lambda name: None)
+    plan = plan_finetuning(found(tmp_path, "all"), SMALL_VIT, CPU, asked)
+    data = found(tmp_path, "all")
+    assert data.val is not None
+    train, val = (replace(part, annotations=tmp_path / "a.json") for part in (data.train, data.val))
+    cfg = recipes.detection(plan, SMALL_VIT, replace(data, train=train, val=val))
+    assert cfg.val_evaluator["library"] == cfg.test_evaluator["library"] == "pycocotools"
+    monkeypatch.undo()
+    plan = plan_finetuning(found(tmp_path, "all"), SMALL_VIT, CPU, asked)
+    assert all(decision.key != "scored_by" for decision in plan.decisions)
 
 
 def test_a_decision_is_found_by_its_key() -> None:

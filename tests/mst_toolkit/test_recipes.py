@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from mst_toolkit import recipes
 from mst_toolkit.plan import RunPlan
+from mst_toolkit.training import with_options
 
 
 def segmentation_plan() -> RunPlan:
@@ -58,3 +59,12 @@ def test_options_of_values_that_the_config_sets_take_effect(tmp_path: Path) -> N
     assert written.model.decode_head == dict(channels=32, num_classes=2)
     text = (tmp_path / "config.py").read_text()
     assert "train_cfg['val_interval'] = 40" in text and "channels'] = 32" not in text
+
+
+def test_options_stand_among_the_decisions() -> None:
+    """The report and config.py would give a learning rate and an interval that were not trained with."""
+    asked: dict[str, Any] = {"cfg_options": ["train_cfg.val_interval=40"]}
+    plan = segmentation_plan()
+    cfg = with_options(plan, complete(), asked)
+    assert cfg.train_cfg.val_interval == plan["train_cfg.val_interval"] == 40
+    assert plan["validate_every"] == 3 and "overrule" in plan.why("train_cfg.val_interval")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -123,3 +124,15 @@ def test_importers_get_an_import_error_and_tools_one_line(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match=r"^two\. pip uninstall one$"):
         import_custom_modules(Config({"custom_imports": {"imports": ["a_broken_package"]}}))
+
+
+def test_versions_that_mmseg_refuses_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the newest mmcv-lite, mmseg 1.2.2 ends with an assertion and a traceback of seven files."""
+    (tmp_path / "mmseg.py").write_text("assert False, 'MMCV==2.2.0 is used but incompatible.'")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mmseg"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        compat.InstallationError, match=r"mmcv.*MMCV==2\.2\.0.*pip install .*mmcv-lite==2\.1\.0"
+    ):
+        compat.import_openmmlab()

@@ -60,7 +60,7 @@ default_hooks = dict(checkpoint=dict(interval=25), logger=dict(interval=1))
 
 def draw_images(folder: Path) -> None:
     """17 images of colour noise."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for index in range(17):
         pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((56 + index, 48)).save(folder / f"{index}.png")

@@ -261,8 +261,9 @@ def test_shard_that_disappears_or_shrinks_is_named(three: Path) -> None:
 def test_urls_are_fetched_once(three: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Shards behind a URL could not be read, or would be fetched again at every start."""
     pytest.importorskip("webdataset")
-    log = three / "log"
-    spec = f"pipe:echo x >> {log}; cat {three}/t-{{000..002}}.tar"
+    log, script = three / "log", three / "fetch.sh"
+    script.write_text(f"echo x >> {log}; cat $1")
+    spec = f"pipe:sh {script} {three}/t-{{000..002}}.tar"
     for _ in range(2):
         source = open_source(spec)
         assert [source.read(i) for i in range(6)] == [jpeg(i) for i in range(6)]
@@ -271,14 +272,26 @@ def test_urls_are_fetched_once(three: Path, cache: Path, capfd: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "command", ["head -c 900 {}", "cat {}; exit 3", "echo '<html>404</html>'", "true", "cat {}.gone"]
+    "command", ["head -c 900 {}", "sh -c 'cat {}; exit 3'", "echo '<html>404</html>'", "true", "cat {}.gone"]
 )
 def test_failed_fetch_leaves_nothing(three: Path, cache: Path, command: str) -> None:
     """A broken transfer would be kept as a shard and be read, or never be tried again."""
     pytest.importorskip("webdataset")
     with pytest.raises(UserError, match=r"pipe:.* cannot be fetched to .*Check the address; MST_CACHE"):
-        open_source("pipe:" + command.format(three / "t-000.tar") + " #.tar")
+        open_source("pipe:" + command.format(three / "t-000.tar"))
     assert [path.suffix for path in (cache / "shards").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    "rest", ["; touch {0}", "&& touch {0}", "| tee {0}", "> {0}", "$(touch {0})", "& touch {0}"]
+)
+def test_no_shell_reads_a_command(three: Path, rest: str) -> None:
+    """A data path of somebody else's config line could run a second command, or overwrite a file."""
+    trace = three / "trace"
+    with pytest.raises(UserError, match=r"pipe: takes one command and its arguments"):
+        open_source(f"pipe:cat {three}/t-000.tar {rest.format(trace)}")
+    assert not trace.exists()
+    assert len(open_source(f"pipe:cat '{three}/t-000.tar'")) == 3
 
 
 def test_unknown_scheme_is_explained(tmp_path: Path) -> None:
@@ -291,8 +304,9 @@ def test_unknown_scheme_is_explained(tmp_path: Path) -> None:
 def test_one_process_fetches_and_the_others_wait(three: Path) -> None:
     """Eight processes of a node would fetch a data set eight times, or read a shard that is half written."""
     pytest.importorskip("webdataset")
-    log = three / "log"
-    spec = f"pipe:echo x >> {log}; sleep 0.5; cat {three}/t-{{000..001}}.tar"
+    log, script = three / "log", three / "fetch.sh"
+    script.write_text(f"echo x >> {log}; sleep 0.5; cat $1")
+    spec = f"pipe:sh {script} {three}/t-{{000..001}}.tar"
     code = (
         "import sys; from mst_pretrain.data.sources import open_source; print(len(open_source(sys.argv[1])))"
     )

@@ -107,7 +107,17 @@ def test_decoder_restores_the_resolution(stride: int, size: tuple[int, int]) -> 
     assert widths == [16, 8, 8, 8, 8][:steps]
 
 
-def test_decoder_of_an_odd_stride_is_refused() -> None:
-    """A patch of 14 would be restored to a power of two and fail in the loss."""
-    with pytest.raises(ValueError, match="14"):
-        ImageDecoder(12, 14)
+@pytest.mark.parametrize(("stride", "steps"), [(14, 3), (12, 3), (1, 0)])
+def test_decoder_of_a_stride_between_powers_of_two(stride: int, steps: int) -> None:
+    """A patch of 14 would be restored to 8 or 16 pixels and fail in the loss, or be enlarged by a rounded factor."""
+    decoder = ImageDecoder(12, stride, width=8)
+    assert sum(isinstance(layer, torch.nn.ConvTranspose2d) for layer in decoder.layers) == steps
+    for rows, columns in ((16, 16), (7, 7), (3, 5)):
+        image = decoder(torch.randn(2, 12, rows, columns))
+        assert image.shape == (2, 3, rows * stride, columns * stride)
+
+
+def test_decoder_of_no_stride_is_refused() -> None:
+    """A stride of 0 would end in a traceback of the first step."""
+    with pytest.raises(ValueError, match="got 0"):
+        ImageDecoder(12, 0)

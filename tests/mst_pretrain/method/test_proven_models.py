@@ -45,6 +45,9 @@ VITS: list[tuple[str, dict[str, Any]]] = [
     ("vit_small_patch14_dinov2", {}),
     ("vit_small_patch14_reg4_dinov2", {}),
     ("vit_giant_patch14_dinov2", {}),
+    ("deit_small_distilled_patch16_224", {}),
+    ("vit_small_patch16_dinov3", {}),
+    ("vit_small_patch16_dinov3_qkvb", {"img_size": (64, 96)}),
 ]
 SWINS: list[tuple[str, dict[str, Any]]] = [
     (TINY, {}),
@@ -107,17 +110,16 @@ def test_one_window_is_compared() -> None:
 
 
 LOOK_ALIKES: list[tuple[str, dict[str, Any], str]] = [
-    ("vit_small_patch16_dinov3", {}, "timm's Eva"),
+    ("eva02_tiny_patch14_224", {}, "pos_embed in its Eva"),
+    ("vit_small_patch16_dinov3", {"rope_type": "cat"}, "RotaryEmbeddingCat"),
     ("beit_base_patch16_224", {}, "beit"),
     ("vit_relpos_small_patch16_224", {}, "vit_relpos"),
-    ("deit_tiny_distilled_patch16_224", {}, "VisionTransformerDistilled"),
     ("vit_tiny_r_s16_p8_224", {}, "HybridEmbed"),
     ("vit_small_patch16_18x2_224", {}, "ParallelThingsBlock"),
     ("vit_base_patch16_xp_224", {}, "ParallelScalingBlock"),
     ("vit_base_patch16_rpn_224", {"class_token": True, "global_pool": "token"}, "ResPostBlock"),
     ("swinv2_tiny_window8_256", {}, "swinv2"),
     ("swinv2_cr_tiny_224", {}, "swinv2_cr"),
-    ("vit_base_patch16_siglip_224", {}, "attn_pool"),
     (PLAIN, {"patch_drop_rate": 0.5}, "patch_drop"),
     (PLAIN, {"patch_size": (16, 8)}, r"patches of \(16, 8\)"),
 ]
@@ -140,6 +142,7 @@ def test_look_alikes_are_refused(name: str, given: dict[str, Any], match: str) -
         (PLAIN, {"final_norm": False}, "final_norm"),
         ("eva_large_patch14_196", {}, "normalise"),
         ("vit_base_patch16_gap_224", {}, r"\[CLS\]"),
+        ("vit_base_patch16_siglip_224", {}, r"\[CLS\]"),
     ],
 )
 def test_models_without_normed_class_token_are_refused(name: str, given: dict[str, Any], match: str) -> None:

@@ -107,7 +107,7 @@ def test_resume_finds_the_newest_checkpoint(config: Path, tmp_path: Path) -> Non
     cfg = load_config(config)
     launch.prepare(cfg, arguments(config, work_dir=str(tmp_path), resume="auto"))
     assert not cfg.get("resume")  # nothing there yet: from the beginning, as mmdet does
-    (tmp_path / "latest.pth").write_bytes(b"")
+    torch.save({}, tmp_path / "latest.pth")
     launch.prepare(cfg, arguments(config, work_dir=str(tmp_path), resume="auto"))
     assert cfg.resume and cfg.load_from == str(tmp_path / "latest.pth")
     with pytest.raises(UserError, match=r"gone\.pth"):
@@ -184,7 +184,7 @@ def test_init_from(config: Path, tmp_path: Path) -> None:
     cfg = load_config(config, options)
     launch.prepare(cfg, arguments(config, init_from=str(file)))
     assert cfg.model.init_from == str(file)
-    (tmp_path / "latest.pth").touch()
+    torch.save({}, tmp_path / "latest.pth")
     cfg = load_config(config, options)
     launch.prepare(cfg, arguments(config, init_from=str(file), work_dir=str(tmp_path), resume="auto"))
     assert cfg.model.init_from == str(file) and cfg.resume

@@ -100,6 +100,7 @@ def test_files_and_lines(whole: tuple[Path, str]) -> None:
     assert found == {
         *("config.py", "train.log", "metrics.jsonl"),
         *("checkpoints/last.pth", "checkpoints/initial.pth", "checkpoints/images.npz"),
+        "checkpoints/iter_8.pth",  # the one before the last
     }
     lines = printed.splitlines()
     assert [line[:22] for line in lines] == [f"pretrain  step {step:>6}/" for step in (5, 10, 12)]

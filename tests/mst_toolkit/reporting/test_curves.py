@@ -82,3 +82,18 @@ def test_nothing_is_drawn_of_nothing() -> None:
     """An empty box would stand on the page."""
     assert draw_panel("Loss", [CurveLine("x", [], [])], "p") is None
     assert panels(ReportedRun(Path("a"), "detection")) == []
+
+
+def test_knn_and_rankme_are_curves_of_their_own() -> None:
+    """A number of directions would be drawn on the scale of per cent, or a pretraining's measurements be left out."""
+    evals = [
+        {"step": step, "stage": "eval", "knn": 20.0, "rankme": 90.0, "best": True} for step in (200, 400)
+    ]
+    run = ReportedRun(Path("a"), "pretrain", training=history(), validations=evals)
+    found = {panel.title: [label for label, _ in panel.legend] for panel in panels(run)}
+    assert found["Score in the validations, %"] == ["knn"]
+    assert found["RankMe: directions that the features use"] == ["rankme"]
+    shared = {
+        panel.title: [label for label, _ in panel.legend] for panel in shared_panels([run, run], ["a", "b"])
+    }
+    assert shared["RankMe: directions that the features use"] == ["a", "b"]

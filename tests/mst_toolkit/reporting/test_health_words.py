@@ -126,3 +126,20 @@ def test_the_main_score_is_the_evaluations() -> None:
     assert main_score(run) == "AP"
     run.metrics.update(metrics("detection"), main={"name": "AP50"})
     assert main_score(run) == "AP50"
+
+
+def test_features_that_lost_directions_are_named() -> None:
+    """A late fall of RankMe would not be told, or told as per cent, or called a collapse, which it alone is not."""
+    evals = [
+        {"step": 100 * number, "total": 400, "stage": "eval", "rankme": rank}
+        for number, rank in enumerate((20.0, 41.5, 12.0), 1)
+    ]
+    run = ReportedRun(Path("nowhere"), "pretrain", training=history(), validations=evals)
+    sign = found(run, "RankMe")
+    assert sign.level == "note" and "fell from 41.5 at step 200 to 12.0" in sign.text
+    assert "k-NN" in sign.advice and main_score(run) is None
+    evals[-1]["rankme"] = 38.0
+    assert found(run, "RankMe").level == "ok"
+    for line in evals:
+        line["knn"] = 30.0
+    assert main_score(run) == "knn" and "knn 30.0" in found(run, "validation").text

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import mst_transfer.training.loops  # noqa: F401  registers the loops
 from mst_pretrain.checkpoints.storage import load_checkpoint
 from mst_pretrain.runtime.errors import Stopped, UserError
+from mst_pretrain.training.memory import OutOfMemory
 from mst_pretrain.training.runner import MSTRunner
 
 IMAGES = 6
@@ -86,12 +87,19 @@ LOOPS = {
 
 
 def make(
-    folder: Path, loop: str, *hooks: Hook, data: Photos | None = None, share: float = 0.01, **options: Any
+    folder: Path,
+    loop: str,
+    *hooks: Hook,
+    data: Photos | None = None,
+    share: float = 0.01,
+    batch: int = 2,
+    workers: int = 0,
+    **options: Any,
 ) -> MSTRunner:
     loader = {
         "dataset": data or Photos(folder.parent / "photos"),
-        "batch_size": 2,
-        "num_workers": 0,
+        "batch_size": batch,
+        "num_workers": workers,
         "sampler": {"type": "DefaultSampler", "shuffle": True},
         "collate_fn": {"type": "default_collate"},
     }
@@ -255,3 +263,48 @@ def test_too_many_broken_images_stop_a_fine_tuning(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 6 images cannot be used.*bad_images\.txt.*latest\.pth"):
         make(tmp_path / "run", "iterations", At(4, (photos / "1.png").unlink)).train()
     assert load_checkpoint(tmp_path / "run/latest.pth")["meta"]["iter"] >= 4
+
+
+class Wide(Drawing):
+    """Runs out of memory where a batch has more than two images."""
+
+    def forward(self, x: Tensor, mode: str = "tensor") -> Any:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
+        return super().forward(x, mode)
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_a_full_device_names_what_to_type(tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fine-tuning would end with a page of PyTorch's words, and its user guess the batch that fits."""
+    monkeypatch.setitem(globals(), "Drawing", Wide)
+    runner = make(tmp_path / "run", loop, batch=4)
+    with pytest.raises(OutOfMemory) as caught:
+        runner.train()
+    said = str(caught.value).splitlines()
+    assert said[0].startswith("Step 1 ran out of memory on ") and "a batch of 4 images" in said[0]
+    assert [line.strip() for line in said[1:]] == [
+        "Compute activations a second time, slower: --cfg-options +model.backbone.with_cp=True",
+        "The same step in parts (2 images fit: tried): --cfg-options train_dataloader.batch_size=2 "
+        "optim_wrapper.accumulative_counts=2 (lengths in iterations become 2 times as large)",
+        "Smaller images, in a new run: scale or crop_size in train_dataloader.dataset.pipeline",
+    ]
+
+
+class Deadly(Photos):
+    """Its worker is killed as the system kills it."""
+
+    read = 0
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        self.read += 1
+        if self.read == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_killed_worker_is_named(tmp_path: Path) -> None:
+    """ "DataLoader worker exited unexpectedly" would leave the user of a fine-tuning to guess."""
+    data = Deadly(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"worker that loads images .* was killed .*num_workers=0 \[R13\]"):
+        make(tmp_path / "run", "iterations", data=data, workers=1).train()
