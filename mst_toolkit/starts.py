@@ -161,6 +161,8 @@ def _of_file(text: str, path: Path) -> Start:
         kind, path = "run", path / "latest.pth"
     backbone = read_backbone(path)
     architecture, file = backbone.architecture, Path(backbone.file.path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        path = file  # the only checkpoint of a folder; a hub folder is named whole
     return Start(
         text,
         kind,

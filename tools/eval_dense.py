@@ -32,9 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
 
+    from mst_toolkit.dense_data import put_other_layout
     from mst_transfer.evaluation.dense_probe import evaluate_dense
 
-    evaluate_dense(args)
+    evaluate_dense(args, put_other_layout)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,6 @@ from mst_pretrain.runtime.environment import environment_info
 from mst_pretrain.runtime.errors import UserError
 from mst_pretrain.training.launch import on_first_rank, prepare, run
 from mst_pretrain.training.schedule_and_teacher import unwrap
-from mst_toolkit.layouts import Found, dataset, recognise, split
-from mst_toolkit.planning import typical_size
 from mst_toolkit.resources import resources
 
 from ..data.pair_rules import cityscapes_present_classes
@@ -32,11 +31,7 @@ from .iou_metric import MSTIoUMetric
 from .trivial import TrivialBaselines, baseline_metrics
 
 TAPS = 4  # blocks of a ViT
-LARGEST, CROP, STEP = (
-    1024,
-    (512, 1024),
-    32,
-)  # short side and window (height, width) in pixels, and its multiple
+OtherLayout = Callable[[Config, str, int], tuple[str, ...] | None]
 
 
 def put_backbone(cfg: Config, trunk: Trunk, origin: Origin) -> None:
@@ -66,40 +61,6 @@ def put_classes(cfg: Config, classes: tuple[str, ...]) -> None:
     cfg.model.decode_head.num_classes = len(classes)
 
 
-def put_data(cfg: Config, found: Found) -> None:
-    """Make data, sizes and linear layer those of data in any layout that is not Cityscapes'.
-
-    Args:
-        cfg: Of the probe.
-        found: The data, with a validation part.
-    """
-    height, width = typical_size(found)
-    factor = min(1.0, LARGEST / min(height, width))
-    size = round(width * factor), round(height * factor)
-    crop = tuple(
-        max(STEP, min(most, side) // STEP * STEP) for most, side in zip(CROP, size[::-1], strict=True)
-    )
-    for name, part in (("train", "train"), ("val", "val"), ("test", "val")):
-        loader = cfg[f"{name}_dataloader"]
-        loader.dataset = dict(**dataset(found, part), pipeline=loader.dataset.pipeline)
-        for step in loader.dataset.pipeline:
-            if step["type"] in ("RandomResize", "Resize"):
-                step["scale"] = size
-            elif step["type"] == "RandomCrop":
-                step["crop_size"] = crop
-    cfg.model.data_preprocessor.size = crop
-    cfg.model.test_cfg.update(crop_size=crop, stride=tuple(max(1, side * 2 // 3) for side in crop))
-    cfg.model.decode_head.num_classes = len(found.classes)
-
-
-def labelled_data(root: str, seed: int) -> Found | None:
-    """Data in another layout than Cityscapes', with a validation part; None of Cityscapes'."""
-    if Path(root, "leftImg8bit").is_dir() or not Path(root).exists():
-        return None
-    found = recognise(root, "segmentation")
-    return split(found, seed) if found.val is None else found
-
-
 def matrices_of(runner: Any) -> dict[str, Any]:
     """Names, classes, confusion matrix of every image, and IoU of the baseline in per cent by class."""
     metric = next(m for m in runner.test_evaluator.metrics if isinstance(m, MSTIoUMetric))
@@ -117,8 +78,14 @@ def matrices_of(runner: Any) -> dict[str, Any]:
     return found
 
 
-def evaluate_dense(args: argparse.Namespace) -> None:
-    """Check everything, train the linear layer, test, print one JSON line; ``args`` are those of the tool."""
+def evaluate_dense(args: argparse.Namespace, other_layout: OtherLayout) -> None:
+    """Check everything, train the linear layer, test, print one JSON line.
+
+    Args:
+        args: Those of the tool.
+        other_layout: Puts data in another layout than Cityscapes' into a config, of a folder and a seed; it returns
+            the classes, or None of Cityscapes' layout.
+    """
     trunk, origin = load_trunk(args.checkpoint, args.prefix, args.model, args.model_args, args.seed)
     kind = "swin" if isinstance(trunk, SwinTransformer) else "vit"
     args.config = args.config or str(resources() / f"configs/probe/dense_probe_{kind}.py")
@@ -128,13 +95,10 @@ def evaluate_dense(args: argparse.Namespace) -> None:
     cfg.randomness = dict(seed=args.seed)
     prepare(cfg, args)
 
-    found = labelled_data(args.root, args.seed)
+    found = other_layout(cfg, args.root, args.seed)
+    classes = found or cityscapes_present_classes(args.root, "train")
     if found is None:
-        classes = cityscapes_present_classes(args.root, "train")
         put_classes(cfg, classes)
-    else:
-        classes = found.classes
-        put_data(cfg, found)
     on_first_rank(lambda: check_training(cfg))
 
     def train_and_test(runner: Any) -> None:
