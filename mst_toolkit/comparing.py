@@ -222,8 +222,16 @@ def summary(folder: Path, counts: Sequence[int], starts: Sequence[Start], seeds:
     return {"metric": metric, "seeds": seeds, "rows": rows}
 
 
+def short_names(result: dict[str, Any]) -> dict[str, str]:
+    """The last part of each start's path, or the whole where two would be called the same."""
+    starts = list(dict.fromkeys(row["start"] for row in result["rows"]))
+    last = [Path(start).name for start in starts]
+    return {start: name if last.count(name) == 1 else start for start, name in zip(starts, last, strict=True)}
+
+
 def table(result: dict[str, Any]) -> str:
     """As Markdown."""
+    names = short_names(result)
     lines = [
         f"| labelled images | start | {result['metric']}, % (mean of {result['seeds']} seeds) | spread | "
         "trivial baseline | difference (95 % interval over images) | difference by seed |",
@@ -236,21 +244,23 @@ def table(result: dict[str, Any]) -> str:
         each = ", ".join(f"{value:+.2f}" for value in found["seeds"]) if found else "-"
         trivial = "-" if base is None or math.isnan(base) else f"{base:.2f}"
         lines.append(
-            f"| {row['labels']} | {row['start']} | {row['mean']:.2f} | {spread} | {trivial} | {shown} | {each} |"
+            f"| {row['labels']} | {names[row['start']]} | {row['mean']:.2f} | {spread} | {trivial} | {shown} | {each} |"
         )
     return "\n".join(lines)
 
 
 def verdict(result: dict[str, Any]) -> list[str]:
     """In words: a difference counts where its interval leaves zero out and all seeds agree."""
-    lines = []
+    lines, names = [], short_names(result)
     for row in result["rows"]:
         if (found := row.get("difference")) is None:
             continue
         agree = all(value > 0 for value in found["seeds"]) or all(value < 0 for value in found["seeds"])
         clear = agree and (found["low"] > 0 or found["high"] < 0)
         word = ("better" if found["mean"] > 0 else "worse") if clear else "not told apart"
-        lines.append(f"{row['labels']} labelled images: {row['start']} against {found['to']}: {word}")
+        lines.append(
+            f"{row['labels']} labelled images: {names[row['start']]} against {names[found['to']]}: {word}"
+        )
     return lines
 
 
@@ -278,10 +288,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 3.6))
+    names = short_names(result)
     for start in dict.fromkeys(row["start"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["start"] == start]
         (line,) = axis.plot(
-            [row["labels"] for row in rows], [row["mean"] for row in rows], marker="o", label=Path(start).name
+            [row["labels"] for row in rows], [row["mean"] for row in rows], marker="o", label=names[start]
         )
         for row in rows:
             axis.plot(

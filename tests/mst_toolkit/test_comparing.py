@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mst_pretrain.runtime.errors import UserError
-from mst_toolkit.comparing import keep_settings, run_folder, summary, table
+from mst_toolkit.comparing import keep_settings, run_folder, short_names, summary, table
 from mst_toolkit.image_scores import LabelImages, save
 from mst_toolkit.starts import find_start
 
@@ -43,3 +43,14 @@ def test_every_row_has_the_trivial_baseline_of_its_own_labels(tmp_path: Path) ->
     assert [row["baseline"] for row in result["rows"]] == [12.0, 12.0]
     rows = table(result).splitlines()[2:]
     assert len(rows) == 2 and all("| 12.00 |" in row for row in rows)
+
+
+def test_starts_are_called_by_their_last_part() -> None:
+    """A table for people would be a table of paths, or two starts would have one name."""
+    rows = [{"start": start} for start in ("random", "runs/photos_vit-s", "a/last.pth", "b/last.pth")]
+    assert short_names({"rows": rows}) == {
+        "random": "random",
+        "runs/photos_vit-s": "photos_vit-s",
+        "a/last.pth": "a/last.pth",
+        "b/last.pth": "b/last.pth",
+    }
