@@ -48,7 +48,7 @@ def test_a_pretraining_is_judged_by_its_probes(tmp_path: Path) -> None:
     run = read_run(folder)
     assert list(run.probes) == ["linear", "knn"] and run.task == "pretrain"
     assert run.metrics["main"]["value"] == 40.0 and run.per_image["images"].tolist() == ["a.png"]
-    assert probe_part(run).tables[0].rows[1] == ["knn", "IoU", "30.0", "31.0 to 37.1", "3.1"]
+    assert probe_part(run).tables[0].rows[1] == ["knn", "IoU", "30.0", "31.0 to 37.1", "3.1", "-"]
 
 
 def test_a_half_written_last_line_does_not_count(tmp_path: Path) -> None:
