@@ -40,7 +40,7 @@ def read_map(path: Path) -> MapContent | None:
 
     try:
         with Image.open(path) as image:
-            is_jpeg = is_lossy(path, image.format)
+            is_jpeg = is_lossy(path, image)
             if image.mode in ("RGB", "RGBA", "CMYK", "YCbCr"):
                 pixels = np.asarray(image.convert("RGB")).astype(np.int64)
                 codes, counts = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_counts=True)

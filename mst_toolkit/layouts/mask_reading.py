@@ -44,7 +44,8 @@ def build(root: Path, layout: str, parts: dict[str, Part], notes: Sequence[str])
     if any(content.is_jpeg for content in contents):
         raise layout_error(
             "D09",
-            f"Label maps in {folder} are JPEG or lossy WebP files, which change ids at every border.",
+            f"Label maps in {folder} are stored with loss (JPEG, lossy WebP, or a TIFF with one of them), "
+            "which changes ids at every border.",
             "Export them again as PNG; from these files the ids cannot be restored.",
         )
     kinds = {bool(content.colors) for content in contents}

@@ -211,9 +211,11 @@ def _image_ends_and_size(path: Path) -> Facts:
         return image_header(path)
 
 
-def is_lossy(path: Path, stored: str | None) -> bool:
-    """Whether a label map is stored with loss: a JPEG, or a WebP without the chunk of the lossless kind."""
-    return stored in LOSSY or (stored == "WEBP" and b"VP8L" not in path.read_bytes())
+def is_lossy(path: Path, image: Image.Image) -> bool:
+    """Whether a label map is stored with loss: JPEG, also inside a TIFF, or WebP that is not of the lossless kind."""
+    if image.format == "TIFF":
+        return image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp")
+    return image.format in LOSSY or (image.format == "WEBP" and b"VP8L" not in path.read_bytes())
 
 
 def _map_ends_and_size(path: Path) -> Facts:
@@ -221,9 +223,11 @@ def _map_ends_and_size(path: Path) -> Facts:
     _image_ends(path)
     with _decoding(), Image.open(path) as image:
         width, height = image.size
-        stored, tiles = image.format, str(image.tile)
-    if is_lossy(path, stored):
-        what = "lossy WebP" if stored == "WEBP" else "JPEG whatever its name"
+        stored, tiles, lossy = image.format, str(image.tile), is_lossy(path, image)
+    if lossy:
+        what = {"WEBP": "lossy WebP", "TIFF": "TIFF with JPEG or WebP inside"}.get(
+            str(stored), "JPEG whatever its name"
+        )
         raise Unusable(f"is a {what}, which changes ids at every border", kind="label map format")
     for bits in (2, 4):
         if f"'L;{bits}'" in tiles:  # gray of a PNG; Pillow, by which mmseg reads maps, makes it fill 8 bits

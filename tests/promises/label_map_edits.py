@@ -175,6 +175,12 @@ def other_suffix(suffix: str) -> Callable[[Image.Image, Path], None]:
     return write
 
 
+def lossy_tiff(picture: Image.Image, path: Path) -> None:
+    """Replaces a map by a TIFF file that holds a JPEG."""
+    path.unlink()
+    picture.convert("L").save(path.with_suffix(".tif"), compression="jpeg")
+
+
 def twelve_bits(picture: Image.Image, path: Path) -> None:
     """Replaces an image by a gray one whose values end at 4095, in 16 bits."""
     path.unlink()

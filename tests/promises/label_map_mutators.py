@@ -16,6 +16,7 @@ from tests.promises.label_map_edits import (
     few_bits,
     folder_renamed,
     image_paths,
+    lossy_tiff,
     lying,
     lying_with_map,
     map_paths,
@@ -159,9 +160,15 @@ STORED = (
     ),
     _case(
         "map-tiff",
-        "refused",
+        "same",
         on_maps(other_suffix(".tif")),
-        "Maps are PNG files; the message names the .tif that lies there.",
+        "Some programs export TIFF, which loses nothing.",
+    ),
+    _case(
+        "map-tiff-lossy",
+        "refused",
+        on_maps(lossy_tiff),
+        "A TIFF file can hold a JPEG, which changes ids at every border.",
     ),
     _case(
         "map-array",
