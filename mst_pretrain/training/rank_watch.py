@@ -10,6 +10,7 @@ collective waits is told of by its own process, with the line of code that it ha
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import secrets
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size
+from mmengine.logging import print_log
 from torch.distributed import DistError, TCPStore
 
 from ..runtime.errors import LOST, UserError
@@ -71,6 +73,14 @@ class RankWatch:
                 f"as {SILENCE:g}."
             )
         if get_world_size() == 1:
+            return None
+        if "MASTER_ADDR" not in os.environ:
+            print_log(
+                "The processes were started without MASTER_ADDR, so that a lost one is only noticed by the others' "
+                "time-out. tools/dist_train.sh, torchrun and Slurm set it.",
+                "current",
+                logging.WARNING,
+            )
             return None
         name = [secrets.token_hex(4)]
         broadcast_object_list(name)

@@ -26,6 +26,10 @@ from .rows import INIT_CFG, checkpoint_of, row_of
 
 RUN = "run.json"
 UNCOMPARED = (SWITCH, LOGGERS)  # keys of a config that say where its numbers go
+WAITS = (
+    ("default_hooks.watch", "silence"),
+    ("env_cfg.dist_cfg", "timeout"),
+)  # how long a lost process is waited for
 # Options that change where a run reads, writes, waits or reports, but not what it computes. What was read is told by
 # the data's digest.
 HARMLESS = (
@@ -67,6 +71,12 @@ def config_sha256(path: str | Path) -> str:
     content.get("randomness", {}).pop("seed", None)
     for key in UNCOMPARED:
         content.pop(key, None)
+    for place, key in WAITS:
+        found: Any = content
+        for step in place.split("."):
+            found = found.get(step, {}) if isinstance(found, dict) else {}
+        if isinstance(found, dict):
+            found.pop(key, None)
     text = json.dumps(content, sort_keys=True, default=str).replace(*MOVED)
     return hashlib.sha256(text.encode()).hexdigest()
 

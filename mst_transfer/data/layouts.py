@@ -172,7 +172,7 @@ def siblings_finder() -> Callable[[Path], list[str]]:
 def _why_unused(image: Path, siblings: Sequence[str]) -> str:
     """Why a label map at the place of this image is not used, beside which these files lie."""
     if image.suffix != ".png":
-        return f"with the suffix {image.suffix}, but label maps are .png"
+        return f"with the suffix {image.suffix}, but label maps are .png, .tif, .tiff or .webp"
     suffixes = sorted({Path(name).suffix for name in siblings})
     if not suffixes:
         return "without an image of that name"

@@ -132,7 +132,7 @@ def test_edited_classes_reach_every_head(work: Path, backbone: Path) -> None:
 
     asked = dict(gpus=1, precision="auto", seed=0, epochs=None, hours=None, boxes_only=True, cfg_options=())
     asked |= options
-    data = find_data("detection", work / "parts", asked)
+    data, _ = find_data("detection", work / "parts", asked)
     plan, cfg = finetuning_plan(data, find_start(backbone), run, asked, write=True)
     begin(plan, cfg, run, False, asked)
     text = (run / "config.py").read_text()

@@ -60,8 +60,8 @@ def test_a_failed_conversion_fails_the_matrix(
 ) -> None:
     """A cell that could not be measured would leave the exit code at 0."""
     monkeypatch.setattr(timm_keys.Dialect, "to_timm", lambda self, state: ({}, list(state)))
-    assert conversion_matrix.main(["--architectures", "vit-tiny-test", "--formats", "mae"]) == 1
-    assert "**FAILED**, own reference" in capsys.readouterr().out
+    assert conversion_matrix.main(["--architectures", "vit-tiny-test", "--formats", "mmseg"]) == 1
+    assert "**FAILED**, real library" in capsys.readouterr().out
 
 
 def kill(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -244,9 +244,9 @@ def test_label_maps_without_an_image_are_counted_by_reason(tmp_path: Path) -> No
     assert said.startswith("5 label maps are not used (")
     assert "2 of images with the suffix .raw, which is not read" in said
     assert "1 without an image of that name" in said and "1 whose image is left out by the config" in said
-    assert "1 with the suffix .bmp, but label maps are .png" in said
-    (labels / "0.png").rename(labels / "0.tif")
-    with pytest.raises(UserError, match=r"0.png: does not exist.*\(there is 0.tif\)"):
+    assert "1 with the suffix .bmp, but label maps are .png, .tif, .tiff or .webp" in said
+    (labels / "0.png").rename(labels / "0.gif")
+    with pytest.raises(UserError, match=r"0.png: does not exist.*\(there is 0.gif\)"):
         check_labels(data_set(tmp_path, "train", NAMES[:2], pipeline=[]), "train", trains=True)
 
 
