@@ -156,11 +156,13 @@ def lost_worker(error: BaseException, workers: int) -> str:
         workers: That it has.
     """
     signalled, dead = BY_SIGNAL.search(str(error)), FOUND_DEAD.search(str(error))
-    if signalled is None and dead is None:
+    # While a batch is taken over from a worker that ends, its connection breaks; an error inside it says "Caught".
+    broken = isinstance(error, ConnectionError | EOFError) and "Caught" not in str(error)
+    if workers == 0 or (signalled is None and dead is None and not broken):
         return ""
-    process = (signalled or dead)[1]  # type: ignore[index]
+    found = signalled or dead
     by = signalled[2].strip() if signalled else ""
-    what = f"A worker that loads images (process {process})"
+    what = f"A worker that loads images{f' (process {found[1]})' if found else ''}"
     fewer = f"--cfg-options train_dataloader.num_workers={workers // 2}"
     if by == "Bus error":
         return (

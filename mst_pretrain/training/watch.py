@@ -231,11 +231,13 @@ def rescued(runner: Any, batches: Iterable[Any]) -> Iterator[Any]:
                 if runner.iter == 0:
                     raise
                 raise UserError(f"{error} {save_stopped(runner, runner.iter)}") from error
-            except RuntimeError as error:
+            except (RuntimeError, ConnectionError, EOFError) as error:
                 said = lost_worker(error, runner.train_dataloader.num_workers)
-                if not said or runner.iter == 0:
+                if not said:
                     raise
                 end_workers(runner.train_dataloader)
+                if runner.iter == 0:
+                    raise UserError(said) from error
                 raise UserError(f"{said} {save_stopped(runner, runner.iter)}") from error
             runner.pace.wait(time.monotonic() - asked)
             runner.faults += decode(batch.pop("faults", []))

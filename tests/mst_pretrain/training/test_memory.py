@@ -112,7 +112,7 @@ def test_a_killed_worker_is_named_and_the_steps_are_saved(
     with pytest.raises(UserError) as caught:
         build_runner(cfg).train()
     assert re.match(
-        r"A worker that loads images \(process \d+\) was killed by the system or by somebody \(.+\)\. The system does "
+        r"A worker that loads images(?: \(process \d+\))? was killed by the system or by somebody \(.+\)\. The system does "
         r"so where memory runs out; \d+\.\d GiB are free now\. Give the job more \(Slurm: --mem\), or have fewer "
         r"workers \(now 1\): --cfg-options train_dataloader\.num_workers=0 \[R13\] .*latest\.pth with --resume\.$",
         str(caught.value),
@@ -147,3 +147,11 @@ def test_how_a_worker_ended(error: str, said: str) -> None:
     assert re.search(said, lost_worker(RuntimeError(error), 4))
     assert "num_workers=2" in lost_worker(RuntimeError(error), 4) or "crashed" in said
     assert lost_worker(RuntimeError("something else"), 4) == ""
+
+
+def test_a_worker_that_ends_while_it_hands_over_a_batch_is_named() -> None:
+    """The connection breaks before PyTorch notices: a traceback of multiprocessing would be all."""
+    broken = ConnectionResetError(104, "Connection reset by peer")
+    assert lost_worker(broken, 1).startswith("A worker that loads images was killed")
+    assert lost_worker(EOFError(), 1) and lost_worker(broken, 0) == ""
+    assert lost_worker(ConnectionError("Caught ConnectionError in DataLoader worker process 0."), 1) == ""

@@ -306,5 +306,5 @@ class Deadly(Photos):
 def test_a_killed_worker_is_named(tmp_path: Path) -> None:
     """ "DataLoader worker exited unexpectedly" would leave the user of a fine-tuning to guess."""
     data = Deadly(tmp_path / "photos")
-    with pytest.raises(UserError, match=r"worker that loads images .* was killed .*num_workers=0 \[R13\]"):
+    with pytest.raises(UserError, match=r"worker that loads images.* was killed .*num_workers=0 \[R13\]"):
         make(tmp_path / "run", "iterations", data=data, workers=1).train()
