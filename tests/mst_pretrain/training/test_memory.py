@@ -112,8 +112,8 @@ def test_a_killed_worker_is_named_and_the_steps_are_saved(
     with pytest.raises(UserError) as caught:
         build_runner(cfg).train()
     assert re.match(
-        r"A worker that loads images(?: \(process \d+\))? was killed by the system or by somebody \(.+\)\. The system does "
-        r"so where memory runs out; \d+\.\d GiB are free now\. Give the job more \(Slurm: --mem\), or have fewer "
+        r"A worker that loads images(?: \(process \d+\))? was killed by the system or by somebody \(.+\)\. The system "
+        r"does so where memory runs out; \d+\.\d GiB are free now\. Give the job more \(Slurm: --mem\), or have fewer "
         r"workers \(now 1\): --cfg-options train_dataloader\.num_workers=0 \[R13\] .*latest\.pth with --resume\.$",
         str(caught.value),
     )
