@@ -64,7 +64,7 @@ def pretrain(
         resume: Continue the run in --out.
         logger: Also write curves for these: tensorboard, wandb, mlflow.
         knn: Labelled images, CLASS/IMAGE: measure k-NN on held-out ones during the run, and keep the best weights by it
-            (default: by RankMe, which needs no labels).
+            (default: RankMe alone, a number without labels that often falls while a run learns).
         skip_broken: Leave out files that are truncated or cannot be read; they are counted and named.
         dry_run: Print the plan, write nothing.
         cfg_options: KEY=VALUE of the MMEngine config, applied last.

@@ -91,7 +91,9 @@ def plan_pretraining(
         )
     else:
         plan.decide(
-            "knn", None, "no --knn: the best weights are those of the highest RankMe, which needs no labels"
+            "knn",
+            None,
+            "no --knn: RankMe alone, which often falls while a run learns; exports take the last weights",
         )
     built = start.architecture.image_size[0] if start is not None else 224
     if asked["image_size"] is not None:
