@@ -89,7 +89,7 @@ default_hooks = dict(
     teacher=dict(type="TeacherHook"),
     health=dict(type="HealthHook", max_skipped=20, collapse_patience=5000),  # [ours]
     first_steps=dict(type="FirstStepsHook"),
-    # of broken images; of several processes one that gives no sign of life for so many seconds ends the job
+    # share of broken images; seconds without a sign of life after which a lost process ends the job
     watch=dict(type="WatchHook", max_bad_share=0.01, silence=60.0),  # [ours]
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),

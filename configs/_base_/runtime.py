@@ -4,7 +4,7 @@ runner_type = "MSTRunner"
 
 default_hooks = dict(
     first_steps=dict(type="FirstStepsHook"),
-    # ours: of broken images; of several processes one that gives no sign of life for so many seconds ends the job
+    # ours: share of broken images; seconds without a sign of life after which a lost process ends the job
     watch=dict(type="WatchHook", max_bad_share=0.01, silence=60.0),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
@@ -15,7 +15,7 @@ default_hooks = dict(
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl", timeout=1800),  # gloo where there is no GPU; seconds, ours
+    dist_cfg=dict(backend="nccl", timeout=1800),  # gloo where there is no GPU; timeout [s]: ours
 )
 sync_bn = "torch"  # with several GPUs every batch norm becomes SyncBN, as mmseg's and iBOT's configs have it
 find_unused_parameters = False
